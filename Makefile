@@ -1,0 +1,32 @@
+# `make demo` and `make test` need Python 3.10 or later and nothing else: they make .venv themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format bench clean
+
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	touch $@
+
+demo: .venv/installed  ## a cluster on the dev cloud, from start to stop
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: .venv/installed  ## every test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed  ## the figures of docs/performance.md
+	$(BIN)/python benchmarks/servers.py
+
+clean:
+	rm -rf .venv .tools .state build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,212 @@
+"""One engine set on the cloud: create its servers, look at them, take them away. Blocking; no traits, no loop.
+
+`EngineSet` joins the two doors (`cloud`, `store`) by the names that `plan` gives. It holds no state that the
+cloud does not: uid and engine set nonce are enough to find everything again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .plan import Plan, ServerPlan, set_tag, uid_tag
+from .userdata import agent_source, render, server_parameters
+
+if TYPE_CHECKING:
+    from .cloud import Cloud, Server
+    from .store import Report, Store
+
+DEAD = frozenset({"ERROR", "SHUTOFF", "DELETED", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What Nova and the agents' reports say of an engine set at one moment."""
+
+    servers: tuple[Server, ...]
+    reports: Mapping[int, Report] = field(default_factory=dict)
+
+    @property
+    def active(self) -> int:
+        return sum(server.status == "ACTIVE" for server in self.servers)
+
+
+@dataclass(frozen=True)
+class UserDataSettings:
+    """What the user-data of every server of a set has in common. Times in seconds."""
+
+    read_seconds: int
+    report_seconds: int
+    fetch_timeout: int
+    proxy: str = ""
+    ca_certificates: str = ""
+
+
+class EngineSet:
+    """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`."""
+
+    def __init__(self, cloud: Cloud, store: Store, uid: str, engine_set: str) -> None:
+        self.cloud, self.store, self.uid, self.engine_set = cloud, store, uid, engine_set
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of this set's objects in the cluster's container."""
+        return f"{self.engine_set}/"
+
+    def publish(self, rendezvous: bytes, labels: Mapping[str, str]) -> None:
+        """Make the cluster's private container, if it is not there yet, and put the rendezvous object into it."""
+        self.store.publish(self.uid, labels)
+        self.store.put(self.uid, f"{self.prefix}connection.json", rendezvous)
+
+    def create(
+        self,
+        plan: Plan,
+        settings: UserDataSettings,
+        *,
+        on_created: Callable[[ServerPlan, Server], None],
+        stop: threading.Event,
+        parallel: int,
+    ) -> None:
+        """Create the servers of ``plan``; ``on_created`` hears of each as soon as it exists.
+
+        When ``stop`` is set no further request begins; those in flight are waited for in any case.
+        """
+        read_url = self.store.get_url(self.uid, f"{self.prefix}connection.json", settings.read_seconds)
+        source = agent_source()
+        wanted = []
+        for server in plan.servers:
+            parameters = server_parameters(
+                plan_server=server,
+                uid=self.uid,
+                engine_set=self.engine_set,
+                rendezvous_url=read_url,
+                report_urls=self.store.report_urls(
+                    self.uid, f"{self.prefix}{server.slot}.{server.incarnation}/", settings.report_seconds
+                ),
+                fetch_timeout=settings.fetch_timeout,
+                proxy=settings.proxy,
+                ca_certificates=settings.ca_certificates,
+            )
+            wanted.append((server, render(parameters, source)))
+        self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
+
+    def survey(self, *, reports: bool = True) -> Survey:
+        """One server listing, and one container listing where ``reports`` are wanted, for any number of servers."""
+        servers = tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set)))
+        return Survey(servers, self.last_reports() if reports else {})
+
+    def last_reports(self) -> dict[int, Report]:
+        """Slot -> the newest report of its server."""
+        newest: dict[int, Report] = {}
+        for report in self.store.reports(self.uid, self.engine_set):
+            kept = newest.get(report.slot)
+            if kept is None or (report.incarnation, report.sequence) > (kept.incarnation, kept.sequence):
+                newest[report.slot] = report
+        return newest
+
+    def failures(self, plan: Plan, survey: Survey) -> list[str]:
+        """One line for each server that can't become part of the set any more."""
+        by_name = {server.name: server for server in survey.servers}
+        lines = []
+        for planned in plan.servers:
+            server, report = by_name.get(planned.name), survey.reports.get(planned.slot)
+            if report is not None and report.phase == "failed":
+                lines.append(f"Server {planned.name}: {self._message(report)}")
+            elif server is None:
+                lines.append(f"Server {planned.name} is gone: somebody deleted it.")
+            elif server.status in DEAD:
+                cause = server.fault or "it is off"
+                lines.append(f"Server {planned.name} went to {server.status}: {cause}")
+        return lines
+
+    def output(self, most: int) -> dict[str, str]:
+        """Engine name -> its output, out of the newest report of each of at most ``most`` servers."""
+        outputs = {}
+        for slot, report in sorted(self.last_reports().items())[:most]:
+            for engine in self.store.read_report(self.uid, report).get("engines", []):
+                outputs[f"{slot}.{engine.get('index', '?')}"] = str(engine.get("output", ""))
+        return outputs
+
+    def wait_until_gone(
+        self,
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Until every server that reported engines has reported their end, with their output, or time is up."""
+        deadline = clock() + timeout
+        while any(report.phase == "engines" for report in self.last_reports().values()) and clock() < deadline:
+            sleep(0.3)
+
+    def destroy(
+        self,
+        known: Iterable[str] = (),
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
+
+        Idempotent. The cluster's container goes with its last set. Raises `CloudError` naming the servers
+        that are still there after ``timeout`` seconds.
+        """
+        delete_servers(
+            self.cloud, (uid_tag(self.uid), set_tag(self.engine_set)), known, timeout=timeout, sleep=sleep, clock=clock
+        )
+        self.store.delete_prefix(self.uid, self.prefix)
+        self.store.remove_if_empty(self.uid)
+
+    def _message(self, report: Report) -> str:
+        content = self.store.read_report(self.uid, report)
+        return str(content.get("message") or "its agent gave up without a message")
+
+
+def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
+    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent."""
+    delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
+    store.delete_container(uid)
+
+
+def delete_servers(
+    cloud: Cloud,
+    tags: tuple[str, ...],
+    known: Iterable[str],
+    *,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none."""
+    from .cloud import CloudError
+
+    deadline = clock() + timeout
+    pause = 0.2
+    known = set(known)
+    asked: set[str] = set()
+    while True:
+        listed = {server.id: server for server in cloud.servers(*tags)}
+        # A server that was created a moment ago may be missing from the first listing.
+        todo = (set(listed) | known) - asked
+        if todo:
+            cloud.delete_servers(sorted(todo))
+            asked |= todo
+        elif not listed:
+            return
+        if clock() > deadline:
+            names = ", ".join(sorted(server.name for server in listed.values()))
+            raise CloudError(
+                f"These servers are still there {timeout:.0f} s after their deletion: {names}. "
+                "Run the same stop again, or delete them with `openstack server delete`."
+            )
+        sleep(pause)
+        pause = min(pause * 1.5, 2.0)
+
+
+def as_labels(owner: str, profile: str, cluster_id: str, host: str) -> dict[str, Any]:
+    """The labels of servers and container: for people who look, never for finding what to delete."""
+    return {"owner": owner, "profile": profile, "cluster_id": cluster_id, "host": host}

@@ -1,0 +1,203 @@
+"""What an ipcluster process needs from a launcher beyond the launcher's own contract.
+
+`ipcluster` (ipyparallel 9) hangs when a launcher's ``start()`` raises, leaves everything behind on SIGHUP,
+and `ipcluster engines` overwrites the cluster file of a running cluster. Each is dealt with here by one function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from traitlets.config import PyFileConfigLoader
+
+from .plan import GriffinError, SettingError
+
+
+def application(launcher: Any) -> Any | None:
+    """The `ipcluster start` or `ipcluster engines` application that this launcher runs under, if any."""
+    from ipyparallel.cluster.app import IPClusterEngines
+
+    parent = launcher.parent
+    while parent is not None:
+        if isinstance(parent, IPClusterEngines):
+            return parent
+        parent = getattr(parent, "parent", None)
+    return None
+
+
+async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
+    """Report a failed start, whose leftovers the launcher has removed already.
+
+    Under ipcluster: logs the cause in one line, ends the controller that `ipcluster start` started, and
+    exits with status 1; this coroutine never returns then, because ipcluster can't handle an exception
+    here. Anywhere else: raises ``error``.
+    """
+    app = application(launcher)
+    if app is None:
+        raise error
+    if not app._stopping:
+        text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
+        launcher.log.critical(text)
+        launcher.log.debug("The failed start in detail", exc_info=error)
+        app.loop.add_callback(_end, app, launcher)
+    await asyncio.Event().wait()  # until the application has ended around us
+    raise AssertionError("unreachable")
+
+
+async def _end(app: Any, launcher: Any) -> None:
+    from ipyparallel.cluster.app import IPClusterStart
+
+    app._stopping = True
+    # Engines that join a running cluster must not end it.
+    if isinstance(app, IPClusterStart):
+        try:
+            await launcher.parent.stop_cluster()
+        except Exception as e:  # the exit status must still be 1, and the cause be seen
+            launcher.log.critical(str(e))
+    app.exit(1)
+
+
+def guard(launcher: Any) -> None:
+    """Prepare the ipcluster process that ``launcher`` runs in, if it is one: errors in one line, SIGHUP as Ctrl-C."""
+    from ipyparallel.apps.baseapp import BaseParallelApplication
+
+    parent = launcher.parent
+    while parent is not None and not isinstance(parent, BaseParallelApplication):
+        parent = getattr(parent, "parent", None)
+    if parent is None:
+        return
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _one_line
+    stop_on_hangup(launcher)
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """ipcluster prints a traceback where `stop` fails; our errors say all there is to say in one line."""
+    if isinstance(error, GriffinError):
+        print(f"ERROR: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def check_profile(launcher: Any) -> None:
+    """Refuse to start with a profile file that is broken Python: IPython logs it and goes on without its settings.
+
+    Raises `SettingError` naming the file and the line.
+    """
+    if application(launcher) is None or not launcher.profile_dir:
+        return  # ipp.Cluster itself raises what is wrong with ipcluster_config.py
+    for name in ("ipcluster_config.py", "ipcontroller_config.py", "ipengine_config.py"):
+        path = Path(launcher.profile_dir, name)
+        if not path.exists():
+            continue
+        try:
+            PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+        except Exception as e:  # whatever the user's Python raises
+            frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
+            line = e.lineno if isinstance(e, SyntaxError) else (frames or ["?"])[-1]
+            raise SettingError(
+                f"{path}, line {line}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or run `ipp-griffin init`."
+            ) from e
+
+
+def stop_on_hangup(launcher: Any) -> None:
+    """Make a closed terminal (SIGHUP) end a foreground ipcluster as Ctrl-C ends it.
+
+    ipyparallel handles SIGINT and SIGTERM only; a closed terminal would leave every server running.
+    Under `ipcluster engines`, where signals are relayed to the engines, it stops this engine set.
+    """
+    from ipyparallel.cluster.app import IPClusterStart
+
+    app = application(launcher)
+    if app is None or app.daemonize or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:  # nohup, or somebody else's handler
+        return
+
+    def hang_up(signum: int, frame: Any) -> None:
+        # Nobody reads the terminal any more: writing to it would raise.
+        with open(os.devnull, "w") as nowhere:
+            for stream in (1, 2):
+                with contextlib.suppress(OSError):
+                    os.dup2(nowhere.fileno(), stream)
+        if isinstance(app, IPClusterStart):
+            app.sigint_handler(signum, frame)
+        else:
+            app.loop.add_callback_from_signal(launcher.stop)
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
+class SharedClusterFile:
+    """The cluster file of a cluster that another process started: add an engine set to it, take one away.
+
+    `ipcluster engines` has no controller object and would write a file without a controller, after which
+    `ipcluster stop` knows neither the controller nor the first engine set.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def take_over(cls, cluster: Any) -> SharedClusterFile | None:
+        """Keep ``cluster`` (ipyparallel's) from overwriting its file, where the file is another process's."""
+        if cluster is None or cluster.controller is not None or not cluster.cluster_file:
+            return None
+        path = cluster.cluster_file
+        if not os.path.exists(path):
+            return None
+        cluster.cluster_file = ""
+        return cls(path)
+
+    def put(self, engine_set_id: str, state: dict[str, Any]) -> None:
+        with self._edit() as content:
+            if content is not None:
+                content.setdefault("engines", {}).setdefault("sets", {})[engine_set_id] = state
+
+    def free_id(self, engine_set_id: str) -> str:
+        """``engine_set_id``, or a variant of it that the file does not use yet (ipyparallel's are whole seconds)."""
+        with self._edit() as content:
+            used = (content or {}).get("engines", {}).get("sets", {})
+        number, candidate = 0, engine_set_id
+        while candidate in used:
+            number += 1
+            candidate = f"{engine_set_id}-{number}"
+        return candidate
+
+    def remove(self, engine_set_id: str) -> None:
+        with self._edit() as content:
+            if content is not None:
+                content.get("engines", {}).get("sets", {}).pop(engine_set_id, None)
+
+    @contextlib.contextmanager
+    def _edit(self) -> Iterator[dict[str, Any] | None]:
+        """The file's content, written back atomically where it was changed; None where the file is gone."""
+        folder = os.open(self.path.parent, os.O_RDONLY)  # locking the folder leaves no lock file behind
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            try:
+                before = self.path.read_text()
+            except FileNotFoundError:
+                yield None
+                return
+            content = json.loads(before)
+            yield content
+            after = json.dumps(content)
+            if after != json.dumps(json.loads(before)):
+                scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+                scratch.write_text(after)
+                scratch.replace(self.path)
+        finally:
+            os.close(folder)

@@ -1,0 +1,232 @@
+"""`GriffinControllerLauncher`: ipcontroller as a process of this machine, listening where servers reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import random
+import re
+import secrets
+import signal
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
+from traitlets import Float, List, Unicode
+
+from .. import ipcluster
+from ..plan import GriffinError, SettingError, choose_network
+from ..rendezvous import cluster_uid
+from ..threads import in_thread
+from .common import OnCloud
+
+if TYPE_CHECKING:
+    from ..cloud import Cloud
+    from ..settings import GriffinCloud
+
+PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
+
+
+class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
+    """A local ipcontroller for engines on servers: one reachable address, CurveZMQ and message signing on.
+
+    Its `stop` takes away everything of the cluster, also what other processes added to it.
+    """
+
+    ip = Unicode(
+        "",
+        config=True,
+        help="""The address of this machine that the controller listens on and that servers connect to.
+        Default: this machine's address on the servers' network, else the one it uses towards the cloud.""",
+    )
+    ports = Unicode(
+        "20000-20999",
+        config=True,
+        help="""The range that the controller's ports are taken from (20 for each cluster), so that a firewall or
+        security group rule can name them.""",
+    )
+    process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
+
+    _own_args = List(Unicode())
+    _session_key = ""
+
+    def find_args(self) -> list[str]:
+        return super().find_args() + self._own_args  # type: ignore[no-any-return]
+
+    def get_env(self) -> dict[str, str]:
+        env: dict[str, str] = super().get_env()
+        # ipyparallel empties the signing key when Curve is on, unless one is set. Not an argument: `ps` shows those.
+        self._session_key = self._session_key or secrets.token_hex(32)
+        env.setdefault("IPP_SESSION_KEY", self._session_key)
+        return env
+
+    async def start(self) -> None:
+        """Start ipcontroller and return when it has written its connection files.
+
+        Raises `GriffinError` where the cloud or a setting is wrong, and `RuntimeError` where ipcontroller ended.
+        """
+        try:
+            ipcluster.guard(self)
+            ipcluster.check_profile(self)
+            settings = self.settle_cloud()
+            self._own_args = await in_thread(lambda: self._decide_args(settings))
+            if not _given(self.controller_args, "reuse", "IPController.reuse_files"):
+                self._remove_stale_files()
+            super().start()
+            self.process_created = self.process.create_time()
+            self.uid = cluster_uid((await self._wait_until_written())["engine"])
+        except Exception as e:
+            if self.running:
+                await super().stop()
+            await ipcluster.end_failed_start(self, e)
+
+    async def stop(self) -> None:
+        """End the cluster: its engine sets, whatever else it has on the cloud, and the controller, in this order.
+
+        The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left.
+        """
+        ipcluster.guard(self)
+        errors = []
+        for engine_set in list(getattr(self.parent, "engines", {}).values()):
+            if isinstance(engine_set, OnCloud) and engine_set.uid == self.uid:
+                try:
+                    await engine_set.stop()
+                except GriffinError as e:
+                    errors.append(e)
+        if self.uid and not errors:
+            try:
+                await in_thread(self._sweep)
+            except GriffinError as e:
+                errors.append(e)
+        await super().stop()
+        self._end_group()
+        if errors:
+            raise errors[0]
+
+    async def join(self, timeout: float | None = None) -> None:
+        """Wait for the process to end, beside the event loop: ipyparallel's own blocks it."""
+        thread = self._wait_thread
+        if thread is None:
+            return
+        await in_thread(lambda: thread.join(timeout))
+        if thread.is_alive():
+            raise TimeoutError(f"Process {self.pid} did not exit in {timeout} seconds.")
+        if self.state == "running":  # the loop has not come round to the thread's message yet
+            self.notify_stop({"exit_code": 0, "pid": self.pid, "identifier": self.identifier})
+
+    def signal(self, sig: int) -> None:
+        """Signal the controller; SIGKILL goes to its whole group, or its heart monitor would keep engines waiting."""
+        if sig == signal.SIGKILL:
+            self._end_group()
+        else:
+            super().signal(sig)
+
+    def notify_stop(self, data: Any) -> Any:
+        if self.state == "running":
+            self._end_group()
+        return super().notify_stop(data)
+
+    def _end_group(self) -> None:
+        """Kill what is left of the process group that ipcontroller leads."""
+        if self.pid > 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _reconstruct_process(self, d: dict[str, Any]) -> None:
+        if d.get("pid", -1) > 0 and d.get("process_created"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if abs(psutil.Process(d["pid"]).create_time() - d["process_created"]) > 1:
+                    raise NotRunning(f"Process {d['pid']} is another one now")
+        super()._reconstruct_process(d)
+
+    def _sweep(self) -> None:
+        from ..engine_set import sweep
+
+        sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout)
+
+    async def _wait_until_written(self) -> Any:
+        try:
+            return await self.get_connection_info()
+        except RuntimeError as e:
+            last = [line for line in self.get_output().splitlines() if line.strip()][-5:]
+            raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
+
+    def _remove_stale_files(self) -> None:
+        """Files of a controller that was killed: engines would be sent to it."""
+        for path in self.connection_files.values():
+            Path(path).unlink(missing_ok=True)
+
+    def _decide_args(self, settings: GriffinCloud) -> list[str]:
+        """What must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
+        user = self.controller_args
+        if _given(user, "IPController.enable_curve"):
+            raise SettingError("CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments.")
+        args = ["--IPController.enable_curve=True"]
+        address = self.ip or reachable_address(self.connect(), settings)
+        listens = _given(user, "ip", "IPController.ip") or address
+        if not _given(user, "ip", "IPController.ip"):
+            args.append(f"--ip={address}")
+        if not _given(user, "location", "IPController.location"):
+            args.append(f"--location={address}")
+        if not _given(user, "ports", "IPController.ports", "port", "IPController.regport"):
+            first = free_ports(self.ports, PORTS_NEEDED, listens)
+            args.append(f"--ports={first}-{first + PORTS_NEEDED - 1}")
+        return args
+
+
+def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
+    """The local address that servers can reach: on their network, else the one used towards the cloud. Blocking."""
+    network = choose_network(settings.network, cloud.networks())
+    subnets = [ipaddress.ip_network(s) for s in network.subnets]
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and any(ipaddress.ip_address(address.address) in s for s in subnets):
+                return str(address.address)
+    return cloud.local_address()
+
+
+def free_ports(ports: str, count: int, address: str) -> int:
+    """First of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on at ``address``.
+
+    Begins at a random place, so that two clusters that start at the same moment don't choose the same.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    blocks = list(range(first, last - count + 2, count))
+    if not match or not blocks or last > 65535:
+        raise SettingError(
+            f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least {count} ports."
+        )
+    start = random.randrange(len(blocks))
+    for block in blocks[start:] + blocks[:start]:
+        if all(_is_free(address, port) for port in range(block, block + count)):
+            return block
+    raise SettingError(f"No {count} consecutive ports of {ports} are free. Set GriffinControllerLauncher.ports.")
+
+
+def _is_free(address: str, port: int) -> bool:
+    for host in {"127.0.0.1", address if address not in ("*", "localhost") else "0.0.0.0"}:
+        with socket.socket() as s:
+            try:
+                s.bind((host, port))
+            except PermissionError:
+                return False
+            except OSError as e:
+                if e.errno == errno.EADDRINUSE:
+                    return False
+    return True
+
+
+def _given(args: Iterable[str], *names: str) -> str:
+    """The value that a user's own command line arguments give one of these options, "" for none."""
+    args = list(args)
+    for position, arg in enumerate(args):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and name in names:
+            return value if equals else (args[position + 1] if position + 1 < len(args) else " ")
+    return ""

@@ -1,0 +1,67 @@
+"""`Watcher`: notices that the servers of a running engine set have gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..plan import GriffinError
+
+if TYPE_CHECKING:
+    from ..engine_set import Survey
+
+
+class Watcher:
+    """A daemon thread that looks at the servers of one engine set, by one request per interval.
+
+    A thread, not a task: with ipyparallel's synchronous API the event loop of `start` is closed when it returns.
+    An outage of the cloud changes nothing; only what Nova says of a server counts, twice in a row.
+    """
+
+    def __init__(
+        self,
+        *,
+        look: Callable[[], Survey],
+        on_gone: Callable[[], None],
+        stop: threading.Event,
+        interval: float,
+        log: logging.Logger,
+    ) -> None:
+        self._look, self._on_gone, self._stop, self._interval, self._log = look, on_gone, stop, interval, log
+        self._told: dict[str, str] = {}
+        self._unreachable = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="griffin-watch", daemon=True).start()
+
+    def _run(self) -> None:
+        alone = 0
+        while not self._stop.wait(self._interval):
+            alive = self.look_once()
+            alone = alone + 1 if alive == 0 else 0
+            if alone == 2:
+                self._on_gone()
+                return
+
+    def look_once(self) -> int | None:
+        """How many servers live, None where the cloud does not say; tells of each change once."""
+        from ..engine_set import DEAD
+
+        try:
+            survey = self._look()
+        except GriffinError as e:
+            if not self._unreachable:
+                self._log.warning(f"Can't look at the servers now, will go on trying: {e}")
+            self._unreachable = True
+            return None
+        self._unreachable = False
+        status: dict[str, Any] = {server.name: server.status for server in survey.servers}
+        for name in self._told.keys() - status.keys():
+            self._log.warning(f"Server {name} is gone: somebody deleted it.")
+        for server in survey.servers:
+            if server.status in DEAD and self._told.get(server.name) != server.status:
+                self._log.warning(f"Server {server.name} went to {server.status}: {server.fault or 'it is off'}")
+        self._told = status
+        return sum(value not in DEAD for value in status.values())

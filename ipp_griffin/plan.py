@@ -1,0 +1,289 @@
+"""Decide which servers an engine set needs. Pure: no clock, no network, no SDK.
+
+`choose_image`, `choose_flavor` and `choose_network` turn a setting and what the cloud has into one
+choice, or raise `SettingError` with a list of what there is. `make_plan` turns the choices and ``n`` into
+a `Plan`, the one description of the servers to create.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+class GriffinError(Exception):
+    """Any failure this project explains in one line: what, which, and what to do next."""
+
+
+class SettingError(GriffinError):
+    """A setting is missing, ambiguous or wrong; the message lists what exists."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A bootable image. ``created_at``: ISO 8601, sorts as text. ``min_ram`` in MiB, ``min_disk`` in GiB."""
+
+    id: str
+    name: str
+    created_at: str = ""
+    min_ram: int = 0
+    min_disk: int = 0
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A server size. ``ram`` in MiB, ``disk`` in GiB (0: the flavor sets no limit)."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram: int
+    disk: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the project; ``subnets`` are CIDRs. ``external``: no servers can be put there."""
+
+    id: str
+    name: str
+    subnets: tuple[str, ...] = ()
+    external: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The project's quota and what is used of it; -1: no limit. ``ram`` in MiB."""
+
+    instances: int
+    instances_used: int
+    cores: int
+    cores_used: int
+    ram: int
+    ram_used: int
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One server to create: everything but its user-data. Names and tags follow from uid, set, slot, incarnation."""
+
+    name: str
+    slot: int
+    incarnation: int
+    engines: int
+    tags: tuple[str, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The servers of one engine set, and what they have in common."""
+
+    uid: str
+    engine_set: str
+    image: Image
+    flavor: Flavor
+    network: Network
+    servers: tuple[ServerPlan, ...]
+    key_name: str = ""
+    security_groups: tuple[str, ...] = ()
+    availability_zone: str = ""
+
+    @property
+    def engines(self) -> int:
+        return sum(server.engines for server in self.servers)
+
+
+# Tags are how this project finds its servers again: at most 60 characters, no comma, no slash
+# (https://docs.openstack.org/api-ref/compute/#server-tags-servers-tags).
+MARKER_TAG = "ipp-griffin"
+
+
+def uid_tag(uid: str) -> str:
+    return f"griffin-uid={uid}"
+
+
+def set_tag(engine_set: str) -> str:
+    return f"griffin-set={engine_set}"
+
+
+def server_tags(uid: str, engine_set: str, slot: int, incarnation: int) -> tuple[str, ...]:
+    return (
+        MARKER_TAG,
+        uid_tag(uid),
+        set_tag(engine_set),
+        f"griffin-slot={slot}",
+        f"griffin-incarnation={incarnation}",
+    )
+
+
+def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
+    name = f"griffin-{uid}-{engine_set}-{slot}"
+    return name if incarnation == 0 else f"{name}-{incarnation}"
+
+
+def engine_uuid(engine_set: str, slot: int, incarnation: int, index: int, generation: int) -> str:
+    """Name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
+    return f"{engine_set}-{slot}-{incarnation}-{index}-{generation}"
+
+
+def make_plan(
+    *,
+    n: int,
+    uid: str,
+    engine_set: str,
+    image: Image,
+    flavor: Flavor,
+    network: Network,
+    engines_per_server: int = 0,
+    key_name: str = "",
+    security_groups: Iterable[str] = (),
+    availability_zone: str = "",
+    metadata: Mapping[str, str] | None = None,
+) -> Plan:
+    """Spread ``n`` engines over servers, as many on each as ``engines_per_server`` (0: the flavor's vCPUs).
+
+    The last server may hold fewer. Raises `SettingError` if ``n`` or ``engines_per_server`` makes no sense.
+    """
+    if n < 1:
+        raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+    if engines_per_server < 0:
+        raise SettingError(
+            f"GriffinEngineSetLauncher.engines_per_server is {engines_per_server}: it must be 1 or more, "
+            "or 0 for one engine per vCPU."
+        )
+    each = engines_per_server or max(1, flavor.vcpus)
+    servers = tuple(
+        ServerPlan(
+            name=server_name(uid, engine_set, slot, 0),
+            slot=slot,
+            incarnation=0,
+            engines=min(each, n - slot * each),
+            tags=server_tags(uid, engine_set, slot, 0),
+            metadata=dict(metadata or {}),
+        )
+        for slot in range(math.ceil(n / each))
+    )
+    return Plan(
+        uid=uid,
+        engine_set=engine_set,
+        image=image,
+        flavor=flavor,
+        network=network,
+        servers=servers,
+        key_name=key_name,
+        security_groups=tuple(security_groups),
+        availability_zone=availability_zone,
+    )
+
+
+def choose_image(wanted: str, images: Iterable[Image]) -> Image:
+    """The image with this id or name, else the latest one whose name matches the pattern.
+
+    Latest means the highest number in the name, so that snapshot10 beats snapshot2; among equal numbers,
+    and names without one, the most recently created. An exact name that several images bear is the
+    newest of them, too: clouds republish images under one name.
+    """
+    images = list(images)
+    exact = [i for i in images if i.id == wanted] or [i for i in images if i.name == wanted]
+    found = exact or [i for i in images if fnmatch.fnmatchcase(i.name, wanted)]
+    if not found:
+        raise SettingError(
+            f"No image {wanted!r}. This cloud has: {_listing(i.name for i in images)}. Set GriffinCloud.image."
+        )
+    return max(found, key=lambda i: (_number(i.name), i.created_at, i.id))
+
+
+def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image) -> Flavor:
+    """The flavor with this id or name; for "" the smallest that the image fits on."""
+    flavors = list(flavors)
+    if wanted:
+        return _one("flavor", wanted, flavors, lambda f: f"{f.name} ({f.vcpus} vCPU, {f.ram} MiB)")
+    fitting = [f for f in flavors if f.ram >= image.min_ram and (f.disk == 0 or f.disk >= image.min_disk)]
+    if not fitting:
+        raise SettingError(
+            f"No flavor has the {image.min_ram} MiB and {image.min_disk} GiB that image {image.name!r} needs. "
+            f"This cloud has: {_listing(f.name for f in flavors)}. Set GriffinCloud.image."
+        )
+    return min(fitting, key=lambda f: (f.vcpus, f.ram, f.disk, f.name))
+
+
+def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
+    """The network with this id or name; for "" the project's only one."""
+    networks = list(networks)
+    if wanted:
+        return _one("network", wanted, networks, lambda network: network.name)
+    usable = [network for network in networks if not network.external]
+    if len(usable) == 1:
+        return usable[0]
+    if not usable:
+        raise SettingError("This project has no network that servers can be put on: create one.")
+    raise SettingError(
+        f"This project has several networks: {_listing(n.name for n in usable)}. Set GriffinCloud.network to one of them."
+    )
+
+
+def check_quota(plan: Plan, limits: Limits) -> None:
+    """Refuse a plan that the project's quota can't hold now, before the first server is made (`SettingError`)."""
+    count = len(plan.servers)
+    wanted = {
+        "instances": (count, limits.instances, limits.instances_used),
+        "cores": (count * plan.flavor.vcpus, limits.cores, limits.cores_used),
+        "ram": (count * plan.flavor.ram, limits.ram, limits.ram_used),
+    }
+    short = [
+        f"{need} {kind}, but {used} of {most} are used"
+        for kind, (need, most, used) in wanted.items()
+        if most >= 0 and used + need > most
+    ]
+    if short:
+        raise SettingError(
+            f"The project's quota is too small for {plan.engines} engines on {count} servers of flavor "
+            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, or put more on each server."
+        )
+
+
+def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
+    """Whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
+
+    A loopback address is reachable only from servers that live on this very machine, that is, whose
+    subnets are loopback too. A host name or any other address is given the benefit of the doubt.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address == "localhost" and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
+    return parsed.is_loopback and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
+
+
+def _one(kind: str, wanted: str, things: list, describe: Callable) -> object:  # type: ignore[type-arg]
+    found = [t for t in things if t.id == wanted] or [t for t in things if t.name == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(t.id for t in found)
+        raise SettingError(f"Several {kind}s are named {wanted!r}: set GriffinCloud.{kind} to one of the ids {ids}.")
+    raise SettingError(
+        f"No {kind} {wanted!r}. This cloud has: {_listing(describe(t) for t in things)}. Set GriffinCloud.{kind}."
+    )
+
+
+def _number(name: str) -> int:
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else -1
+
+
+def _listing(names: Iterable[str], most: int = 20) -> str:
+    names = sorted(set(names), key=_natural)
+    if not names:
+        return "none"
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name)]

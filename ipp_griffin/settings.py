@@ -1,0 +1,110 @@
+"""`GriffinCloud`: the settings that both launchers share, and the doors to the cloud they open."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitlets import List, Unicode
+from traitlets.config import LoggingConfigurable
+
+from .plan import SettingError
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+    from .store import Store
+
+# The connection that the launchers of one Cluster share, so that a start authenticates once.
+_connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
+
+
+class GriffinCloud(LoggingConfigurable):
+    """Where the servers of a cluster are created, and from what."""
+
+    cloud = Unicode(
+        "",
+        config=True,
+        help="""Name of the cloud in clouds.yaml, e.g. "mycloud".
+        Default: the environment variable OS_CLOUD, else the other OS_* variables.""",
+    )
+    region = Unicode("", config=True, help="Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME names.")
+    image = Unicode(
+        "snapshot*",
+        config=True,
+        help="""Image of the servers: a name, an id, or a pattern such as "snapshot*", which means the latest match:
+        the one with the highest number in its name (snapshot10 beats snapshot2), else the most recently created.""",
+    )
+    flavor = Unicode(
+        "",
+        config=True,
+        help="""Flavor (size) of the servers: a name or an id. Default: the smallest that the image fits on.""",
+    )
+    network = Unicode(
+        "", config=True, help="Network of the servers: a name or an id. Default: the project's only network."
+    )
+    key_name = Unicode(
+        "", config=True, help="Key pair for ssh to the servers, for looking around by hand. Default: none."
+    )
+    security_groups = List(
+        Unicode(),
+        config=True,
+        help="""Security groups of the servers, by name. Default: the project's group "default".
+        Engines only open connections, towards the controller's ports: no incoming rule is needed.""",
+    )
+    availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud's choice.")
+    container = Unicode(
+        "ipp-griffin",
+        config=True,
+        help="""First part of the name of a cluster's private container in the object store; the cluster's uid follows.
+        The container is made at the start and deleted at the stop.""",
+    )
+    store_url = Unicode(
+        "",
+        config=True,
+        help="""The object store's address as servers see it, e.g. "https://store.internal:8080/v1/AUTH_ab12",
+        where that differs from the address that this machine uses. Default: the same address.""",
+    )
+    proxy = Unicode(
+        "", config=True, help="Proxy that servers use towards the object store and package indexes, e.g. http://10.0.0.1:3128."
+    )
+    ca_certificates = Unicode(
+        "",
+        config=True,
+        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https.
+        Default: the ones of the image.""",
+    )
+
+    def cloud_name(self) -> str:
+        """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
+        return self.cloud or os.environ.get("OS_CLOUD", "")
+
+    def ca_text(self) -> str:
+        """The CA certificates as text. Raises `SettingError` where the file can't be read."""
+        if not self.ca_certificates:
+            return ""
+        try:
+            return Path(self.ca_certificates).expanduser().read_text()
+        except (OSError, UnicodeDecodeError) as e:
+            raise SettingError(f"Can't read GriffinCloud.ca_certificates: {e}") from e
+
+
+def connect(cluster: Any, name: str, region: str) -> Cloud:
+    """The connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
+
+    Raises `ipp_griffin.cloud.CloudError` where the cloud can't be reached or refuses the credentials.
+    """
+    from .cloud import Cloud
+
+    shared = {} if cluster is None else _connections.setdefault(cluster, {})
+    if (name, region) not in shared:
+        shared[name, region] = Cloud.connect(name, region=region)
+    return shared[name, region]
+
+
+def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
+    """The object store of ``cloud``. Raises `ipp_griffin.cloud.Unsupported` where it has none."""
+    from .store import Store
+
+    return Store(cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url)

@@ -1,0 +1,45 @@
+"""Run blocking calls beside an event loop, also while the interpreter is shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run ``function`` in a daemon thread of its own and return what it returns, or raise what it raises.
+
+    Not ``run_in_executor``: at interpreter exit, when ipyparallel stops the clusters that are left, executors
+    take no more work ("cannot schedule new futures"). Where not even a thread can be started any more,
+    ``function`` runs right here.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as e:  # handed to the awaiting coroutine
+            error = e
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    try:
+        threading.Thread(target=run, name=getattr(function, "__name__", "in_thread"), daemon=True).start()
+    except RuntimeError:  # can't start new thread at interpreter shutdown
+        return function()
+    return await future

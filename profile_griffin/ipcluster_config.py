@@ -1,0 +1,115 @@
+# ipcluster and ipp.Cluster on OpenStack: the settings of `ipcluster start --profile=griffin` and
+# `ipp.Cluster(profile="griffin")`. Every value shown is the default; take the # away and change what you need.
+#
+# Which launchers are used stands in ipcluster_config.json beside this file, and not here: ipcluster goes on
+# without a Python file that has a mistake in it, and would start local engines.
+
+c = get_config()  # noqa: F821
+
+# --- Where: shared by the controller and the engines -----------------------------------------------------------
+
+# Name of the cloud in clouds.yaml. "": the environment variable OS_CLOUD, else the other OS_* variables.
+# c.GriffinCloud.cloud = ""
+
+# Region of the cloud. "": the one that clouds.yaml or OS_REGION_NAME names.
+# c.GriffinCloud.region = ""
+
+# Image of the servers: a name, an id, or a pattern, which means the latest match: the highest number in the
+# name (snapshot10 beats snapshot2), else the most recently created.
+# c.GriffinCloud.image = "snapshot*"
+
+# Flavor (size) of the servers: a name or an id. "": the smallest that the image fits on.
+# c.GriffinCloud.flavor = ""
+
+# Network of the servers: a name or an id. "": the project's only network.
+# c.GriffinCloud.network = ""
+
+# Key pair for ssh to the servers, for looking around by hand. "": none.
+# c.GriffinCloud.key_name = ""
+
+# Security groups of the servers, by name. []: the project's group "default". Engines only open connections,
+# so no incoming rule is needed for them; the machine of the controller must let its ports in (see below).
+# c.GriffinCloud.security_groups = []
+
+# Availability zone of the servers. "": the cloud's choice.
+# c.GriffinCloud.availability_zone = ""
+
+# First part of the name of the cluster's private container in the object store.
+# c.GriffinCloud.container = "ipp-griffin"
+
+# The object store's address as servers see it, where it differs from the one this machine uses,
+# e.g. "https://store.internal:8080/v1/AUTH_ab12".
+# c.GriffinCloud.store_url = ""
+
+# Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128".
+# c.GriffinCloud.proxy = ""
+
+# File on this machine (PEM) with the CA certificates that servers need for the object store's https.
+# c.GriffinCloud.ca_certificates = ""
+
+# --- The controller, a process of this machine -----------------------------------------------------------------
+
+# The address of this machine that servers connect to. "": this machine's address on the servers' network, else
+# the one it uses towards the cloud.
+# c.GriffinControllerLauncher.ip = ""
+
+# The ports it listens on are taken from this range, 20 for each cluster: what a firewall or security group must
+# let in from the servers.
+# c.GriffinControllerLauncher.ports = "20000-20999"
+
+# --- The engines -----------------------------------------------------------------------------------------------
+
+# Engines on each server; the last server may hold fewer. 0: one for each vCPU of the flavor.
+# c.GriffinEngineSetLauncher.engines_per_server = 0
+
+# Seconds until all engines must be connected; then the start fails and everything is deleted.
+# c.GriffinEngineSetLauncher.start_timeout = 1200
+
+# The user on the servers that engines run as; made where it does not exist. "ubuntu", say, to run as the user
+# that owns the packages of your snapshot.
+# c.GriffinEngineSetLauncher.engine_user = "ipp"
+
+# The Python on the servers, e.g. "/opt/conda/bin/python". "": the first one with ipyparallel that is found.
+# c.GriffinEngineSetLauncher.engine_python = ""
+
+# Packages to install with pip on each server, e.g. ["numpy", "pandas>=2"]. ipyparallel itself is installed
+# where the image has none. A snapshot with everything in it starts faster.
+# c.GriffinEngineSetLauncher.packages = []
+
+# More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"].
+# c.GriffinEngineSetLauncher.pip_args = []
+
+# Environment variables of the engines. They travel in the private object, never in user-data.
+# c.GriffinEngineSetLauncher.environment = {}
+
+# Command line arguments of the engines (`ipengine --help-all`).
+# c.EngineLauncher.engine_args = []
+
+# Seconds that a server keeps trying to reach the controller's port, and an engine to register.
+# c.GriffinEngineSetLauncher.controller_timeout = 60
+# c.GriffinEngineSetLauncher.register_timeout = 120
+
+# Seconds without a controller after which a server that lost all its engines powers itself off.
+# c.GriffinEngineSetLauncher.controller_gone_timeout = 300
+
+# How many crashed engines a server starts anew in an hour.
+# c.GriffinEngineSetLauncher.restarts = 5
+
+# Requests to Nova in flight at the same time, at most.
+# c.GriffinEngineSetLauncher.parallel = 10
+
+# Seconds between two looks at the servers: while they start, and while they run (one request for all of them).
+# c.GriffinEngineSetLauncher.poll_interval = 1
+# c.GriffinEngineSetLauncher.watch_interval = 10
+
+# Seconds that engines get to leave the controller at the stop; from how many servers output is kept then.
+# c.GriffinEngineSetLauncher.leave_timeout = 5
+# c.GriffinEngineSetLauncher.output_servers = 16
+
+# --- ipyparallel's own -----------------------------------------------------------------------------------------
+
+# Number of engines where neither -n nor ipp.Cluster(n=...) says it. None: one for each core of this machine.
+# c.Cluster.n = None
+
+# Seconds between the controller and the engines: the griffin controller launcher returns when it is ready.
+c.Cluster.delay = 0
