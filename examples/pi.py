@@ -21,4 +21,6 @@ with ipp.Client(profile="griffin") as rc:
         print(f"  engine {engine} is on {place}")
     samples = 200_000
     inside = rc[:].apply_sync(hits, samples)
-    print(f"pi is about {4 * sum(inside) / (samples * len(rc)):.4f}, from {samples * len(rc):,} samples on {len(rc)} engines")
+    print(
+        f"pi is about {4 * sum(inside) / (samples * len(rc)):.4f}, from {samples * len(rc):,} samples on {len(rc)} engines"
+    )

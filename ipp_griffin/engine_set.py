@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .calls import one_line
 from .plan import Plan, ServerPlan, set_tag, uid_tag
-from .userdata import agent_source, render, server_parameters
+from .userdata import agent_source, server_parameters, user_data
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
@@ -90,7 +91,7 @@ class EngineSet:
                 proxy=settings.proxy,
                 ca_certificates=settings.ca_certificates,
             )
-            wanted.append((server, render(parameters, source)))
+            wanted.append((server, user_data(parameters, source)))
         self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
 
     def survey(self, *, reports: bool = True) -> Survey:
@@ -108,12 +109,12 @@ class EngineSet:
         return newest
 
     def failures(self, plan: Plan, survey: Survey) -> list[str]:
-        """One line for each server that can't become part of the set any more."""
+        """One line for each server that can't become part of a starting set any more."""
         by_name = {server.name: server for server in survey.servers}
         lines = []
         for planned in plan.servers:
             server, report = by_name.get(planned.name), survey.reports.get(planned.slot)
-            if report is not None and report.phase == "failed":
+            if report is not None and report.phase in ("failed", "gone"):
                 lines.append(f"Server {planned.name}: {self._message(report)}")
             elif server is None:
                 lines.append(f"Server {planned.name} is gone: somebody deleted it.")
@@ -163,7 +164,11 @@ class EngineSet:
 
     def _message(self, report: Report) -> str:
         content = self.store.read_report(self.uid, report)
-        return str(content.get("message") or "its agent gave up without a message")
+        message = str(content.get("message") or "its agent gave up without a message")
+        if report.phase == "gone":  # engines that registered and ended at once
+            last = [str(engine.get("output", "")).rstrip().rpartition("\n")[2] for engine in content.get("engines", [])]
+            message = f"its engines ended at once: {message}. {' | '.join(one_line(line) for line in last[:2])}"
+        return message
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
@@ -205,8 +210,3 @@ def delete_servers(
             )
         sleep(pause)
         pause = min(pause * 1.5, 2.0)
-
-
-def as_labels(owner: str, profile: str, cluster_id: str, host: str) -> dict[str, Any]:
-    """The labels of servers and container: for people who look, never for finding what to delete."""
-    return {"owner": owner, "profile": profile, "cluster_id": cluster_id, "host": host}

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from traitlets.config import PyFileConfigLoader
+from traitlets.config.loader import PyFileConfigLoader
 
 from .plan import GriffinError, SettingError
 
@@ -106,9 +106,9 @@ def check_profile(launcher: Any) -> None:
             PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
         except Exception as e:  # whatever the user's Python raises
             frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
-            line = e.lineno if isinstance(e, SyntaxError) else (frames or ["?"])[-1]
+            line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
             raise SettingError(
-                f"{path}, line {line}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or run `ipp-griffin init`."
+                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or run `ipp-griffin init`."
             ) from e
 
 
@@ -128,10 +128,10 @@ def stop_on_hangup(launcher: Any) -> None:
 
     def hang_up(signum: int, frame: Any) -> None:
         # Nobody reads the terminal any more: writing to it would raise.
-        with open(os.devnull, "w") as nowhere:
-            for stream in (1, 2):
-                with contextlib.suppress(OSError):
-                    os.dup2(nowhere.fileno(), stream)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):
+                os.dup2(nowhere, stream)
         if isinstance(app, IPClusterStart):
             app.sigint_handler(signum, frame)
         else:
@@ -155,11 +155,11 @@ class SharedClusterFile:
         """Keep ``cluster`` (ipyparallel's) from overwriting its file, where the file is another process's."""
         if cluster is None or cluster.controller is not None or not cluster.cluster_file:
             return None
-        path = cluster.cluster_file
-        if not os.path.exists(path):
+        shared = cls(cluster.cluster_file)
+        if not shared.path.exists():
             return None
         cluster.cluster_file = ""
-        return cls(path)
+        return shared
 
     def put(self, engine_set_id: str, state: dict[str, Any]) -> None:
         with self._edit() as content:

@@ -13,6 +13,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+Named = TypeVar("Named", "Image", "Flavor", "Network")
 
 
 class GriffinError(Exception):
@@ -260,7 +263,7 @@ def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
     return parsed.is_loopback and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
 
 
-def _one(kind: str, wanted: str, things: list, describe: Callable) -> object:  # type: ignore[type-arg]
+def _one(kind: str, wanted: str, things: list[Named], describe: Callable[[Named], str]) -> Named:
     found = [t for t in things if t.id == wanted] or [t for t in things if t.name == wanted]
     if len(found) == 1:
         return found[0]

@@ -29,7 +29,9 @@ class GriffinCloud(LoggingConfigurable):
         help="""Name of the cloud in clouds.yaml, e.g. "mycloud".
         Default: the environment variable OS_CLOUD, else the other OS_* variables.""",
     )
-    region = Unicode("", config=True, help="Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME names.")
+    region = Unicode(
+        "", config=True, help="Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME names."
+    )
     image = Unicode(
         "snapshot*",
         config=True,
@@ -67,7 +69,9 @@ class GriffinCloud(LoggingConfigurable):
         where that differs from the address that this machine uses. Default: the same address.""",
     )
     proxy = Unicode(
-        "", config=True, help="Proxy that servers use towards the object store and package indexes, e.g. http://10.0.0.1:3128."
+        "",
+        config=True,
+        help="Proxy that servers use towards the object store and package indexes, e.g. http://10.0.0.1:3128.",
     )
     ca_certificates = Unicode(
         "",

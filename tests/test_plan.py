@@ -31,7 +31,9 @@ def plan(n: int, **settings: object) -> Plan:
 
 
 def test_a_plan_is_one_literal():
-    assert plan(6, key_name="k", security_groups=["a"], availability_zone="z", metadata={"griffin:owner": "ann"}) == Plan(
+    assert plan(
+        6, key_name="k", security_groups=["a"], availability_zone="z", metadata={"griffin:owner": "ann"}
+    ) == Plan(
         uid="0123456789ab",
         engine_set="cafe0001",
         image=IMAGE,
@@ -159,7 +161,8 @@ FLAVORS = [
 
 
 @pytest.mark.parametrize(
-    ("min_ram", "min_disk", "expected"), [(0, 0, "tiny"), (1024, 5, "diskless"), (4096, 0, "large"), (0, 20, "diskless")]
+    ("min_ram", "min_disk", "expected"),
+    [(0, 0, "tiny"), (1024, 5, "diskless"), (4096, 0, "large"), (0, 20, "diskless")],
 )
 def test_the_default_flavor_is_the_smallest_that_the_image_fits_on(min_ram, min_disk, expected):
     assert choose_flavor("", FLAVORS, Image("i", "i", min_ram=min_ram, min_disk=min_disk)).name == expected

@@ -72,7 +72,9 @@ def test_the_location_counts_only_where_the_controller_listens_everywhere(interf
     assert controller_address({"interface": interface, "location": location}) == expected
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"interface": "tcp://1", "registration": "x"}', '{"interface": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"x"', "{}", '{"interface": "tcp://1", "registration": "x"}', '{"interface": 1}']
+)
 def test_what_is_no_connection_file_is_refused_by_name_and_never_quoted(text):
     with pytest.raises(SettingError, match=r"^/some/file is not an engine connection file of ipcontroller \(\w+\)\.$"):
         parse_connection(text, "/some/file")

@@ -90,10 +90,12 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
         The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left.
         """
+        from .engines import GriffinEngineSetLauncher
+
         ipcluster.guard(self)
         errors = []
         for engine_set in list(getattr(self.parent, "engines", {}).values()):
-            if isinstance(engine_set, OnCloud) and engine_set.uid == self.uid:
+            if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
                 try:
                     await engine_set.stop()
                 except GriffinError as e:
@@ -165,7 +167,9 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         """What must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
         if _given(user, "IPController.enable_curve"):
-            raise SettingError("CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments.")
+            raise SettingError(
+                "CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments."
+            )
         args = ["--IPController.enable_curve=True"]
         address = self.ip or reachable_address(self.connect(), settings)
         listens = _given(user, "ip", "IPController.ip") or address

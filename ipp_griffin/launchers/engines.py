@@ -80,11 +80,15 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         help="""Packages to install with pip into an environment of their own on each server, e.g. ["numpy", "pandas>=2"].
         ipyparallel itself is installed where the image has none. A snapshot with all in it starts faster.""",
     )
-    pip_args = List(Unicode(), config=True, help="""More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"].""")
+    pip_args = List(
+        Unicode(), config=True, help="""More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"]."""
+    )
     controller_timeout = Float(
         60, config=True, help="Seconds that a server keeps trying to reach the controller's port."
     )
-    register_timeout = Float(120, config=True, help="Seconds that an engine keeps trying to register with the controller.")
+    register_timeout = Float(
+        120, config=True, help="Seconds that an engine keeps trying to register with the controller."
+    )
     controller_gone_timeout = Float(
         300,
         config=True,
@@ -103,11 +107,16 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         5.0, config=True, help="Seconds that engines get to leave the controller before their servers are deleted."
     )
     output_servers = Integer(
-        16, config=True, help="From how many servers, at most, the engines' output is fetched for `get_output` at the end."
+        16,
+        config=True,
+        help="From how many servers, at most, the engines' output is fetched for `get_output` at the end.",
     )
 
     engine_set = Unicode(help="Names this start of engines; random").tag(to_dict=True)
     servers = List(Unicode(), help="Ids of the servers").tag(to_dict=True)
+
+    state: str  # ipyparallel's traits
+    engine_set_id: str
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -175,7 +184,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         await cluster.stop_controller()
         cluster.controller_launcher_class = GriffinControllerLauncher
         await cluster.start_controller()
-        connection = (await cluster.controller.get_connection_info())["engine"]
+        connection = dict((await cluster.controller.get_connection_info())["engine"])
         self.environment["IPP_CONNECTION_INFO"] = json.dumps(connection)
         return connection
 
@@ -188,17 +197,24 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         try:
             return parse_connection(Path(path).read_text(), path)
         except OSError as e:
-            raise SettingError(f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`.") from e
+            raise SettingError(
+                f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
+            ) from e
 
     async def _may_restart_controller(self, connection: dict[str, Any]) -> bool:
         """Whether the controller is ipyparallel's default one, untouched by the user, and nobody uses it yet."""
         from ipyparallel.cluster.launcher import LocalControllerLauncher
 
-        cluster = self.parent
-        controller = getattr(cluster, "controller", None)
+        cluster: Any = self.parent
+        controller: Any = getattr(cluster, "controller", None)
         if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:
             return False
-        if cluster.controller_args or cluster.controller_ip or cluster.controller_location or controller.controller_args:
+        if (
+            cluster.controller_args
+            or cluster.controller_ip
+            or cluster.controller_location
+            or controller.controller_args
+        ):
             return False
         return await in_thread(self._nobody_connected)
 

@@ -12,6 +12,8 @@ from ..plan import GriffinError
 if TYPE_CHECKING:
     from ..engine_set import Survey
 
+SECOND_LOOK = 1.0  # seconds until a look that found no living server is repeated
+
 
 class Watcher:
     """A daemon thread that looks at the servers of one engine set, by one request per interval.
@@ -37,11 +39,10 @@ class Watcher:
         threading.Thread(target=self._run, name="griffin-watch", daemon=True).start()
 
     def _run(self) -> None:
-        alone = 0
-        while not self._stop.wait(self._interval):
-            alive = self.look_once()
-            alone = alone + 1 if alive == 0 else 0
-            if alone == 2:
+        none_alive = False
+        while not self._stop.wait(min(self._interval, SECOND_LOOK) if none_alive else self._interval):
+            before, none_alive = none_alive, self.look_once() == 0
+            if before and none_alive:
                 self._on_gone()
                 return
 

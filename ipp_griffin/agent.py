@@ -1,0 +1,1052 @@
+#!/usr/bin/env python3
+# This file must also run on the Python 3.6 of an old image, to start engines with a newer one: no newer syntax or API.
+# ruff: noqa: UP006, UP035, UP045, PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120, PTH123, PTH207
+"""The agent: runs ON a server as its user-data, starts its engines, watches them and reports. Standard library only.
+
+`userdata.render` fills in PARAMETERS. Three ways to run, told apart by `main`:
+
+* cloud-init starts it as root from its scripts folder: it installs itself as a systemd unit (without systemd: goes into
+  the background) and returns, so that cloud-init isn't held up;
+* the unit starts it, now and after each reboot, on the instance it was installed on and on no other (a snapshot of a
+  server with engines boots as a plain server). It makes an unprivileged user for the engines, and switches the server
+  off when the controller is gone for good;
+* anything else is a plain process in the foreground: engines run as the same user, and at the end it just exits.
+
+An engine that was told to end stays down, one that crashed is restarted as the next generation: see `why_ended`.
+The connection object, logs and counters are in a folder that only the agent can read; what engines need is written
+into the engine user's home with that user's rights, so that nothing planted there can misdirect root.
+"""
+
+import contextlib
+import glob
+import http.client
+import json
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+Json = Dict[str, Any]
+PARAMETERS: Json = {}
+
+STATE = "/var/lib/ipp-griffin"
+UNIT = "/etc/systemd/system/ipp-griffin-agent.service"
+INSTANCE_ID = "/var/lib/cloud/data/instance-id"
+LOG = "/var/log/ipp-griffin-agent.log"
+
+POLL = 0.25  # seconds between two looks at the engines
+PROBE = 5.0  # seconds between two tries to reach a controller that is gone
+CONNECT = 3.0  # seconds that one TCP connection may take
+SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts as running
+REPORT_TRIES, REPORT_TIMEOUT = 3, 5.0
+HEAD, TAIL, BODY = 16 << 10, 48 << 10, 256 << 10  # bytes of one engine's log in a report; of a whole report
+STREAMS = [sys.stdout]
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Run = Callable[..., Tuple[int, str]]
+
+
+class Failure(Exception):
+    """The agent gives up; the message is for a person."""
+
+
+class Stopped(BaseException):
+    """SIGTERM came."""
+
+
+# -- deciding: no I/O ---------------------------------------------------------------------------------------------
+
+
+class Redactor:
+    """Replaces secrets by ``***`` and makes control characters visible, in whatever leaves this server."""
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        variants: Set[bytes] = set()
+        for secret in secrets:
+            if secret:
+                forms = (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe=""))
+                variants.update(form.encode() for form in forms)
+        ordered = sorted(variants, key=len, reverse=True)
+        self.longest = len(ordered[0]) if ordered else 0
+        self._pattern = re.compile(b"|".join(re.escape(v) for v in ordered)) if ordered else None
+
+    def data(self, data: bytes) -> str:
+        if self._pattern is not None:
+            data = self._pattern.sub(b"***", data)
+        return escape(data.decode("utf-8", "backslashreplace"))
+
+    def text(self, text: str) -> str:
+        return self.data(text.encode("utf-8", "backslashreplace"))
+
+    def cut(self, data: bytes, at: int, step: int) -> int:
+        """``at``, moved to the end (step 1) or start (step -1) of the secret that it would cut in two."""
+        for found in self._pattern.finditer(data) if self._pattern is not None else ():
+            if found.start() < at < found.end():
+                return found.end() if step > 0 else found.start()
+        return at
+
+
+def escape(text: str) -> str:
+    """Control characters but newline and tab, and those that reorder text, as ``\\x1b``."""
+    hidden = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    return re.sub(hidden, lambda m: m.group().encode("unicode_escape").decode(), text)
+
+
+def secrets_of(parameters: Json, rendezvous: Json) -> List[str]:
+    """What no report and no line may show: keys, URL signatures, and environment values whose name says so."""
+    connection = rendezvous.get("connection", {})
+    secrets = [str(connection.get(k) or "") for k in ("key", "curve_serverkey")]
+    reports = parameters.get("reports", {})
+    queries = [urllib.parse.urlsplit(u).query for u in list(reports.get("urls", {}).values())]
+    queries += [urllib.parse.urlsplit(parameters.get("rendezvous", "")).query, reports.get("query", "")]
+    for query in queries:
+        secrets += [v for k, v in urllib.parse.parse_qsl(query) if k.lower().endswith(("sig", "signature"))]
+    for name, value in rendezvous.get("environment", {}).items():
+        if re.search("KEY|TOKEN|SECRET|PASS", name, re.I) and len(value) >= 6:
+            secrets.append(value)
+    return secrets
+
+
+def parse_rendezvous(body: bytes) -> Json:
+    """The connection object, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
+    try:
+        found = json.loads(body.decode())
+        connection = found["connection"]
+        if found["version"] != 1:
+            raise ValueError("its version is {!r}, this agent knows 1".format(found["version"]))
+        if not connection["interface"].startswith("tcp://") or int(connection["registration"]) < 1:
+            raise ValueError("no address or port in it")
+        found["environment"], found["timeouts"] = dict(found["environment"]), dict(found["timeouts"])
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"incomplete: {e}") from e
+    except json.JSONDecodeError as e:
+        raise ValueError(f"no JSON: {e.msg}") from e
+    return dict(found)
+
+
+def controller_address(connection: Json, hostname: str) -> str:
+    """Where engines will connect, as ipyparallel.util.disambiguate_ip_address has it."""
+    address = str(connection["interface"].split("://", 1)[1])
+    if address not in ("0.0.0.0", "*", ""):
+        return address
+    location = str(connection.get("location") or "")
+    return location if location and location != hostname else "127.0.0.1"
+
+
+def controller_ports(connection: Json) -> List[int]:
+    """The registration port first, then all others that engines connect to: a firewall may block some of them."""
+    ports = [connection["registration"]]
+    for name in ("control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast"):
+        port = connection.get(name, [])
+        ports += port if isinstance(port, list) else [port]
+    return [int(p) for p in ports]
+
+
+def minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def choose(
+    candidates: Sequence[Tuple[str, str]], probe: Callable[[str, str], Optional[Json]], wanted: str
+) -> Optional[Json]:
+    """The first (python, user) whose ipyparallel is of the client's major.minor version; None if none has any.
+
+    ``probe`` gives {"python": "3.11", "ipyparallel": "9.2.0" or "", "paths": [...]}, or None if it doesn't run.
+    Raises Failure if ipyparallel is there, but in other versions only.
+    """
+    others = []
+    for python, user in candidates:
+        found = probe(python, user)
+        if not found or not found["ipyparallel"]:
+            continue
+        if minor(found["ipyparallel"]) == minor(wanted):
+            return dict(found, executable=python, user=user)
+        others.append("{} of {}".format(found["ipyparallel"], python))
+    if others:
+        raise Failure(
+            "this server has ipyparallel {}, the client has {}. Install that version in the image, or here and "
+            "there the same.".format(", ".join(dict.fromkeys(others)), wanted)
+        )
+    return None
+
+
+def is_registered(log: bytes) -> bool:
+    """Whether an engine's output says that it registered. The nanny's line is there at any log level."""
+    return re.search(rb"Completed registration with id \d|Starting kernel nanny for engine \d", log) is not None
+
+
+def why_ended(exit_code: int, log: bytes) -> str:
+    """Why a registered engine ended: "asked", "controller" (it lost it) or "crash". ``log``: its last output.
+
+    Seen with ipyparallel 9.2: `Client.shutdown` and SIGTERM end an engine with exit code 1; the signals that
+    `Client.send_signal` sends are logged by its nanny. Losing the controller ends it with 1 too, but says so.
+    So an engine that ends itself by ``os._exit(1)`` can't be told from one that was shut down: it stays down.
+    """
+    if b"Maximum number of heartbeats misses" in log or b"Registration timed out" in log:
+        return "controller"
+    sent = re.search(rb"Sending signal (?:\w+\.SIG(?:TERM|KILL|INT)|2|9|15) to pid \d+", log)
+    return "asked" if exit_code in (0, 1) or sent else "crash"
+
+
+def restart_pause(crashes: Sequence[float], now: float, limit: int) -> Optional[float]:
+    """Seconds to wait after the last of ``crashes`` (monotonic times); None: more than ``limit`` in an hour."""
+    recent = [t for t in crashes if now - t < 3600]
+    return None if len(recent) > limit else min(2.0 ** len(recent) / 2, 30.0)
+
+
+def report_url(reports: Json, sequence: int, phase: str) -> str:
+    if "urls" in reports:
+        return str(reports["urls"].get(phase, ""))
+    return "{}{:04d}-{}?{}".format(reports["prefix"], sequence, phase, reports["query"])
+
+
+def engine_command(rendezvous: Json, python: str, profile: str, uuid: str) -> List[str]:
+    """The argv of one engine. It holds no secret: every user of the server can read it."""
+    args = list(rendezvous.get("engine_args", []))
+    command = list(rendezvous.get("engine_cmd") or [python, "-m", "ipyparallel.engine"])
+    command += ["--profile-dir=" + profile, "--Session.session=" + uuid]
+    command.append("--IPEngine.url_file=" + os.path.join(profile, "security", "ipcontroller-engine.json"))
+    if not any(re.match(r"--?(timeout|IPEngine\.timeout)(=|$)", a) for a in args):
+        command.append("--timeout={}".format(rendezvous["timeouts"].get("register", 120)))
+    return command + args
+
+
+def unit_text(python: str, program: str) -> str:
+    """The systemd unit. OOMPolicy: the kernel killing one engine must not end the others. No % may be in here."""
+    if re.search(r"[^\w./+-]", python):
+        python = "/usr/bin/env python3"
+    return f"""[Unit]
+Description=ipp-griffin: ipyparallel engines of this server
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=600
+StartLimitBurst=5
+
+[Service]
+ExecStart={python} {program}
+Restart=on-failure
+RestartSec=5
+KillMode=control-group
+TimeoutStopSec=20
+OOMPolicy=continue
+TasksMax=infinity
+StandardOutput=journal+console
+StandardError=journal+console
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+# -- the server ---------------------------------------------------------------------------------------------------
+
+
+def write(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all."""
+    temporary = path + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as f:
+        os.fchmod(f.fileno(), mode)
+        f.write(data)
+    os.replace(temporary, path)
+
+
+def read(path: str) -> bytes:
+    """A file's content; nothing if it can't be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as f:
+        return f.read()
+    return b""
+
+
+def switch_to(user: str) -> Optional[Callable[[], None]]:
+    """For Popen's preexec_fn: drop to ``user``; "" stays who we are."""
+    if not user:
+        return None
+    entry = pwd.getpwnam(user)
+
+    def switch() -> None:
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+
+    return switch
+
+
+@contextlib.contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """File operations inside have only the rights of ``user`` ("": ours)."""
+    if not user:
+        yield
+        return
+    entry, groups = pwd.getpwnam(user), os.getgroups()
+    os.initgroups(user, entry.pw_gid)
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def run_command(
+    argv: Sequence[str], user: str = "", env: Optional[Dict[str, str]] = None, timeout: float = 60
+) -> Tuple[int, str]:
+    """Run to the end; exit code (127: not there, 124: took too long) and output."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd="/",
+            timeout=timeout,
+            preexec_fn=switch_to(user),
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"{argv[0]} took more than {timeout:.0f} s"
+    except (OSError, subprocess.SubprocessError) as e:
+        return 127, str(e)
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def descendants(pids: Sequence[int]) -> Dict[int, str]:
+    """Pid -> start time of all processes below ``pids``. An engine's nanny leaves its process group."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path) as f:
+            fields = f.read().rpartition(")")[2].split()
+            parents[int(path.split("/")[2])] = (int(fields[1]), fields[19])
+    found: Dict[int, str] = {}
+    level = set(pids)
+    while level:
+        level = {pid for pid, (parent, _) in parents.items() if parent in level and pid not in found}
+        found.update((pid, parents[pid][1]) for pid in level)
+    return found
+
+
+def own_address(address: str) -> str:
+    """Our address as seen from there; connecting UDP sends nothing."""
+    with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as s:
+        s.connect((address, 9))
+        return str(s.getsockname()[0])
+    return "unknown"
+
+
+def connect_error(address: str, port: int) -> str:
+    """Why a TCP connection fails; "" if it doesn't."""
+    try:
+        socket.create_connection((address, port), timeout=CONNECT).close()
+    except OSError as e:
+        return e.strerror or str(e) or type(e).__name__
+    return ""
+
+
+def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
+    """Like urllib's urlopen, with exactly this proxy ("": none) and these certificates besides the system's."""
+    context = ssl.create_default_context()
+    if ca_certificates:
+        context.load_verify_locations(cadata=ca_certificates)
+    proxies = {"http": proxy, "https": proxy} if proxy else {}
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context)
+    )
+    return opener.open
+
+
+def say(line: str) -> None:
+    """To the console, and in the background to the log too. Who reads the console may be gone."""
+    for stream in STREAMS:
+        with contextlib.suppress(OSError):
+            print(line, file=stream, flush=True)
+
+
+class Engine:
+    """One place for an engine, and the process that is in it now."""
+
+    def __init__(self, index: int, log: str) -> None:
+        self.index, self.log = index, log
+        self.process: Any = None
+        self.uuid, self.started, self.offset, self.registered = "", 0.0, 0, False
+        self.ended = ""  # as in why_ended, or "down": restarted too often
+        self.crashes: List[float] = []
+        self.due = 0.0  # when to restart it (monotonic)
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and not self.ended
+
+    def output(self, most: int) -> bytes:
+        """Up to ``most`` last bytes that this generation wrote."""
+        with open(self.log, "rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(max(min(self.offset, size), size - most))
+            return f.read()
+
+
+class Agent:
+    """One server's agent. ``root``: runs as the unit, so engines get a user of their own and it may power off."""
+
+    def __init__(
+        self,
+        parameters: Json,
+        state: str,
+        root: bool,
+        urlopen: Callable[..., Any],
+        run: Run = run_command,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        connect: Callable[[str, int], str] = connect_error,
+        log: Callable[[str], None] = say,
+    ) -> None:
+        self.parameters, self.state, self.root = parameters, state, root
+        self.urlopen, self.run, self.sleep, self.monotonic, self.connect = urlopen, run, sleep, monotonic, connect
+        self._log = log
+        self.redactor = Redactor(secrets_of(parameters, {}))
+        self.rendezvous: Json = {}
+        self.engines: List[Engine] = []
+        self.notes: List[str] = []
+        self.user, self.home, self.python = "", os.path.expanduser("~"), ""
+        self.starting = self.stopping = False
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        self.kept: Json = {"sequence": 0, "generations": [], "ran": False}
+        with contextlib.suppress(ValueError):
+            self.kept.update(json.loads(read(self.path("state.json")).decode() or "{}"))
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.state, name)
+
+    def keep(self, **changes: Any) -> None:
+        self.kept.update(changes)
+        write(self.path("state.json"), json.dumps(self.kept).encode())
+
+    def log(self, line: str) -> None:
+        self._log("ipp-griffin: " + self.redactor.text(line))
+
+    # -- reports --
+
+    def excerpt(self, engine: Engine, most: int) -> str:
+        """Head and tail of an engine's log, redacted, about ``most`` bytes."""
+        head, tail = most // 4, most - most // 4
+        margin = self.redactor.longest
+        with contextlib.suppress(FileNotFoundError), open(engine.log, "rb") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(0)
+            if size <= most:
+                return self.redactor.data(f.read())
+            first = f.read(head + margin)
+            f.seek(max(0, size - tail - margin))
+            last = f.read()
+            first = first[: self.redactor.cut(first, head, -1)]
+            last = last[self.redactor.cut(last, max(0, len(last) - tail), 1) :]
+            return f"{self.redactor.data(first)}\n[... {size - len(first) - len(last)} bytes left out ...]\n{self.redactor.data(last)}"
+        return ""
+
+    def report_body(self, phase: str, message: str) -> bytes:
+        """The report's JSON, at most `BODY` bytes: the more there is, the shorter the excerpts."""
+        most = HEAD + TAIL
+        while True:
+            engines = [
+                {
+                    "index": e.index,
+                    "uuid": e.uuid,
+                    "pid": e.process.pid if e.process else 0,
+                    "alive": e.alive,
+                    "exit_code": e.process.poll() if e.process else None,
+                    "registered": e.registered,
+                    "output": self.excerpt(e, most) if most > 100 else "",
+                }
+                for e in self.engines
+            ]
+            report = {"version": 1, "phase": phase, "message": message, "server": self.parameters.get("server", "")}
+            report.update(engines=engines, time=time.time())
+            body = json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            if len(body) <= BODY or most <= 100:
+                return body
+            most //= 2
+
+    def report(self, phase: str, message: str, tries: int = REPORT_TRIES) -> None:
+        """Write a report. A store that is away must not stop engines: after a few tries it is dropped."""
+        message = " ".join(self.redactor.text(message).split())[:2000]
+        self.log(f"{phase}: {message}")
+        sequence = self.kept["sequence"]
+        self.keep(sequence=sequence + 1)
+        url, body = report_url(self.parameters["reports"], sequence, phase), self.report_body(phase, message)
+        for attempt in range(tries if url else 0):
+            if attempt:
+                self.sleep(attempt)
+            request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": "application/json"})
+            try:
+                with self.urlopen(request, timeout=REPORT_TIMEOUT) as response:
+                    response.read()
+                return
+            except (OSError, http.client.HTTPException, ValueError) as e:
+                problem = str(e) or type(e).__name__
+        if url:
+            self.log(f"report {phase} was not written: {problem}")
+
+    # -- getting ready --
+
+    def fetch(self) -> bytes:
+        """The connection object, from the store. The store may need a while until it is consistent: retry all."""
+        timeout = self.parameters.get("fetch_timeout", 600)
+        deadline, pause = self.monotonic() + timeout, 1.0
+        while True:
+            try:
+                with self.urlopen(self.parameters["rendezvous"], timeout=10) as response:
+                    body = response.read()
+                parse_rendezvous(body)
+                return bytes(body)
+            except ValueError as e:
+                problem = "the answer is no connection object, " + str(e)
+            except (OSError, http.client.HTTPException) as e:
+                problem = str(e) or type(e).__name__
+            left = deadline - self.monotonic()
+            if left <= 0:
+                host = urllib.parse.urlsplit(self.parameters["rendezvous"]).netloc.rpartition("@")[2]
+                raise Failure(
+                    f"the connection object never came from {host} within {timeout} s: {problem}. See that servers reach the object "
+                    "store at that address."
+                )
+            self.log("no connection object yet: " + problem)
+            self.sleep(min(left, pause * random.uniform(0.7, 1.0)))
+            pause = min(pause * 1.6, 10.0)
+
+    def load(self) -> None:
+        """Get the connection object: the kept one after a reboot, else from the store."""
+        body = read(self.path("rendezvous.json"))
+        try:
+            self.rendezvous = parse_rendezvous(body)
+        except ValueError:
+            body = self.fetch()
+            write(self.path("rendezvous.json"), body)
+            self.rendezvous = parse_rendezvous(body)
+        self.redactor = Redactor(secrets_of(self.parameters, self.rendezvous))
+
+    def make_user(self) -> None:
+        """Make the unprivileged user that engines run as. ipython wants a home, and a name for its uid."""
+        name = self.rendezvous.get("engine_user") or "ipp"
+        if not re.match(r"[a-z_][a-z0-9_-]{0,31}$", name):
+            raise Failure(f"engine_user {name!r} is no user name")
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            code, output = self.run(["useradd", "--system", "--create-home", "--shell", "/bin/bash", name])
+            if code:
+                raise Failure(f"could not make the user {name}: {last_lines(output, 3)}") from None
+            entry = pwd.getpwnam(name)
+        if entry.pw_uid == 0:
+            raise Failure(f"engine_user is {name}: engines don't run as root. Name another user.")
+        self.user, self.home = name, entry.pw_dir
+
+    def candidates(self) -> List[Tuple[str, str]]:
+        """(python, user) in the order to look at them. What is in somebody's home may be readable to them only."""
+        wanted = self.rendezvous.get("engine_python")
+        if wanted and not os.access(wanted, os.X_OK):
+            raise Failure(f"engine_python {wanted} is not there, or can't be run")
+        paths = [wanted] if wanted else [sys.executable, "/opt/ipp/bin/python"] + sorted(glob.glob("/opt/*/bin/python"))
+        owned = []
+        for home, owner in homes() if self.root else [(self.home, "")]:
+            pythons = [home + "/.venv/bin/python"] + sorted(glob.glob(home + "/*/bin/python"))
+            pythons = [p for p in pythons if not wanted] + [p for p in [wanted] if p and p.startswith(home + "/")]
+            paths += pythons
+            owned += [(p, owner) for p in pythons + ["/usr/bin/python3"] if not wanted or p == wanted]  # user site
+        paths += [] if wanted else ["/usr/local/bin/python3", "/usr/bin/python3"]
+        found = [(self.engine_path("venv/bin/python"), self.user)] + [(p, self.user) for p in paths] + owned
+        return [c for c in dict.fromkeys(found) if c[0] and os.path.exists(c[0])]
+
+    def engine_path(self, name: str) -> str:
+        """Below the folder of what engines need, in the home of who runs them."""
+        return os.path.join(self.home, ".ipp-griffin", name) if self.root else self.path(name)
+
+    def probe(self, python: str, user: str) -> Optional[Json]:
+        """What `choose` wants to know. Looks for ipyparallel without importing it, which takes seconds."""
+        code, output = self.run(
+            [python, "-c", PROBE_PROGRAM], user=user, env=self.base_environment(user, python), timeout=60
+        )
+        try:
+            return dict(json.loads(output.strip().splitlines()[-1])) if code == 0 else None
+        except (ValueError, IndexError):
+            return None
+
+    def base_environment(self, user: str, python: str = "") -> Dict[str, str]:
+        """The environment that processes for ``user`` start with."""
+        home = pwd.getpwnam(user).pw_dir if user else self.home
+        path = SYSTEM_PATH if self.root else os.environ.get("PATH", SYSTEM_PATH)
+        kept = ("LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+        environment = {"LANG": "C.UTF-8"}
+        environment.update((k, os.environ[k]) for k in kept if k in os.environ)
+        environment.update(HOME=home, PATH=os.path.dirname(python) + ":" + path if python else path)
+        name = user or own_name()
+        environment.update(USER=name, LOGNAME=name)
+        return environment
+
+    def prepare(self) -> None:
+        """Find or make a Python with the client's ipyparallel; sets python, user and home."""
+        rendezvous = self.rendezvous
+        if self.root:
+            self.make_user()
+        packages = list(rendezvous.get("packages", []))
+        if rendezvous.get("engine_cmd") and not packages and not rendezvous.get("engine_python"):
+            return  # the command itself says what it runs
+        wanted = rendezvous["ipyparallel"]
+        candidates = self.candidates()
+        venv = self.engine_path("venv/bin/python")
+        made = read(self.engine_path("venv/made-for")).decode() == json.dumps([wanted, packages])
+        if not made:
+            candidates = [c for c in candidates if c[0] != venv]
+        elif packages:
+            candidates = [c for c in candidates if c[0] == venv]
+        found = choose(candidates, self.probe, wanted)
+        if found and self.root and found["user"] != self.user:
+            self.notes.append("engines run as {}: the packages are in that home".format(found["user"]))
+            self.user, self.home = found["user"], pwd.getpwnam(found["user"]).pw_dir
+        if not found or (packages and not made):
+            found = self.make_venv(found, wanted, packages)
+        self.python = found["executable"]
+        if found["python"] != minor(rendezvous.get("python") or found["python"]):
+            self.notes.append(
+                "WARNING: Python {} here, {} at the client: functions may not travel".format(
+                    found["python"], rendezvous["python"]
+                )
+            )
+        self.log("engines use {} (ipyparallel {})".format(self.python, found["ipyparallel"]))
+
+    def make_venv(self, image: Optional[Json], wanted: str, packages: List[str]) -> Json:
+        """Make a venv with ipyparallel and ``packages``. If the image has ipyparallel (``image``), its packages are
+        visible in the venv too, and only ``packages`` are installed. Everything runs as the engines' user."""
+        base = image["executable"] if image else self.rendezvous.get("engine_python") or ""
+        base = base or shutil.which("python" + self.rendezvous.get("python", "3")) or sys.executable
+        folder = self.engine_path("venv")
+        python = os.path.join(folder, "bin", "python")
+        requirements = packages if image else ["ipyparallel==" + wanted] + packages
+        self.log("making {} with {} from {}".format(folder, " ".join(requirements), base))
+        with acting_as(self.user):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+        environment = self.pip_environment()
+        pip = self.bare_venv(base, folder, environment)
+        found = self.probe(python, self.user)
+        if not found:
+            raise Failure(f"the venv made by {base} does not run")
+        if image:
+            with acting_as(self.user):
+                write(os.path.join(found["site"], "image.pth"), "\n".join(image["paths"]).encode())
+        install = pip + ["install", "--no-input"] + (["--target", found["site"]] if pip[0] == base else [])
+        arguments = install + list(self.rendezvous.get("pip_args", [])) + requirements
+        code, output = self.run(arguments, user=self.user, env=environment, timeout=1800)
+        found = self.probe(python, self.user)
+        if code or not found or not found["ipyparallel"]:
+            raise Failure(
+                "no ipyparallel {} in this image, and pip could not install {} for Python {}: {}".format(
+                    wanted, " ".join(requirements), found["python"] if found else "?", last_lines(output, 6)
+                )
+                if not image
+                else "pip could not install {}: {}".format(" ".join(requirements), last_lines(output, 6))
+            )
+        with acting_as(self.user):
+            write(os.path.join(folder, "made-for"), json.dumps([wanted, packages]).encode())
+        return dict(found, executable=python, user=self.user)
+
+    def bare_venv(self, base: str, folder: str, environment: Dict[str, str]) -> List[str]:
+        """Make the venv; returns the pip command for it. Debian's python3 has neither ensurepip nor pip."""
+        code, output = self.run([base, "-m", "venv", folder], user=self.user, env=environment, timeout=300)
+        if code and self.run([base, "-m", "pip", "--version"], user=self.user, env=environment)[0] == 0:
+            arguments = [base, "-m", "venv", "--clear", "--without-pip", folder]
+            code, output = self.run(arguments, user=self.user, env=environment, timeout=300)
+            if code == 0:
+                return [base, "-m", "pip"]
+        elif code and self.root and shutil.which("apt-get"):
+            apt = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300"]
+            environment = dict(environment, DEBIAN_FRONTEND="noninteractive", HOME="/root")
+            self.run(apt + ["update"], env=environment, timeout=600)
+            code, output = self.run(apt + ["install", "python3-venv"], env=environment, timeout=900)
+            if code == 0:
+                arguments = [base, "-m", "venv", "--clear", folder]
+                code, output = self.run(arguments, user=self.user, env=environment, timeout=300)
+        if code:
+            raise Failure(
+                f"no ipyparallel in this image, and no venv could be made for it with {base}: {last_lines(output, 4)}. Put ipyparallel or "
+                "python3-venv into the image."
+            )
+        return [os.path.join(folder, "bin", "python"), "-m", "pip"]
+
+    def pip_environment(self) -> Dict[str, str]:
+        environment = dict(self.base_environment(self.user), PIP_DISABLE_PIP_VERSION_CHECK="1")
+        proxy, certificates = self.parameters.get("proxy"), self.parameters.get("ca_certificates")
+        if proxy:
+            environment.update((k, proxy) for k in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"))
+        if certificates:
+            bundle = self.engine_path("ca.pem")
+            system = read(ssl.get_default_verify_paths().cafile or "")
+            with acting_as(self.user):
+                write(bundle, system + b"\n" + certificates.encode())
+            environment["PIP_CERT"] = bundle
+        return environment
+
+    def unreachable(self) -> str:
+        """Which port of the controller does not answer, and why; "" if all do."""
+        connection = self.rendezvous["connection"]
+        address = controller_address(connection, socket.gethostname())
+        for port in controller_ports(connection):
+            problem = self.connect(address, port)
+            if problem:
+                return f"address {address} port {port} ({problem}). Let this server's address {own_address(address)} reach that port of the controller"
+        return ""
+
+    def reach_controller(self) -> None:
+        """Wait until the controller's ports answer."""
+        timeout = self.rendezvous["timeouts"].get("controller_gone" if self.kept["ran"] else "controller", 60)
+        deadline = self.monotonic() + timeout
+        problem = self.unreachable()
+        while problem and self.monotonic() < deadline:
+            self.sleep(1.0)
+            problem = self.unreachable()
+        if problem and not self.kept["ran"]:
+            raise Failure(f"controller port unreachable for {timeout} s: {problem}.")
+        if problem:
+            raise ControllerGone(problem)
+
+    # -- engines --
+
+    def write_profile(self) -> str:
+        """Write the engines' profile folder; returns its path."""
+        profile = self.engine_path("profile_" + self.parameters["engine_set"])
+        config = self.rendezvous.get("ipengine_config", "")
+        with acting_as(self.user):
+            for folder in ("security", "log"):
+                os.makedirs(os.path.join(profile, folder), mode=0o700, exist_ok=True)
+            write(os.path.join(profile, "ipengine_config.py"), config.encode())
+            connection = json.dumps(self.rendezvous["connection"]).encode()
+            write(os.path.join(profile, "security", "ipcontroller-engine.json"), connection)
+        return profile
+
+    def start_engine(self, engine: Engine, profile: str) -> None:
+        """Start the next generation of an engine. Raises Failure if its command can't be run."""
+        p, k = self.parameters, engine.index
+        generations = self.kept["generations"]
+        generations += [0] * (k + 1 - len(generations))
+        engine.uuid = "{}-{}-{}-{}-{}".format(p["engine_set"], p["slot"], p["incarnation"], k, generations[k])
+        generations[k] += 1
+        self.keep()
+        environment = self.base_environment(self.user, self.python)
+        environment.update((k, str(v)) for k, v in self.rendezvous["environment"].items())
+        environment.pop("IPP_CONNECTION_INFO", None)  # would win over the file
+        environment.pop("IPP_PROFILE_DIR", None)
+        environment.update(PYTHONUNBUFFERED="1", GRIFFIN_SERVER=p["server"], GRIFFIN_UID=p["uid"])
+        environment.update(GRIFFIN_SLOT=str(p["slot"]), GRIFFIN_ENGINE=str(k))
+        command = engine_command(self.rendezvous, self.python, profile, engine.uuid)
+        self.starting = True  # SIGTERM waits, or a process would be forgotten
+        try:
+            with os.fdopen(os.open(engine.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as log:
+                engine.offset = os.fstat(log.fileno()).st_size
+                engine.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=self.home if os.path.isdir(self.home) else "/",
+                    preexec_fn=switch_to(self.user),
+                )
+        except (OSError, subprocess.SubprocessError) as e:
+            raise Failure(f"could not run {command[0]}: {e}") from e
+        finally:
+            self.starting = False
+        engine.started, engine.registered, engine.ended = self.monotonic(), False, ""
+        if self.stopping:
+            raise Stopped()
+
+    def look(self) -> List[Engine]:
+        """See how the engines are; returns those that ended or registered since the last look."""
+        changed = []
+        for engine in self.engines:
+            if not engine.alive:
+                continue
+            # The exit first: output that came before it is then in the log.
+            code = engine.process.poll()
+            if not engine.registered:
+                log = engine.output(1 << 20)
+                quiet = b"Registering with controller" not in log
+                settled = code is None and quiet and self.monotonic() - engine.started >= SETTLED
+                engine.registered = is_registered(log) or settled
+                changed += [engine] if engine.registered else []
+            if code is not None:
+                engine.ended = why_ended(code, engine.output(8 << 10))
+                if not engine.registered and engine.ended == "asked":
+                    engine.ended = "crash"
+                changed.append(engine)
+        return changed
+
+    def wait_for_registration(self) -> None:
+        """Until all engines registered. One that ends before it ever did is the end: a restart would not help."""
+        while not all(e.registered for e in self.engines):
+            self.sleep(POLL)
+            for engine in self.look():
+                if engine.ended:
+                    output = self.redactor.data(engine.output(16 << 10))
+                    raise Failure(
+                        f"engine {engine.index} ended before it had registered ({exit_text(engine.process.returncode)}). Its last lines: {last_lines(output, 20)}"
+                    )
+
+    def plan_restarts(self, changed: Sequence[Engine]) -> None:
+        """Note for each engine that ended when it is to be started again, if it is."""
+        now = self.monotonic()
+        for engine in changed:
+            if not engine.ended:
+                continue
+            text = f"engine {engine.index} ended ({exit_text(engine.process.returncode)})"
+            if engine.ended == "crash":
+                engine.crashes.append(now)
+                pause = restart_pause(engine.crashes, now, int(self.rendezvous.get("restarts", 5)))
+                if pause is None:
+                    engine.ended = "down"
+                    self.notes.append(f"engine {engine.index} crashed too often and stays down")
+                else:
+                    engine.due = now + pause
+            else:
+                engine.due = now + 1.0
+            self.log(f"{text}: {engine.ended}")
+
+    def watch(self, profile: str) -> None:
+        """Keep the engines running. Raises ControllerGone when none lives and the controller did not come back."""
+        lost: Optional[float] = None
+        next_probe, settled = 0.0, False
+        patience = self.rendezvous["timeouts"].get("controller_gone", 300)
+        while True:
+            changed, now = self.look(), self.monotonic()
+            self.plan_restarts(changed)
+            alive = [e for e in self.engines if e.alive]
+            restarts = [e for e in self.engines if e.ended in ("crash", "controller")]
+            settled = settled and not changed
+            if not alive and changed:
+                self.report("gone", self.summary())  # before any restart: the launcher may wait for the output
+            elif alive and not restarts and not settled and all(e.registered for e in alive):
+                self.report("engines", self.summary())
+                settled = True
+            if any(e.registered for e in alive):
+                lost = None
+            due = [e for e in restarts if now >= e.due]
+            if now >= next_probe and (due or not alive):
+                problem = self.unreachable()
+                if problem or any(e.ended == "controller" for e in restarts):
+                    lost = now if lost is None else lost
+                    if not alive and now - lost >= patience:
+                        raise ControllerGone(problem or "what answers there does not register our engines")
+                else:
+                    lost = None
+                for engine in due if not problem else []:
+                    self.start_engine(engine, profile)
+                next_probe = now + (0 if due and not problem else PROBE)
+            self.sleep(POLL)
+
+    def summary(self) -> str:
+        alive = [e for e in self.engines if e.alive]
+        ended = ", ".join(f"{e.index} {exit_text(e.process.returncode)}" for e in self.engines if e.process and e.ended)
+        text = f"{len(alive)} of {len(self.engines)} engines run" + ("; ended: " + ended if ended else "")
+        return ". ".join([text] + self.notes)
+
+    def terminate(self) -> None:
+        """End the engines and what they started. Nannies get a moment to tell the hub."""
+        alive = [e for e in self.engines if e.process is not None and e.process.poll() is None]
+        below = descendants([e.process.pid for e in alive])
+        for engine in alive:
+            engine.process.terminate()
+        wait_until(lambda: all(e.process.poll() is not None for e in alive), 3)
+        for engine in alive:
+            engine.process.kill()
+            engine.process.wait()
+            engine.ended = "asked"
+        wait_until(lambda: not any(start_time(pid) == start for pid, start in below.items()), 2.5)
+        for pid, start in below.items():
+            if start_time(pid) == start:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    # -- the whole --
+
+    def on_signal(self, number: int, frame: object) -> None:
+        self.stopping = True
+        if not self.starting:
+            raise Stopped()
+
+    def main(self) -> int:
+        """From the first report to the end; the exit status. 0 also after a final failure as a unit: no restart."""
+        try:
+            self.report("agent", f"the agent runs on {socket.gethostname()}")
+            self.load()
+            self.prepare()
+            self.reach_controller()
+            self.report("connected", ". ".join(["the controller answers"] + self.notes))
+            profile = self.write_profile()
+            self.engines = [Engine(k, self.path(f"engine-{k}.log")) for k in range(self.parameters["engines"])]
+            for engine in self.engines:
+                self.start_engine(engine, profile)
+            if not self.kept["ran"]:
+                self.wait_for_registration()
+                self.keep(ran=True)
+            self.watch(profile)
+        except Stopped:
+            self.starting = True  # a second SIGTERM changes nothing
+            self.terminate()
+            if self.engines:
+                self.report("gone", "the agent was told to end", tries=1)
+        except ControllerGone as e:
+            self.report("gone", f"the controller is gone: {e}")
+            if self.root:
+                self.power_off()
+        except Failure as e:
+            self.terminate()
+            self.report("failed", str(e))
+            return 0 if self.root else 1
+        return 0
+
+    def power_off(self) -> None:
+        """Switch the server off, if it is still the one that the agent was made for."""
+        if read(INSTANCE_ID) != read(self.path("instance-id")) or not read(INSTANCE_ID):
+            self.log("not switched off: this is another server than the one I was made for")
+            return
+        self.log("switching this server off")
+        for command in (["systemctl", "poweroff"], ["poweroff"], ["shutdown", "-P", "now"]):
+            if self.run(command, timeout=30)[0] == 0:
+                return
+
+
+class ControllerGone(Exception):
+    """The controller did not come back."""
+
+
+PROBE_PROGRAM = """
+import json, sys, sysconfig
+version = ""
+try:
+    from importlib import metadata, util
+    if util.find_spec("ipyparallel"):
+        version = metadata.version("ipyparallel")
+except ImportError:
+    try:
+        from ipyparallel import __version__ as version
+    except ImportError:
+        pass
+except Exception:
+    pass
+print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "ipyparallel": version,
+    "paths": [p for p in sys.path if p.endswith("-packages")], "site": sysconfig.get_paths()["purelib"]}))
+"""
+
+
+def exit_text(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+
+
+def last_lines(text: str, most: int) -> str:
+    """The last lines, in one; its end where that is too long: what went wrong is said last."""
+    return " | ".join(line.strip() for line in text.strip().splitlines()[-most:] if line.strip())[-700:]
+
+
+def wait_until(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def start_time(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def homes() -> List[Tuple[str, str]]:
+    """(home, user) of the people this server has."""
+    return [(e.pw_dir, e.pw_name) for e in pwd.getpwall() if e.pw_uid >= 1000 and e.pw_dir.count("/") > 1]
+
+
+def install(program: str, state: str, unit: str, run: Run = run_command) -> bool:
+    """Become a systemd unit of this server; whether that worked."""
+    target = os.path.join(state, "agent.py")
+    write(target, read(program))
+    write(unit, unit_text(sys.executable, target).encode(), 0o644)
+    name = os.path.basename(unit)
+    # Without --no-block it would wait for cloud-init's own target: for us.
+    for command in (["daemon-reload"], ["enable", name], ["restart", "--no-block", name]):
+        code, output = run(["systemctl"] + command)
+        if code:
+            say("ipp-griffin: systemctl {}: {}".format(" ".join(command), last_lines(output, 3)))
+            return False
+    return True
+
+
+def into_background() -> bool:
+    """Fork; True in the process that goes on, without a terminal."""
+    if os.fork():
+        return False
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    STREAMS.append(os.fdopen(os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w"))
+    os.dup2(STREAMS[-1].fileno(), 2)
+    return True
+
+
+def serve(state: str, root: bool) -> int:
+    """Run the agent in this process."""
+    urlopen = url_opener(PARAMETERS.get("proxy", ""), PARAMETERS.get("ca_certificates", ""))
+    agent = Agent(PARAMETERS, state, root, urlopen)
+    signal.signal(signal.SIGTERM, agent.on_signal)
+    signal.signal(signal.SIGINT, agent.on_signal)
+    try:
+        return agent.main()
+    except Exception as e:
+        agent.terminate()
+        agent.report("failed", f"the agent broke: {type(e).__name__}: {e}")
+        return 1
+
+
+def main() -> int:
+    os.umask(0o022)
+    program = os.path.abspath(__file__)
+    root = os.geteuid() == 0
+    if root and program == os.path.join(STATE, "agent.py"):
+        if read(INSTANCE_ID) != read(os.path.join(STATE, "instance-id")):
+            say("ipp-griffin: this agent was made for another server; nothing to do")
+            return 0
+        return serve(STATE, True)
+    if root and program.startswith("/var/lib/cloud/"):
+        shutil.rmtree(STATE, ignore_errors=True)  # a snapshot may have brought another server's
+        os.makedirs(STATE, mode=0o700)
+        write(os.path.join(STATE, "instance-id"), read(INSTANCE_ID))
+        if os.path.isdir("/run/systemd/system") and install(program, STATE, UNIT):
+            say("ipp-griffin: the agent is installed as ipp-griffin-agent.service")
+            return 0
+        say("ipp-griffin: the agent goes on in the background, its log is " + LOG)
+        return serve(STATE, True) if into_background() else 0
+    name = "{engine_set}-{slot}-{incarnation}".format(**PARAMETERS)
+    home = os.environ.get("HOME") or os.getcwd()
+    return serve(os.path.join(home, ".ipp-griffin-agent", name), False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

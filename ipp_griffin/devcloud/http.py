@@ -1,0 +1,138 @@
+"""Requests of all services on one port: which service, latency and faults, then the answer; and ``/devcloud``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote
+
+from tornado.web import RequestHandler
+
+from . import glance_neutron, keystone, nova, swift
+from .api import ApiError, Call, Reply, Routes
+from .faults import Fault
+
+if TYPE_CHECKING:
+    from .app import DevCloud
+
+log = logging.getLogger(__name__)
+_Render = Callable[[Call, ApiError], Reply]
+_SERVICES: dict[str, tuple[str, Routes, _Render]] = {
+    "identity": ("identity", keystone.routes, keystone.render),
+    "compute": ("compute", nova.routes, nova.render),
+    "image": ("image", glance_neutron.images, glance_neutron.render_image),
+    "network": ("network", glance_neutron.networks, glance_neutron.render_network),
+    "v1": ("object-store", swift.routes, swift.render),
+    "info": ("object-store", swift.routes, swift.render),
+}
+_NO_SERVICE = ("none", Routes(), keystone.render)
+
+
+class Handler(RequestHandler):
+    """Turns a request into a `Call`, lets latency and faults have their way, and answers with the `Reply`."""
+
+    SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "COPY")
+
+    def initialize(self, cloud: DevCloud) -> None:
+        self.cloud = cloud
+
+    def compute_etag(self) -> None:
+        return None
+
+    async def _answer(self) -> None:
+        cloud, request = self.cloud, self.request
+        path, method = unquote(request.path), request.method or ""
+        service, routes, render = _SERVICES.get(path.split("/")[1], _NO_SERVICE)
+        query = parse_qs(request.query, keep_blank_values=True)
+        call = Call(cloud.state, cloud.url, method, path, query, request.headers, request.body)
+        if path == "/devcloud" or path.startswith("/devcloud/"):
+            self._send(_control(cloud, call), {})
+            return
+        await asyncio.sleep(cloud.latency)
+        fault = cloud.faults.for_request(service, method, path) or {}
+        answers = any(key in fault for key in ("status", "body", "drop", "malformed"))
+        reply = _disturbed(fault, call, render)
+        if not answers or fault.get("after"):
+            done = self._reply(call, routes, render)
+            reply = reply if answers else done
+        await asyncio.sleep(fault.get("delay", 0))
+        cloud.note(service, method, path, 0 if fault.get("drop") else reply.status)
+        if fault.get("drop"):
+            self.detach().close()
+        else:
+            self._send(reply, _request_ids(service, call))
+
+    get = head = post = put = delete = patch = options = copy = _answer
+
+    def _reply(self, call: Call, routes: Routes, render: _Render) -> Reply:
+        self.cloud.turn()
+        call.token = call.state.token(call.headers.get("X-Auth-Token", ""))
+        try:
+            reply = routes.answer(call)
+        except ApiError as error:
+            reply = render(call, error)
+        except Exception as error:
+            log.exception("The dev cloud failed at %s %s", call.method, call.path)
+            message = f"The dev cloud failed at {call.method} {call.path}: {type(error).__name__}: {error}"
+            reply = render(call, ApiError(500, message))
+        self.cloud.turn()
+        return reply
+
+    def _send(self, reply: Reply, ids: dict[str, str]) -> None:
+        content = reply.content()
+        self.set_status(reply.status)
+        self.set_header("Content-Type", "application/json")
+        for name, value in {**ids, **reply.headers}.items():
+            self.set_header(name, value)
+        if reply.status in (204, 304):
+            self.clear_header("Content-Type")
+        elif content:
+            self.write(content)
+
+
+def _request_ids(service: str, call: Call) -> dict[str, str]:
+    """What every answer of a service bears."""
+    if service == "object-store":
+        trans_id = f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}"
+        return {"X-Trans-Id": trans_id, "x-openstack-request-id": trans_id}
+    ids = {"x-openstack-request-id": f"req-{uuid.uuid4()}"}
+    if service == "compute":
+        ids |= {"x-compute-request-id": ids["x-openstack-request-id"], **nova.spoken(call)}
+    return ids
+
+
+def _disturbed(fault: Fault, call: Call, render: _Render) -> Reply:
+    """The answer that ``fault`` asks for, in the service's own form where it gives no body."""
+    status = fault.get("status", 200 if "malformed" in fault or "body" in fault else 500)
+    reply = render(call, ApiError(status, "A fault of the dev cloud."))
+    if fault.get("malformed"):
+        reply = Reply(status, '{"not": json')
+    elif "body" in fault:
+        reply = Reply(status, fault["body"])
+    reply.headers.update({name: str(value) for name, value in fault.get("headers", {}).items()})
+    return reply
+
+
+def _control(cloud: DevCloud, call: Call) -> Reply:
+    """``/devcloud/faults``: GET, POST (a fault or a list of them: replaces all), DELETE. ``/devcloud``: GET."""
+    if call.path == "/devcloud" and call.method == "GET":
+        servers = [server["name"] for server in cloud.servers()]
+        return Reply(200, {"pid": os.getpid(), "servers": servers, "containers": cloud.containers()})
+    if call.path != "/devcloud/faults" or call.method not in ("GET", "POST", "DELETE"):
+        return Reply(404, {"error": f"The dev cloud has no route {call.method} {call.path}"})
+    # A web page can't send this type to another origin without asking first.
+    if call.method == "POST" and not call.headers.get("Content-Type", "").startswith("application/json"):
+        return Reply(415, {"error": "Send it with Content-Type: application/json"})
+    try:
+        if call.method != "GET":
+            given = json.loads(call.body) if call.method == "POST" else []
+            cloud.faults.set(*(given if isinstance(given, list) else [given]))
+    except ValueError as error:
+        return Reply(400, {"error": str(error)})
+    return Reply(200, {"faults": cloud.faults.snapshot()})

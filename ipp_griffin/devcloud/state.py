@@ -1,0 +1,304 @@
+"""The cloud's state and rules, in memory: who may log in, servers and their life, objects. No HTTP, no processes.
+
+What has to happen to guests goes into `CloudState.outbox`; who runs them calls `CloudState.settled` afterwards.
+Times are seconds since the epoch, from the injected ``clock``.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .faults import Faults
+
+REGION = "RegionOne"
+_SPACE = uuid.UUID("5d0e8cbb-7a4f-4b0d-9a6c-0e9d3f6a2c11")
+
+
+@functools.cache
+def stable_id(*names: str) -> str:
+    """The same id for the same thing in every dev cloud."""
+    return str(uuid.uuid5(_SPACE, "/".join(names)))
+
+
+def iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@dataclass
+class Project:
+    """A project, its one user (of the same name) and its quota."""
+
+    name: str
+    password: str
+    quota_instances: int
+    quota_cores: int
+
+    @property
+    def id(self) -> str:
+        return stable_id("project", self.name).replace("-", "")
+
+    @property
+    def user_id(self) -> str:
+        return stable_id("user", self.name).replace("-", "")
+
+    @property
+    def credential_id(self) -> str:
+        return stable_id("credential", self.name).replace("-", "")
+
+
+@dataclass(frozen=True)
+class Token:
+    id: str
+    project: Project
+    method: str
+    issued: float
+    expires: float
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """``ram`` in MiB, ``disk`` in GiB."""
+
+    name: str
+    vcpus: int
+    ram: int
+    disk: int
+    fits: bool = True
+
+    @property
+    def id(self) -> str:
+        return stable_id("flavor", self.name)
+
+
+@dataclass(frozen=True)
+class Image:
+    name: str
+    created_at: str
+
+    @property
+    def id(self) -> str:
+        return stable_id("image", self.name)
+
+
+FLAVORS = (
+    Flavor("dev.small", 1, 1024, 10),
+    Flavor("dev.medium", 4, 4096, 40),
+    Flavor("dev.toobig", 1, 1024 * 1024, 10, fits=False),
+)
+IMAGES = (  # newest first, as Glance lists them
+    Image("snapshot10", "2026-10-01T10:00:00Z"),
+    Image("snapshot2", "2026-02-01T10:00:00Z"),
+    Image("snapshot1", "2026-01-01T10:00:00Z"),
+    Image("debian-12", "2025-06-01T10:00:00Z"),
+)
+NETWORK = "devnet"
+SUBNET = ipaddress.ip_network("127.80.0.0/16")
+NETWORK_ID = stable_id("network", NETWORK)
+SUBNET_ID = stable_id("subnet", NETWORK)
+KEYPAIR = "griffin-key"
+SECURITY_GROUP = "default"
+ZONE = "nova"
+
+
+@dataclass
+class Server:
+    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process."""
+
+    id: str
+    name: str
+    project: Project
+    image: Image
+    flavor: Flavor
+    created: float
+    tags: list[str]
+    metadata: dict[str, str]
+    user_data: str = ""
+    key_name: str | None = None
+    networked: bool = True
+    security_groups: list[str] = field(default_factory=lambda: [SECURITY_GROUP])
+    description: str | None = None
+    address: str = ""
+    status: str = "BUILD"
+    task: str | None = "scheduling"
+    error: str = ""
+    updated: float = 0.0
+    launched: float | None = None
+    scheduled_at: float = 0.0
+    boots_at: float | None = None
+    vanishes_at: float | None = None
+    shuts_off_at: float | None = None
+    silent: bool = False
+    locked: bool = False
+    faults: dict[str, Any] = field(default_factory=dict)
+
+    def dues(self) -> Iterator[float]:
+        """When something happens to this server by itself."""
+        moments = [self.vanishes_at, self.shuts_off_at, self.boots_at]
+        if self.status == "BUILD" and self.task == "scheduling":
+            moments.append(self.scheduled_at)
+        return (moment for moment in moments if moment is not None)
+
+
+@dataclass
+class StoredObject:
+    data: bytes
+    etag: str
+    content_type: str
+    modified: float
+    headers: dict[str, str]
+
+
+@dataclass
+class Container:
+    """``headers`` are its X-Container-... metadata, names in title case."""
+
+    created: float
+    headers: dict[str, str]
+    objects: dict[str, StoredObject] = field(default_factory=dict)
+
+
+class CloudState:
+    """All of it. To be used from one thread, except for what says otherwise."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        faults: Faults | None = None,
+        boot_time: float = 0.5,
+        quota_instances: int = 64,
+        token_lifetime: float = 4 * 3600,
+    ) -> None:
+        self.clock = clock
+        self.faults = faults or Faults()
+        self.boot_time = boot_time
+        self.token_lifetime = token_lifetime
+        self.projects = [
+            Project(name, secrets.token_urlsafe(16), quota, 4 * quota)
+            for name, quota in (("devcloud", quota_instances), ("other", quota_instances), ("tiny", 2))
+        ]
+        self.tokens: dict[str, Token] = {}
+        self.servers: dict[str, Server] = {}
+        self.containers: dict[tuple[str, str], Container] = {}  # by (project id, name)
+        self.outbox: list[tuple[str, Server]] = []  # ("boot" | "stop" | "reboot" | "delete", server)
+        self.console: Callable[[str, int | None], str] = lambda server_id, lines: ""
+        self._addresses = 0
+
+    # Who may log in
+
+    def login(self, project: Project, method: str) -> Token:
+        now = self.clock()
+        token = Token(secrets.token_hex(24), project, method, now, now + self.token_lifetime)
+        self.tokens = {k: t for k, t in self.tokens.items() if t.expires > now}
+        self.tokens[token.id] = token
+        return token
+
+    def token(self, token_id: str) -> Token | None:
+        """The token if it exists and has not expired."""
+        token = self.tokens.get(token_id)
+        return token if token and token.expires > self.clock() else None
+
+    # Servers
+
+    def of_project(self, project: Project) -> list[Server]:
+        """Newest first, as Nova lists them."""
+        return [s for s in reversed(list(self.servers.values())) if s.project is project]
+
+    def create(self, **what: Any) -> Server:
+        """A new server in BUILD. ``what``: fields of `Server` that the request gave. Quota is not looked at."""
+        now = self.clock()
+        server = Server(id=str(uuid.uuid4()), created=now, updated=now, **what)
+        server.faults = faults = self.faults.for_server(server.name)
+        boot_time = faults.get("boot_time", self.boot_time)
+        server.silent = bool(faults.get("silent"))
+        server.error = faults.get("fail_build", "" if server.flavor.fits else "No valid host was found. ")
+        server.boots_at = None if faults.get("stuck") else now + boot_time
+        server.scheduled_at = now + min(0.2 * boot_time, 2)
+        self.servers[server.id] = server
+        return server
+
+    def delete(self, server: Server) -> None:
+        """It stays listed until its guest is dead."""
+        if server.task != "deleting":
+            server.task = "deleting"
+            server.boots_at = None
+            self.outbox.append(("delete", server))
+
+    def act(self, server: Server, action: str, task: str, status: str = "") -> None:
+        """Hand ``action`` ("stop", "boot" or "reboot") to whoever runs the guests."""
+        server.task = task
+        server.status = status or server.status
+        server.updated = self.clock()
+        server.shuts_off_at = None
+        self.outbox.append((action, server))
+
+    def settled(self, action: str, server: Server) -> None:
+        """The guest of ``server`` has done ``action``."""
+        server.updated = self.clock()
+        if action == "delete":
+            self.servers.pop(server.id, None)
+        elif server.task != "deleting":
+            server.task = None
+            server.status = "SHUTOFF" if action == "stop" else "ACTIVE"
+
+    def tick(self) -> float | None:
+        """Let happen what is due. Returns when the next thing is due, None if nothing is."""
+        now = self.clock()
+        for server in list(self.servers.values()):
+            if server.task == "deleting":
+                continue
+            if server.boots_at is not None and server.boots_at <= now:
+                self._boot(server)
+            elif server.status == "BUILD" and server.task == "scheduling" and server.scheduled_at <= now:
+                server.task = "spawning"
+            if server.vanishes_at is not None and server.vanishes_at <= now:
+                server.task = "deleting"
+                self.servers.pop(server.id)
+                self.outbox.append(("delete", server))
+            elif server.shuts_off_at is not None and server.shuts_off_at <= now:
+                self.act(server, "stop", "powering-off")
+        dues = [due for s in self.servers.values() if s.task != "deleting" for due in s.dues()]
+        return min(dues, default=None)
+
+    def apply_faults(self) -> None:
+        """Let faults that were just set reach the servers that are ACTIVE already."""
+        for server in self.servers.values():
+            if server.status == "ACTIVE" and server.task is None:
+                self._plan_end(server, self.faults.for_server(server.name, {"vanish_after", "shutoff_after"}))
+
+    def _boot(self, server: Server) -> None:
+        now = self.clock()
+        server.boots_at = None
+        server.updated = now
+        server.task = None
+        if server.error:
+            server.status = "ERROR"
+            return
+        server.status = "ACTIVE"
+        server.launched = now
+        if server.networked:
+            server.address = self._address()
+        self._plan_end(server, server.faults)
+        self.outbox.append(("boot", server))
+
+    def _plan_end(self, server: Server, faults: dict[str, Any]) -> None:
+        now = self.clock()
+        if "vanish_after" in faults:
+            server.vanishes_at = now + faults["vanish_after"]
+        if "shutoff_after" in faults:
+            server.shuts_off_at = now + faults["shutoff_after"]
+
+    def _address(self) -> str:
+        used = {server.address for server in self.servers.values()}
+        while True:
+            self._addresses += 1
+            address = str(SUBNET.network_address + 10 + self._addresses % (SUBNET.num_addresses - 20))
+            if address not in used:
+                return address

@@ -1,0 +1,359 @@
+"""Object store: https://docs.openstack.org/api-ref/object-store/
+
+It lives at ``/v1/AUTH_<project id>`` without a prefix: a TempURL's signature covers the path as requested.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import calendar
+import hashlib
+import hmac
+import time
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import unquote
+
+from .api import ApiError, Call, Reply, Routes
+from .state import Container, Project, StoredObject
+
+routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` look who it is
+PREFIX = "/v1"
+_MOST = 10000
+_PAGES = {
+    202: ("Accepted", "The request is accepted for processing."),
+    400: ("Bad Request", "The server could not comply with the request since it is malformed or incorrect."),
+    401: (
+        "Unauthorized",
+        "This server could not verify that you are authorized to access the document you requested.",
+    ),
+    403: ("Forbidden", "Access was denied to this resource."),
+    404: ("Not Found", "The resource could not be found."),
+    409: ("Conflict", "There was a conflict when trying to complete your request."),
+    412: ("Precondition Failed", "A precondition for this request was not met."),
+    422: ("Unprocessable Entity", "Unable to process the contained instructions"),
+}
+_HTML = {"Content-Type": "text/html; charset=UTF-8"}
+_ISO = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def render(call: Call, error: ApiError) -> Reply:
+    headers = dict(_HTML)
+    if error.status == 401:
+        parts = call.path.split("/")
+        headers["Www-Authenticate"] = f'Swift realm="{parts[2] if len(parts) > 2 else "unknown"}"'
+    return Reply(error.status, error.message or _page(error.status), headers)
+
+
+def _page(status: int) -> str:
+    title, text = _PAGES.get(status, ("Error", "An error occurred."))
+    return f"<html><h1>{title}</h1><p>{text}</p></html>"
+
+
+@routes("GET", "/info")
+def info(call: Call) -> Reply:
+    digests = ["sha1", "sha256", "sha512"]
+    methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+    limits = {"max_object_name_length": 1024, "max_container_name_length": 256, "max_meta_value_length": 256}
+    limits |= {
+        "max_file_size": 100 * 1024**2,
+        "container_listing_limit": _MOST,
+        "account_listing_limit": _MOST,
+    }
+    return Reply(
+        200,
+        {
+            "swift": {"version": "2.38.3", "policies": [{"name": "Policy-0", "default": True}], **limits},
+            "tempurl": {"methods": methods, "allowed_digests": digests, "deprecated_digests": ["sha1"]},
+            "bulk_delete": {"max_deletes_per_request": 10000, "max_failed_deletes": 1000},
+        },
+    )
+
+
+# Who may do it
+
+
+def _project(call: Call, account: str) -> Project:
+    """The account's project, if the token is one of it."""
+    if call.token is None:
+        raise ApiError(401, "")
+    if account != f"AUTH_{call.token.project.id}":
+        raise ApiError(403, "")
+    return call.token.project
+
+
+def _stored(call: Call, project_id: str, name: str) -> Container | None:
+    return call.state.containers.get((project_id, name))
+
+
+def _container(call: Call, account: str, name: str) -> Container:
+    found = _stored(call, account.removeprefix("AUTH_"), name)
+    if found is None:
+        raise ApiError(404, "")
+    return found
+
+
+def temp_url_fits(call: Call, account: str, container: str, name: str) -> bool:
+    """Whether the TempURL parameters allow the request, by this cloud's clock and the container's keys."""
+    stored = _stored(call, account.removeprefix("AUTH_"), container)
+    given, expires = call.param("temp_url_sig"), _expiry(call.param("temp_url_expires"))
+    prefix = call.query.get("temp_url_prefix")
+    if stored is None or expires is None or expires < call.state.clock() or "temp_url_ip_range" in call.query:
+        return False
+    path = call.path
+    if prefix is not None:
+        if not name.startswith(prefix[-1]):
+            return False
+        path = f"prefix:/v1/{account}/{container}/{prefix[-1]}"
+    keys = [stored.headers.get(f"X-Container-Meta-Temp-Url-Key{suffix}") for suffix in ("", "-2")]
+    methods = ["HEAD", "GET", "PUT", "POST"] if call.method == "HEAD" else [call.method]
+    digest, signature = _signature(given)
+    return any(
+        hmac.compare_digest(hmac.new(key.encode(), f"{m}\n{expires}\n{path}".encode(), digest).digest(), signature)
+        for key in keys
+        if key and digest
+        for m in methods
+    )
+
+
+def _expiry(text: str) -> int | None:
+    if text.isdigit():
+        return int(text)
+    try:
+        return calendar.timegm(time.strptime(text, _ISO))
+    except ValueError:
+        return None
+
+
+def _signature(text: str) -> tuple[str, bytes]:
+    """The digest's name ("" if it makes no sense) and the raw signature: hex, or ``digest:base64``."""
+    digest, colon, encoded = text.partition(":")
+    try:
+        if colon and digest in ("sha1", "sha256", "sha512"):
+            return digest, base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        return {40: "sha1", 64: "sha256", 128: "sha512"}.get(len(text), ""), bytes.fromhex(text)
+    except (binascii.Error, ValueError):
+        return "", b""
+
+
+# Accounts
+
+
+def _account_headers(call: Call, project: Project) -> dict[str, str]:
+    own = [c for (owner, _), c in call.state.containers.items() if owner == project.id]
+    objects = [o for c in own for o in c.objects.values()]
+    return {
+        "X-Account-Container-Count": str(len(own)),
+        "X-Account-Object-Count": str(len(objects)),
+        "X-Account-Bytes-Used": str(sum(len(o.data) for o in objects)),
+        "X-Timestamp": "1767225600.00000",
+        "Accept-Ranges": "bytes",
+    }
+
+
+@routes("HEAD", "/v1/{}")
+def account_head(call: Call, account: str) -> Reply:
+    return Reply(204, None, _account_headers(call, _project(call, account)))
+
+
+@routes("GET", "/v1/{}")
+def account_list(call: Call, account: str) -> Reply:
+    project = _project(call, account)
+    rows: dict[str, dict[str, Any]] = {}
+    for (owner, name), stored in call.state.containers.items():
+        if owner == project.id:
+            size = sum(len(o.data) for o in stored.objects.values())
+            row = {"name": name, "count": len(stored.objects), "bytes": size}
+            rows[name] = {**row, "last_modified": _iso(stored.created), "storage_policy": "Policy-0"}
+    return _listing(call, rows, _account_headers(call, project))
+
+
+@routes("POST", "/v1/{}")
+def account_post(call: Call, account: str) -> Reply:
+    project = _project(call, account)
+    if "bulk-delete" not in call.query:
+        raise ApiError(404, f"The dev cloud has no route {call.method} {call.path} without bulk-delete")
+    done, missing, errors = 0, 0, []
+    for line in call.body.decode(errors="replace").splitlines():
+        container, _, name = unquote(line.strip()).lstrip("/").partition("/")
+        stored = _stored(call, project.id, container)
+        if not container:
+            continue
+        if stored is None or (name and name not in stored.objects):
+            missing += 1
+        elif name:
+            del stored.objects[name]
+            done += 1
+        elif stored.objects:
+            errors.append([line.strip(), "409 Conflict"])
+        else:
+            del call.state.containers[project.id, container]
+            done += 1
+    body = {"Response Status": "400 Bad Request" if errors else "200 OK", "Response Body": ""}
+    return Reply(200, {**body, "Number Deleted": done, "Number Not Found": missing, "Errors": errors})
+
+
+# Containers
+
+
+def _listing(call: Call, rows: dict[str, dict[str, Any]], headers: dict[str, str]) -> Reply:
+    """One page of ``rows`` by name, as JSON or plain text."""
+    prefix, delimiter = call.param("prefix"), call.param("delimiter")
+    limit = call.number("limit", _MOST)
+    if limit > _MOST:
+        raise ApiError(412, f"Maximum limit is {_MOST}")
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted(rows):
+        if not name.startswith(prefix):
+            continue
+        cut = name.find(delimiter, len(prefix)) if delimiter else -1
+        shown = name if cut < 0 else name[: cut + len(delimiter)]
+        if shown <= call.param("marker"):
+            continue
+        if len(found) == limit and shown not in found:
+            break
+        found[shown] = rows[name] if cut < 0 else {"subdir": shown}
+    wants_json = call.param("format") == "json" or "application/json" in call.headers.get("Accept", "")
+    if wants_json:
+        return Reply(200, list(found.values()), {**headers, "Content-Type": "application/json; charset=utf-8"})
+    text = "".join(f"{name}\n" for name in found)
+    return Reply(200 if text else 204, text, {**headers, "Content-Type": "text/plain; charset=utf-8"})
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f"{seconds % 1:.6f}"[1:]
+
+
+def _container_headers(stored: Container) -> dict[str, str]:
+    return {
+        "X-Container-Object-Count": str(len(stored.objects)),
+        "X-Container-Bytes-Used": str(sum(len(o.data) for o in stored.objects.values())),
+        "X-Timestamp": f"{stored.created:.5f}",
+        "Last-Modified": formatdate(stored.created, usegmt=True),
+        "X-Storage-Policy": "Policy-0",
+        "Accept-Ranges": "bytes",
+        **stored.headers,
+    }
+
+
+def _update(stored: dict[str, str], headers: Any, kind: str) -> None:
+    """Put the request's metadata into ``stored``; an empty value, or X-Remove-, removes."""
+    for name, value in headers.items():
+        title = name.title()
+        if title.startswith(f"X-Remove-{kind}-"):
+            stored.pop(title.replace("X-Remove-", "X-", 1), None)
+        elif title.startswith(f"X-{kind}-Meta-") or title in (f"X-{kind}-Read", f"X-{kind}-Write"):
+            if value:
+                stored[title] = value
+            else:
+                stored.pop(title, None)
+
+
+@routes("PUT", "/v1/{}/{}")
+def container_put(call: Call, account: str, name: str) -> Reply:
+    project = _project(call, account)
+    if len(name) > 256:
+        raise ApiError(400, f"Container name length of {len(name)} longer than 256")
+    stored = _stored(call, project.id, name)
+    status = 202 if stored else 201
+    if stored is None:
+        stored = call.state.containers[project.id, name] = Container(call.state.clock(), {})
+    _update(stored.headers, call.headers, "Container")
+    return Reply(status, _page(202) if status == 202 else None, _HTML)
+
+
+@routes("POST", "/v1/{}/{}")
+def container_post(call: Call, account: str, name: str) -> Reply:
+    _project(call, account)
+    _update(_container(call, account, name).headers, call.headers, "Container")
+    return Reply(204)
+
+
+@routes("HEAD", "/v1/{}/{}")
+def container_head(call: Call, account: str, name: str) -> Reply:
+    _project(call, account)
+    return Reply(204, None, _container_headers(_container(call, account, name)))
+
+
+@routes("GET", "/v1/{}/{}")
+def container_list(call: Call, account: str, name: str) -> Reply:
+    _project(call, account)
+    stored = _container(call, account, name)
+    rows = {
+        key: {
+            "bytes": len(o.data),
+            "hash": o.etag,
+            "name": key,
+            "content_type": o.content_type,
+            "last_modified": _iso(o.modified),
+        }
+        for key, o in stored.objects.items()
+    }
+    return _listing(call, rows, _container_headers(stored))
+
+
+@routes("DELETE", "/v1/{}/{}")
+def container_delete(call: Call, account: str, name: str) -> Reply:
+    project = _project(call, account)
+    if _container(call, account, name).objects:
+        raise ApiError(409, "")
+    del call.state.containers[project.id, name]
+    return Reply(204)
+
+
+# Objects
+
+
+def _open(call: Call, account: str, container: str, name: str) -> Container:
+    """The container, if a TempURL or a token lets the caller at this object."""
+    if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
+        if not temp_url_fits(call, account, container, name):
+            raise ApiError(401, "401 Unauthorized: Temp URL invalid\n")
+    else:
+        _project(call, account)
+    return _container(call, account, container)
+
+
+def _object(call: Call, account: str, container: str, name: str) -> StoredObject:
+    found = _open(call, account, container, name).objects.get(name)
+    if found is None:
+        raise ApiError(404, "")
+    return found
+
+
+@routes("GET HEAD", "/v1/{}/{}/{*}")
+def object_get(call: Call, account: str, container: str, name: str) -> Reply:
+    found = _object(call, account, container, name)
+    headers = {
+        "Content-Type": found.content_type,
+        "Content-Length": str(len(found.data)),
+        "Etag": found.etag,
+        "Last-Modified": formatdate(found.modified, usegmt=True),
+        "X-Timestamp": f"{found.modified:.5f}",
+        "Accept-Ranges": "bytes",
+        **found.headers,
+    }
+    return Reply(200, found.data if call.method == "GET" else None, headers)
+
+
+@routes("PUT", "/v1/{}/{}/{*}")
+def object_put(call: Call, account: str, container: str, name: str) -> Reply:
+    stored = _open(call, account, container, name)
+    if call.headers.get("If-None-Match") == "*" and name in stored.objects:
+        raise ApiError(412, "")
+    etag = hashlib.md5(call.body, usedforsecurity=False).hexdigest()
+    if call.headers.get("Etag", etag).strip('"').lower() != etag:
+        raise ApiError(422, "")
+    now = call.state.clock()
+    content_type = call.headers.get("Content-Type", "application/octet-stream")
+    stored.objects[name] = kept = StoredObject(call.body, etag, content_type, now, {})
+    _update(kept.headers, call.headers, "Object")
+    return Reply(201, None, {**_HTML, "Etag": etag, "Last-Modified": formatdate(now, usegmt=True)})
+
+
+@routes("DELETE", "/v1/{}/{}/{*}")
+def object_delete(call: Call, account: str, container: str, name: str) -> Reply:
+    _object(call, account, container, name)
+    del _container(call, account, container).objects[name]
+    return Reply(204)

@@ -1,0 +1,431 @@
+"""The one door to the object store, through python-swiftclient.
+
+Each cluster has one private container of its own, ``ipp-griffin-<uid>``, with a random TempURL key in its
+metadata. All that servers ever get are URLs signed with that key; once the container is gone, every one of
+them is dead. API: https://docs.openstack.org/api-ref/object-store/ and
+https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import requests
+import swiftclient.client as swift
+
+from .calls import (
+    TIMEOUT,
+    CloudError,
+    Unsupported,
+    backoff,
+    from_exception,
+    in_parallel,
+    logger,
+    one_line,
+    quiet,
+)
+from .swift import Account, StoreError, StoreUnavailable, as_store_error
+
+__all__ = ["Report", "Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
+
+PREFIX = "ipp-griffin"
+MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
+KEY = "x-container-meta-temp-url-key"
+NO_KEY = "x-remove-container-meta-temp-url-key"
+PHASES = ("agent", "connected", "engines", "gone", "failed")  # what an agent reports, by their number
+MARKER_WAIT = 10  # seconds for another process to finish making the container
+REPORT_LIMIT = 1 << 18  # bytes of a report that are read
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One entry of a listing. ``last_modified``: ISO 8601 in UTC."""
+
+    name: str
+    bytes: int
+    last_modified: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``."""
+
+    engine_set: str
+    slot: int
+    incarnation: int
+    sequence: int
+    phase: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine_set}/{self.slot}.{self.incarnation}/{self.sequence:04d}-{self.phase}"
+
+    @classmethod
+    def parse(cls, name: str) -> Report | None:
+        """The report of this object name; None if it is no report's."""
+        match = re.fullmatch(r"([0-9a-z]{1,64})/([0-9]{1,9})\.([0-9]{1,9})/([0-9]{4,9})-([a-z]{1,32})", name)
+        if match is None:
+            return None
+        engine_set, slot, incarnation, sequence, phase = match.groups()
+        report = cls(engine_set, int(slot), int(incarnation), int(sequence), phase)
+        return report if report.name == name else None
+
+
+def container_name(uid: str, prefix: str = PREFIX) -> str:
+    """The name of a cluster's own container."""
+    return f"{prefix}-{uid}"
+
+
+class Store:
+    """The containers of this project in one object store. Methods may be called from several threads.
+
+    ``session``: the cloud's keystoneauth session. ``url``: the account's URL. ``prefix``: what the names of the
+    containers start with. ``servers_url``: how servers reach the store where that differs, with the account's
+    path or without (signatures are over the path that the store itself sees). ``clock``: seconds since 1970;
+    URLs expire by the store's clock all the same.
+
+    Every method raises `StoreError` (`StoreUnavailable` after repeating), `CredentialsError` or `QuotaError`.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        url: str,
+        *,
+        prefix: str = PREFIX,
+        servers_url: str = "",
+        retries: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._account = Account(session, url, retries=retries, sleep=sleep, clock=clock)
+        self._prefix = prefix
+        self._servers_url = (servers_url or self._account.base).rstrip("/").removesuffix(self._account.path)
+        self._retries, self._sleep = retries, sleep
+        self._keys: dict[str, str] = {}
+
+    # -- the container ---------------------------------------------------------------------------------
+
+    def publish(self, uid: str, labels: Mapping[str, str]) -> None:
+        """Make the container of cluster ``uid``, or see that it is there: ours, with its TempURL key.
+
+        ``labels`` go into its metadata, for people. Two processes may do this at once: the one whose PUT made
+        the container sets the key, the other waits for it. Raises `StoreError` for somebody else's container
+        of that name, in which nothing is changed, and `Unsupported` without TempURL.
+        """
+        self._digest()  # without TempURL, make nothing
+        name = self._name(uid)
+        answer: dict[str, Any] = {}
+        # Without headers: on a container that exists, they would change what it has.
+        self._call(f"Can't make container {name}", swift.put_container, name, response_dict=answer)
+        if answer.get("status") == 201:
+            self._mark(uid, labels)
+        else:
+            self._await_marker(uid)
+        self._check_key(uid)
+
+    def _mark(self, uid: str, labels: Mapping[str, str]) -> None:
+        key = secrets.token_hex(32)
+        headers = {MARKER: uid, KEY: key}
+        for label, value in labels.items():
+            headers[f"{MARKER}-{re.sub('[^A-Za-z0-9]', '-', label)}"] = _header(value)
+        self._call(f"Can't mark container {self._name(uid)}", swift.post_container, self._name(uid), headers)
+        self._keys[uid] = key
+
+    def _await_marker(self, uid: str) -> None:
+        for _ in range(MARKER_WAIT * 2):
+            found = self._head(uid)
+            if found.get(MARKER) == uid and found.get(KEY):
+                self._keys[uid] = found[KEY]
+                return
+            if found.get(MARKER, uid) != uid:
+                break
+            self._sleep(0.5)
+        raise self._foreign(uid)
+
+    def delete_container(self, uid: str) -> bool:
+        """Delete the container with all that is in it; False if there is none, or if something stays in it.
+
+        Raises `StoreError` for a container without our marker, and leaves it alone.
+        """
+        found = self._head(uid)
+        if not found:
+            return False
+        if found.get(MARKER) != uid:
+            raise self._foreign(uid)
+        for attempt in range(self._retries + 1):
+            self.delete_prefix(uid, "")
+            if self._delete_container(uid):
+                return True
+            if attempt == 0:
+                # Something was written meanwhile, by an agent perhaps: end all URLs, then try again.
+                what = f"Can't end the URLs of container {self._name(uid)}"
+                self._call(what, swift.post_container, self._name(uid), {NO_KEY: "x"})
+            self._sleep(backoff(attempt))
+        logger.warning("container %s is still there: something in it can't be deleted", self._name(uid))
+        return False
+
+    def remove_if_empty(self, uid: str) -> bool:
+        """Delete the container if it is ours and nothing is in it; whether it was."""
+        return self._head(uid).get(MARKER) == uid and self._delete_container(uid)
+
+    def containers(self) -> list[str]:
+        """The uids of all clusters that have a container of our kind of name."""
+        prefix = self._name("")
+        found = self._account.listing("Can't list containers", swift.get_account, prefix=prefix)
+        return [str(entry["name"]).removeprefix(prefix) for entry in found]
+
+    def _delete_container(self, uid: str) -> bool:
+        """Delete the container, or find that it has just gone; False if something is in it."""
+        name = self._name(uid)
+        try:
+            self._call(f"Can't delete container {name}", swift.delete_container, name)
+        except StoreError as error:
+            if error.status == 409:
+                return False
+            if error.status != 404:
+                raise
+        self._keys.pop(uid, None)
+        return True
+
+    def _head(self, uid: str) -> dict[str, str]:
+        """The container's headers, in lower case; empty if there is none."""
+        name = self._name(uid)
+        try:
+            found = self._call(f"Can't look at container {name}", swift.head_container, name)
+        except StoreError as error:
+            if error.status == 404:
+                return {}
+            raise
+        return {str(key).lower(): str(value) for key, value in found.items()}
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    def put(self, uid: str, name: str, data: bytes) -> None:
+        """Write an object, or write it anew."""
+        container = self._name(uid)
+        what = f"Can't write object {container}/{name}"
+        self._call(what, swift.put_object, container, name, contents=data, content_length=len(data))
+
+    def get(self, uid: str, name: str, limit: int = 1 << 20) -> bytes:
+        """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
+        container = self._name(uid)
+        what = f"Can't read object {container}/{name}"
+        try:
+            return bytes(self._call(what, _get_object, container, name, limit))
+        except StoreError as error:
+            if error.status == 416:  # an empty object has no range of bytes
+                return b""
+            raise
+
+    def objects(self, uid: str, prefix: str = "") -> list[StoredObject]:
+        """What is in the container, by name. One request per 10,000; none if there is no container."""
+        name = self._name(uid)
+        what = f"Can't list container {name}"
+        try:
+            found = self._account.listing(what, swift.get_container, name, prefix=prefix)
+        except StoreError as error:
+            if error.status == 404:
+                return []
+            raise
+        return [
+            StoredObject(str(entry["name"]), int(entry.get("bytes") or 0), str(entry.get("last_modified") or ""))
+            for entry in found
+        ]
+
+    def delete_prefix(self, uid: str, prefix: str) -> None:
+        """Delete all objects whose names start with ``prefix``; those that are gone are fine."""
+        names = [stored.name for stored in self.objects(uid, prefix)]
+        bulk = self._account.capability("bulk_delete") if len(names) > 1 else None
+        if bulk is not None:
+            size = min(int(bulk.get("max_deletes_per_request") or 1000), 1000)
+            chunks = [names[start : start + size] for start in range(0, len(names), size)]
+            names = [name for chunk in chunks for name in self._bulk_delete(uid, chunk)]
+        failed: list[CloudError] = []
+
+        def delete(name: str) -> None:
+            container = self._name(uid)
+            try:
+                self._call(f"Can't delete object {container}/{name}", swift.delete_object, container, name)
+            except CloudError as error:
+                if error.status != 404:
+                    failed.append(error)
+
+        in_parallel(names, delete, 10)
+        if failed:
+            raise failed[0]
+
+    def _bulk_delete(self, uid: str, names: list[str]) -> list[str]:
+        """Delete ``names`` with one request; returns those to delete one by one, so that each says why not."""
+        container = self._name(uid)
+        body = "".join(f"{quote(container)}/{quote(name)}\n" for name in names).encode()
+        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
+        what = f"Can't delete objects of {container}"
+        _, answer = self._call(what, swift.post_account, headers, data=body, query_string="bulk-delete")
+        try:
+            result = json.loads(answer)
+            done = str(result["Response Status"]).startswith("200") and not result.get("Errors")
+        except (ValueError, TypeError, KeyError):
+            done = False
+        return [] if done else names
+
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def reports(self, uid: str, engine_set: str) -> list[Report]:
+        """All reports of an engine set's agents, by slot, incarnation, sequence. ONE listing, no content."""
+        found = (Report.parse(stored.name) for stored in self.objects(uid, f"{engine_set}/"))
+        reports = [report for report in found if report is not None]
+        return sorted(reports, key=lambda r: (r.slot, r.incarnation, r.sequence, r.phase))
+
+    def read_report(self, uid: str, report: Report) -> dict[str, Any]:
+        """What a report says. Empty if it is broken or gone: servers write it, so it may be anything.
+
+        ``message`` is one printable line ("" if there was none), ``engines`` a list of objects; the rest, and
+        all that is in ``engines``, is as it was written.
+        """
+        try:
+            body = json.loads(self.get(uid, report.name, REPORT_LIMIT))
+        except StoreError as error:
+            if error.status != 404:
+                raise
+            return {}
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(body, dict):
+            return {}
+        engines = body.get("engines")
+        body["engines"] = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
+        body["message"] = one_line(body["message"]) if isinstance(body.get("message"), str) else ""
+        return body
+
+    # -- URLs for servers ------------------------------------------------------------------------------
+
+    def get_url(self, uid: str, name: str, seconds: float) -> str:
+        """A URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
+        return self._object_url(uid, name, "GET", self._expiry(seconds))
+
+    def report_urls(self, uid: str, prefix: str, seconds: float) -> dict[str, Any]:
+        """How an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
+
+        ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
+        prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase.
+        """
+        expires = self._expiry(seconds)
+        if not self._has_prefix_urls():
+            names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
+            return {"urls": {phase: self._object_url(uid, name, "PUT", expires) for phase, name in names.items()}}
+        path = self._object_path(uid, prefix)
+        query = {
+            "temp_url_sig": self._sign(uid, f"PUT\n{expires}\nprefix:{path}"),
+            "temp_url_expires": str(expires),
+            "temp_url_prefix": prefix,
+        }
+        return {"prefix": self._servers_url + quote(path), "query": urlencode(query)}
+
+    def _object_url(self, uid: str, name: str, method: str, expires: int) -> str:
+        path = self._object_path(uid, name)
+        signature = self._sign(uid, f"{method}\n{expires}\n{path}")
+        return f"{self._servers_url}{quote(path)}?temp_url_sig={signature}&temp_url_expires={expires}"
+
+    def _object_path(self, uid: str, name: str) -> str:
+        return f"{self._account.path}/{self._name(uid)}/{name}"
+
+    def _sign(self, uid: str, text: str) -> str:
+        if uid not in self._keys:
+            found = self._head(uid)
+            if not found:
+                raise StoreError(f"There is no container {self._name(uid)}.", status=404)
+            if found.get(MARKER) != uid or not found.get(KEY):
+                raise self._foreign(uid)
+            self._keys[uid] = found[KEY]
+        return hmac.new(self._keys[uid].encode(), text.encode(), self._digest()).hexdigest()
+
+    def _expiry(self, seconds: float) -> int:
+        return math.ceil(self._account.now() + seconds)
+
+    def _digest(self) -> str:
+        """The best digest this store takes. Raises `Unsupported` if it has no TempURL for what is needed."""
+        if not self._account.info():
+            return "sha256"  # it doesn't say; Swift takes it since 2.17 (2018)
+        tempurl = self._account.capability("tempurl")
+        if tempurl is not None and {"GET", "PUT"} <= set(tempurl.get("methods") or ("GET", "PUT")):
+            allowed = tempurl.get("allowed_digests") or ["sha1"]
+            for digest in ("sha256", "sha512", "sha1"):
+                if digest in allowed:
+                    return digest
+        raise Unsupported(
+            f"The object store at {self._account.url} has no TempURL for GET and PUT (its /info says so): servers "
+            "could not find their controller. Ask the cloud's operators to enable it."
+        )
+
+    def _has_prefix_urls(self) -> bool:
+        """Swift has them since 2.12 (2017); nothing in /info says so but its version."""
+        found = self._account.capability("swift") or {}
+        version = re.match(r"(\d+)\.(\d+)", str(found.get("version") or ""))
+        return version is not None and (int(version[1]), int(version[2])) >= (2, 12)
+
+    def _check_key(self, uid: str) -> None:
+        """See that the container's key opens it, on a store that isn't known to be Swift.
+
+        Ceph's object gateway takes such a key, shows it, and ignores it: it honours those of a whole account
+        only (https://docs.ceph.com/en/latest/radosgw/swift/tempurl/), which outlive a cluster and open
+        every container of the project.
+        """
+        if self._has_prefix_urls():
+            return
+        url = self._object_url(uid, "connection.json", "GET", self._expiry(60))
+        session = self._account.session
+        try:
+            with quiet():
+                answer = requests.head(
+                    self._account.base + url[len(self._servers_url) :],
+                    timeout=TIMEOUT,
+                    verify=session.verify,
+                    cert=session.cert,
+                )
+        except requests.RequestException as error:
+            raise as_store_error(from_exception("Can't try a TempURL", error)) from None
+        if answer.status_code == 401:
+            raise Unsupported(
+                f"The object store at {self._account.url} does not honour the TempURL key of a container (Ceph's "
+                "object gateway does not): servers could not find their controller. Swift is needed."
+            )
+
+    def _foreign(self, uid: str) -> StoreError:
+        return StoreError(
+            f"Container {self._name(uid)} exists and is not ours: it has no {MARKER.title()} marker of this "
+            "cluster, or no TempURL key that these credentials see. Delete or rename it if nobody needs it."
+        )
+
+    def _name(self, uid: str) -> str:
+        return container_name(uid, self._prefix)
+
+    def _call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._account.call(what, function, *args, **kwargs)
+
+
+def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:
+    """At most ``limit`` bytes of an object, which may come in pieces, whatever its size."""
+    headers = {"Range": f"bytes=0-{limit - 1}"}
+    _, body = swift.get_object(url, token, container, name, resp_chunk_size=1 << 16, headers=headers, **kwargs)
+    data = b""
+    try:
+        while len(data) < limit and (piece := body.read(limit - len(data))):
+            data += piece
+    finally:
+        body.close()
+    return data
+
+
+def _header(value: str) -> str:
+    """``value`` as a metadata header takes it: one line, at most 256 bytes of UTF-8."""
+    return one_line(value).encode()[:256].decode(errors="ignore")

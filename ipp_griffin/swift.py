@@ -1,0 +1,198 @@
+"""The connection to an object store: swiftclient's functions with the cloud's session, retries and clear errors.
+
+`store` says which calls are made; nothing here knows about clusters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import swiftclient.client as swift
+from keystoneauth1 import exceptions as keystone
+from urllib3.exceptions import HTTPError
+
+from .calls import (
+    TIMEOUT,
+    CloudError,
+    Unavailable,
+    from_exception,
+    from_status,
+    logger,
+    one_line,
+    persist,
+    quiet,
+)
+
+PAGE = 10_000  # Swift's own limit of a listing
+_FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
+
+
+class StoreError(CloudError):
+    """A call to the object store failed."""
+
+
+class StoreUnavailable(StoreError, Unavailable):  # noqa: N818 - a state of the store
+    """The object store is unreachable, overloaded or broken: worth trying again later."""
+
+
+class Account:
+    """The project's account in an object store. All methods may be called from several threads.
+
+    ``session``: the cloud's keystoneauth session, whose token is used and renewed. ``url``: the account's URL.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        url: str,
+        *,
+        retries: int,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.session = session
+        self.url = url.rstrip("/")
+        self.path = urlsplit(self.url).path
+        self.base = self.url[: len(self.url) - len(self.path)]
+        self.retries, self.sleep = retries, sleep
+        self._clock = clock
+        self._idle: deque[_Connection] = deque()
+        self._info: dict[str, Any] | None = None
+        self._ahead: float | None = None  # seconds that the store's clock is ahead of ours
+
+    def now(self) -> float:
+        """Seconds since 1970 by the store's own clock, which is what judges a TempURL."""
+        if self._ahead is None:
+            self.info()
+        return self._clock() + (self._ahead or 0.0)
+
+    def info(self) -> dict[str, Any]:
+        """What the store says it can do (``/info``); empty if it doesn't say. Asked once."""
+        if self._info is None:
+            try:
+                found = self.call("Can't ask the object store what it can do", _get_info)
+            except Unavailable:
+                raise
+            except CloudError:  # 401, 403, 404: an operator may hide it
+                found = {}
+            self._info = found if isinstance(found, dict) else {}
+        return self._info
+
+    def capability(self, name: str) -> dict[str, Any] | None:
+        """One section of `info`, None if it isn't there."""
+        found = self.info().get(name)
+        return found if isinstance(found, dict) else None
+
+    def listing(self, what: str, function: Callable[..., Any], *args: Any, prefix: str) -> list[dict[str, Any]]:
+        """All entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift)."""
+        limits = self.capability("swift") or {}
+        size = min(PAGE, int(limits.get("container_listing_limit") or PAGE))
+        found: list[dict[str, Any]] = []
+        marker = None
+        while True:
+            _, page = self.call(what, function, *args, prefix=prefix or None, marker=marker, limit=PAGE)
+            if not isinstance(page, list) or not all(isinstance(e, dict) and e.get("name") for e in page):
+                raise StoreUnavailable(f"{what}: the answer is no listing.")
+            found += page
+            if len(page) < size:
+                return found
+            marker = page[-1]["name"]
+
+    def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One of swiftclient's functions, again while the store is unavailable: only what may be repeated.
+
+        Raises `StoreError` (with the HTTP ``status``), `StoreUnavailable`, `CredentialsError` or `QuotaError`.
+        """
+        try:
+            return persist(lambda: self._once(what, function, *args, **kwargs), retries=self.retries, sleep=self.sleep)
+        except CloudError as error:
+            raise as_store_error(error) from None
+
+    def _once(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = _Connection(self.url, self.session, self._heard)
+        try:
+            # The libraries would log the headers of requests and answers, TempURL keys among them.
+            with quiet():
+                result = self._authorized(connection, function, *args, **kwargs)
+        except swift.ClientException as error:
+            connection.close()
+            raise _from_answer(what, error) from None
+        except _FAILURES as error:
+            connection.close()
+            raise from_exception(what, error) from None
+        self._idle.append(connection)
+        logger.debug("object store: %s", function.__name__)
+        return result
+
+    def _authorized(self, connection: _Connection, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """With the session's token, and once more with a new one if the store refuses it."""
+        kwargs["http_conn"] = (urlsplit(self.url), connection)
+        try:
+            return function(self.url, self.session.get_token(), *args, **kwargs)
+        except swift.ClientException as error:
+            if error.http_status != 401 or not self.session.invalidate():
+                raise
+        return function(self.url, self.session.get_token(), *args, **kwargs)
+
+    def _heard(self, headers: Mapping[str, str]) -> None:
+        """Learn the store's clock from the headers of any answer of it."""
+        try:
+            self._ahead = parsedate_to_datetime(headers["date"]).timestamp() - self._clock()
+        except (KeyError, TypeError, ValueError):
+            return
+
+
+class _Connection(swift.HTTPConnection):  # type: ignore[misc]
+    """One kept-alive connection, with the session's TLS settings. For one thread at a time."""
+
+    def __init__(self, url: str, session: Any, heard: Callable[[Mapping[str, str]], None]) -> None:
+        verify, cert = session.verify, session.cert
+        cert, key = cert if isinstance(cert, tuple) else (cert, None)
+        super().__init__(
+            url,
+            cacert=verify if isinstance(verify, str) else None,
+            insecure=verify is False,
+            cert=cert,
+            cert_key=key,
+            timeout=TIMEOUT,
+        )
+        self._heard = heard
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        self._heard(response.headers)
+        return response
+
+
+def _get_info(url: str, token: str, http_conn: tuple[Any, _Connection]) -> Any:
+    """``/info`` of the store whose account's URL is ``url``: what is before ``/v1``, and ``/info``."""
+    parsed, connection = http_conn
+    path = re.sub(r"/v\d+(\.\d+)?(/.*)?$", "", parsed.path) + "/info"
+    return swift.get_capabilities((parsed._replace(path=path), connection))
+
+
+def _from_answer(what: str, error: swift.ClientException) -> CloudError:
+    """The error for an answer that swiftclient took for one."""
+    if not error.http_status:
+        return Unavailable(f"{what}: {one_line(error)}.")
+    headers = {str(key).lower(): str(value) for key, value in (error.http_response_headers or {}).items()}
+    said = error.http_response_content or error.http_reason or ""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return from_status(what, error.http_status, text, headers)
+
+
+def as_store_error(error: CloudError) -> CloudError:
+    """``error`` as a `StoreError`, unless it is of a kind that says more than that (credentials, quota)."""
+    kind = {CloudError: StoreError, Unavailable: StoreUnavailable}.get(type(error))
+    if kind is None:
+        return error
+    return kind(str(error), request_id=error.request_id, status=error.status, retry_after=error.retry_after)

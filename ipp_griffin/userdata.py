@@ -1,0 +1,84 @@
+"""One server of the plan and `agent.py` -> the user-data bytes. Pure.
+
+The user-data is the agent's program itself, with this server's parameters put in. They hold no secret but the
+signatures of the URLs; what engines need beyond them is in the private object that the agent fetches.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from .plan import ServerPlan, SettingError
+
+PLACEHOLDER = "PARAMETERS: Json = {}\n"
+LIMIT = 49_149  # bytes: Nova refuses more than 65,535 characters of base64 (api-ref/compute, user_data)
+
+
+def agent_source() -> str:
+    """The text of the agent's program."""
+    return (resources.files(__package__) / "agent.py").read_text(encoding="utf-8")
+
+
+def server_parameters(
+    *,
+    plan_server: ServerPlan,
+    uid: str,
+    engine_set: str,
+    rendezvous_url: str,
+    report_urls: Mapping[str, Any],
+    fetch_timeout: float,
+    proxy: str = "",
+    ca_certificates: str = "",
+) -> dict[str, Any]:
+    """What one server's agent is told. ``fetch_timeout`` in seconds; ``report_urls`` as `store` gives them:
+    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text."""
+    return {
+        "version": 1,
+        "uid": uid,
+        "engine_set": engine_set,
+        "slot": plan_server.slot,
+        "incarnation": plan_server.incarnation,
+        "server": plan_server.name,
+        "engines": plan_server.engines,
+        "rendezvous": rendezvous_url,
+        "reports": dict(report_urls),
+        "fetch_timeout": fetch_timeout,
+        "proxy": proxy,
+        "ca_certificates": ca_certificates,
+    }
+
+
+def render(parameters: Mapping[str, object], agent_source: str) -> bytes:
+    """The program with ``parameters`` in it: what cloud-init runs.
+
+    Raises ValueError if the program has not exactly one place for them, or if they can't be written as a literal.
+    """
+    literal = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
+    if ast.literal_eval(literal) != parameters:
+        raise ValueError("these parameters can't be written into a Python program")
+    lines = agent_source.splitlines(keepends=True)
+    if lines.count(PLACEHOLDER) != 1:
+        raise ValueError(f"the agent's program has {lines.count(PLACEHOLDER)} lines {PLACEHOLDER.strip()!r}, not one")
+    place = lines.index(PLACEHOLDER)
+    lines[place] = PLACEHOLDER.replace("{}", literal)
+    return "".join(lines).encode()
+
+
+def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
+    """`render`, compressed as cloud-init takes it: a third of the size, which leaves room for certificates.
+
+    Raises what `render` raises, and `SettingError` if the result is larger than Nova takes.
+    """
+    data = gzip.compress(render(parameters, agent_source), mtime=0)
+    if len(data) > LIMIT:
+        raise SettingError(
+            f"The user-data is {len(data)} bytes, Nova takes {LIMIT}. Make GriffinCloud.ca_certificates "
+            f"({len(str(parameters.get('ca_certificates', '')).encode())} bytes) shorter: only the certificate that "
+            "signed the object store's."
+        )
+    return data

@@ -1,0 +1,94 @@
+"""Fixtures of the dev cloud's tests: a running cloud, and plain HTTP to it."""
+
+import base64
+import fcntl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import openstack
+import pytest
+import requests
+
+from ipp_griffin.devcloud import DevCloud
+
+REPO = Path(__file__).parents[2]
+CLIENTS = ["python-openstackclient==8.3.0", "python-swiftclient==4.11.0"]
+
+
+def wait_for(what: Callable[[], object], timeout: float = 15.0) -> object:
+    """The first true value of ``what()``; fails after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"waited {timeout} s in vain"
+        time.sleep(0.02)
+    return value
+
+
+def script(text: str) -> str:
+    """User-data of a shell script, as Nova takes it."""
+    return base64.b64encode(f"#!/bin/sh\n{text}\n".encode()).decode()
+
+
+def connect(cloud: DevCloud, name: str = "devcloud") -> openstack.connection.Connection:
+    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
+    return openstack.connection.Connection(config=config.get_one(cloud=name))
+
+
+def create(connection: openstack.connection.Connection, name: str = "box", **more: object):
+    """One small server on devnet, through the SDK."""
+    options = {
+        "image_id": connection.image.find_image("snapshot10").id,
+        "flavor_id": connection.compute.find_flavor("dev.small").id,
+        "networks": [{"uuid": connection.network.find_network("devnet").id}],
+        **more,
+    }
+    return connection.compute.create_server(name=name, **options)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[DevCloud]:
+    """A dev cloud whose servers are ACTIVE after 0.1 s."""
+    with DevCloud(tmp_path / "cloud", boot_time=0.1) as running:
+        yield running
+
+
+@pytest.fixture
+def connection(cloud: DevCloud) -> Iterator[openstack.connection.Connection]:
+    with connect(cloud) as opened:
+        yield opened
+
+
+@pytest.fixture
+def http(cloud: DevCloud, connection: openstack.connection.Connection) -> Iterator[Callable[..., requests.Response]]:
+    """``http(method, path, version=..., json=..., ...)`` with a valid token, straight at the dev cloud."""
+    with requests.Session() as session:
+        session.trust_env = False
+
+        def call(method: str, path: str, *, version: str = "2.96", token: str | None = None, **more: object):
+            headers = {"X-Auth-Token": connection.auth_token if token is None else token}
+            headers |= {"OpenStack-API-Version": f"compute {version}", **more.pop("headers", {})}
+            return session.request(method, cloud.url + path, headers=headers, timeout=20, **more)
+
+        yield call
+
+
+@pytest.fixture(scope="session")
+def clients() -> Path:
+    """The folder of the real ``openstack`` and ``swift`` commands, in a virtual environment of their own.
+
+    It is kept in the repository's .tools, one for each set of versions.
+    """
+    key = "-".join(requirement.split("==")[1] for requirement in CLIENTS)
+    venv = REPO / ".tools" / "openstackclient" / f"{key}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with (venv.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
+        if not (venv / "complete").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+            pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, *CLIENTS], check=True)
+            (venv / "complete").touch()
+    return venv / "bin"

@@ -1,0 +1,187 @@
+"""The object store: TempURLs by the rules of Swift, listings, and the real clients' libraries."""
+
+import hashlib
+import hmac
+from urllib.parse import quote, urlsplit
+
+import pytest
+import swiftclient
+from swiftclient.utils import generate_temp_url
+
+from ipp_griffin.devcloud.api import Call
+from ipp_griffin.devcloud.state import CloudState, Container
+from ipp_griffin.devcloud.swift import temp_url_fits
+
+NOW = 1_700_000_000
+PATH = "/v1/AUTH_p/box/set/a b"
+
+
+def fits(method: str, url: str, path: str = PATH, *, keys: tuple[str, ...] = ("k",), now: float = NOW) -> bool:
+    """Whether a request with the TempURL parameters of ``url`` is let through."""
+    state = CloudState(clock=lambda: now)
+    names = ("X-Container-Meta-Temp-Url-Key", "X-Container-Meta-Temp-Url-Key-2")
+    state.containers["p", "box"] = Container(0, dict(zip(names, keys, strict=False)))
+    query: dict[str, list[str]] = {}
+    for pair in url.partition("?")[2].split("&"):
+        name, _, value = pair.partition("=")
+        query.setdefault(name, []).append(value)
+    _, _, account, container, name = path.split("/", 4)
+    return temp_url_fits(Call(state, "", method, path, query, {}, b""), account, container, name)
+
+
+def signed(method: str = "GET", path: str = PATH, key: str = "k", **more: object) -> str:
+    return generate_temp_url(path, NOW + 60, key, method, absolute=True, **more)
+
+
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("iso8601", [False, True])
+def test_what_swiftclient_signs_is_let_through(digest, iso8601):
+    assert fits("GET", signed(digest=digest, iso8601=iso8601))
+
+
+def test_a_sha512_signature_in_hex_is_let_through():
+    text = f"GET\n{NOW + 60}\n{PATH}".encode()
+    signature = hmac.new(b"k", text, hashlib.sha512).hexdigest()
+    assert fits("GET", f"?temp_url_sig={signature}&temp_url_expires={NOW + 60}")
+
+
+@pytest.mark.parametrize(
+    ("signed_for", "method", "through"),
+    [
+        ("GET", "HEAD", True),
+        ("PUT", "HEAD", True),
+        ("PUT", "GET", False),
+        ("GET", "PUT", False),
+        ("PUT", "PUT", True),
+        ("PUT", "DELETE", False),
+    ],
+)
+def test_a_temp_url_is_good_for_its_method_and_head_only(signed_for, method, through):
+    assert fits(method, signed(signed_for)) is through
+
+
+def test_a_temp_url_is_dead_after_its_expiry_by_the_clouds_clock():
+    assert fits("GET", signed(), now=NOW + 60)
+    assert not fits("GET", signed(), now=NOW + 61)
+
+
+def test_either_key_of_the_container_is_good_and_no_other():
+    assert fits("GET", signed(key="second"), keys=("first", "second"))
+    assert not fits("GET", signed(key="third"), keys=("first", "second"))
+    assert not fits("GET", signed(), keys=())
+
+
+def test_a_prefix_url_reaches_what_is_under_the_prefix_and_nothing_else():
+    url = signed("PUT", "/v1/AUTH_p/box/set/0.", prefix=True)
+    assert fits("PUT", url, "/v1/AUTH_p/box/set/0.0/0001-agent")
+    assert not fits("PUT", url, "/v1/AUTH_p/box/set/1.0/0001-agent")
+    assert not fits("PUT", url.replace("temp_url_prefix=set/0.", "temp_url_prefix=set/"), PATH)
+
+
+@pytest.mark.parametrize(
+    "url", ["?", "?temp_url_sig=zz&temp_url_expires=1", "?temp_url_expires=soon&temp_url_sig=sha9:x"]
+)
+def test_nonsense_is_not_let_through(url):
+    assert not fits("GET", url)
+
+
+# Over HTTP, with the clients' libraries
+
+
+@pytest.fixture
+def swift(connection):
+    opened = swiftclient.Connection(session=connection.session, retries=0)
+    yield opened
+    opened.close()
+
+
+def test_swiftclient_stores_lists_reads_and_deletes(swift):
+    swift.put_container("box", {"X-Container-Meta-Owner": "me"})
+    for name in ("b", "set/a b", "set/é"):
+        swift.put_object("box", name, f"content of {name}", content_type="text/plain")
+    headers, listing = swift.get_container("box", prefix="set/")
+    assert headers["x-container-meta-owner"] == "me" and headers["x-container-object-count"] == "3"
+    assert [row["name"] for row in listing] == ["set/a b", "set/é"]
+    assert [row.get("subdir") or row["name"] for row in swift.get_container("box", delimiter="/")[1]] == ["b", "set/"]
+    assert [row["name"] for row in swift.get_container("box", limit=1, full_listing=True)[1]] == [
+        "b",
+        "set/a b",
+        "set/é",
+    ]
+    headers, body = swift.get_object("box", "set/é")
+    assert body.decode() == "content of set/é"
+    assert headers["etag"] == hashlib.md5(body).hexdigest() and "last-modified" in headers and "date" in headers
+    assert [row["name"] for row in swift.get_account()[1]] == ["box"]
+    with pytest.raises(swiftclient.ClientException) as refused:
+        swift.delete_container("box")
+    assert refused.value.http_status == 409
+    answer = swift.post_account(
+        {}, query_string="bulk-delete", data="box/b\nbox/set%2Fa%20b\nbox/set/%C3%A9\nbox/no\nbox\n"
+    )
+    assert b'"Number Deleted": 4, "Number Not Found": 1' in answer[1]
+    assert swift.get_account()[1] == []
+
+
+def test_container_metadata_is_added_changed_and_removed(swift):
+    swift.put_container("box", {"X-Container-Meta-Temp-URL-Key": "one", "X-Container-Meta-X": "1"})
+    swift.post_container("box", {"X-Container-Meta-Temp-URL-Key-2": "two", "X-Remove-Container-Meta-X": "x"})
+    headers = swift.head_container("box")
+    assert headers["x-container-meta-temp-url-key"] == "one" and headers["x-container-meta-temp-url-key-2"] == "two"
+    assert "x-container-meta-x" not in headers
+
+
+def test_putting_a_container_again_is_accepted(http, swift):
+    path = urlsplit(swift.get_auth()[0]).path
+    assert [http("PUT", f"{path}/box").status_code for _ in range(2)] == [201, 202]
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "headers", "status"),
+    [
+        ("GET", "/none", {}, 404),
+        ("PUT", "/none/a", {}, 404),
+        ("GET", "/box/none", {}, 404),
+        ("DELETE", "/box/none", {}, 404),
+        ("PUT", "/box/a", {"If-None-Match": "*"}, 412),
+        ("PUT", "/box/a", {"ETag": "wrong"}, 422),
+        ("GET", "/box?limit=10001", {}, 412),
+        ("PUT", "/" + "x" * 257, {}, 400),
+        ("GET", "/box/a", {"X-Auth-Token": "no"}, 401),
+    ],
+)
+def test_refusals_have_swifts_status_a_page_and_a_transaction_id(http, swift, method, what, headers, status):
+    swift.put_container("box")
+    swift.put_object("box", "a", b"x")
+    reply = http(method, urlsplit(swift.get_auth()[0]).path + what, headers=headers)
+    assert reply.status_code == status
+    assert reply.headers["Content-Type"] == "text/html; charset=UTF-8"
+    assert reply.headers["X-Trans-Id"] == reply.headers["X-Openstack-Request-Id"]
+
+
+def test_another_projects_account_is_forbidden(http):
+    assert http("GET", "/v1/AUTH_somebody").status_code == 403
+
+
+def test_an_agent_reads_and_reports_by_temp_urls_without_a_token(http, swift):
+    swift.put_container("box", {"X-Container-Meta-Temp-URL-Key": "k"})
+    swift.put_object("box", "set/a b", b"secret")
+    account = urlsplit(swift.get_auth()[0]).path
+    get = generate_temp_url(f"{account}/box/set/a b", 60, "k", "GET")
+    quoted = quote(get.partition("?")[0]) + "?" + get.partition("?")[2]
+    assert http("GET", quoted, token="").content == b"secret"
+    assert http("HEAD", quoted, token="").headers["Content-Length"] == "6"
+    assert http("PUT", quoted, token="", data=b"x").status_code == 401
+    put = generate_temp_url(f"{account}/box/set/0.0/", 60, "k", "PUT", prefix=True)
+    path, _, query = put.partition("?")
+    assert http("PUT", f"{path}0001-agent?{query}", token="", data=b"{}").status_code == 201
+    assert http("GET", f"{path}0001-agent?{query}", token="").status_code == 401
+    assert http("GET", f"{account}/box/set/a%20b", token="").status_code == 401
+    assert [row["name"] for row in swift.get_container("box")[1]] == ["set/0.0/0001-agent", "set/a b"]
+
+
+def test_the_sdk_stores_and_lists(connection):
+    connection.object_store.create_container("box")
+    connection.object_store.upload_object("box", "a", data=b"hello")
+    assert [o.name for o in connection.object_store.objects("box")] == ["a"]
+    assert connection.object_store.download_object("a", "box") == b"hello"
+    assert connection.object_store.get_info().tempurl["allowed_digests"] == ["sha1", "sha256", "sha512"]

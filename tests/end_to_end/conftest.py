@@ -1,0 +1,136 @@
+"""A user's shell on the dev cloud: an IPython folder of its own, and the griffin profile in it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import ipp_griffin.devcloud
+
+BIN = Path(sys.executable).parent
+
+
+class Shell:
+    """Runs commands as a user would; none may print a traceback or outlive the test."""
+
+    def __init__(self, folder: Path, cloud: ipp_griffin.devcloud.DevCloud) -> None:
+        self.folder, self.cloud = folder, cloud
+        self.ipython = folder / "ipython"
+        self.ipython.mkdir()
+        self.env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "IPYTHONDIR": str(self.ipython),
+            "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
+            "OS_CLOUD": "devcloud",
+        }
+        self._started: list[subprocess.Popen[str]] = []
+
+    def run(self, *command: str, status: int = 0, timeout: float = 90, **env: str) -> str:
+        """What the command prints to both streams; checks its status, and that it explains itself."""
+        done = subprocess.run(
+            command,
+            env={**self.env, **env},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
+        assert "Traceback" not in done.stdout, done.stdout
+        return done.stdout
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command in the foreground of a terminal of its own, which the test ends."""
+        process = subprocess.Popen(
+            command,
+            env=self.env,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def profile(self, name: str = "griffin") -> Path:
+        return self.ipython / f"profile_{name}"
+
+    def make_profile(self, name: str = "griffin", extra: str = "") -> None:
+        self.run("ipp-griffin", "init", "--profile", name)
+        with (self.profile(name) / "ipcontroller_config.py").open("a") as f:
+            f.write("c.HeartMonitor.period = 200\n")
+        with (self.profile(name) / "ipcluster_config.py").open("a") as f:
+            f.write(extra)
+
+    def cluster_files(self) -> list[str]:
+        return sorted(str(p.relative_to(self.ipython)) for p in self.ipython.glob("profile_*/security/cluster-*.json"))
+
+    def controllers(self) -> list[int]:
+        """Pids of the ipcontrollers of this shell's profiles."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "ipyparallel.controller" in " ".join(process.cmdline()) and process.environ().get("HOME") == str(
+                    self.folder
+                ):
+                    found.append(process.pid)
+        return found
+
+    def assert_nothing_left(self) -> None:
+        assert [server["name"] for server in self.cloud.servers()] == []
+        assert self.cloud.containers() == []
+        assert self.controllers() == []
+        assert self.cluster_files() == []
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        for pid in self.controllers():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def bare_shell(devcloud: ipp_griffin.devcloud.DevCloud, tmp_path: Path) -> Iterator[Shell]:
+    """A shell without a griffin profile."""
+    shell = Shell(tmp_path, devcloud)
+    try:
+        yield shell
+    finally:
+        shell.close()
+        devcloud.faults.clear()
+
+
+@pytest.fixture
+def shell(bare_shell: Shell) -> Iterator[Shell]:
+    """A shell with the griffin profile; the test must leave nothing in the cloud and no process."""
+    bare_shell.make_profile()
+    yield bare_shell
+    bare_shell.assert_nothing_left()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Wait for a condition, without a fixed sleep."""
+    import time
+
+    def wait(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+            time.sleep(0.05)
+
+    return wait

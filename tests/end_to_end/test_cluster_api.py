@@ -1,0 +1,182 @@
+"""`ipp.Cluster` from Python: scripts, notebooks, other processes, and the one-liner with the default controller."""
+
+import asyncio
+import os
+import sys
+import textwrap
+
+import ipyparallel as ipp
+import pytest
+
+from ipp_griffin.plan import GriffinError
+
+from ..conftest import assert_empty
+
+
+@pytest.fixture
+def profile(devcloud, tmp_path, monkeypatch):
+    """An IPython folder without any griffin profile: only OS_CLOUD is set. Nothing may be left on the cloud."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    yield tmp_path
+    devcloud.faults.clear()
+    assert_empty(devcloud)
+
+
+def test_a_sync_context_manager_without_any_profile(profile):
+    with ipp.Cluster(engines="griffin", controller="griffin", n=2) as rc:
+        assert rc.ids == [0, 1]
+        assert rc[:].apply_sync(lambda: 6 * 7) == [42, 42]
+
+
+async def test_an_async_context_manager_without_any_profile(profile):
+    async with ipp.Cluster(engines="griffin", controller="griffin", n=2) as rc:
+        assert rc[:].apply_sync(os.getpid)
+
+
+async def test_the_event_loop_goes_on_while_servers_start(profile, devcloud):
+    devcloud.faults.set({"server": ".*", "boot_time": 1.5})
+    longest, running = 0.0, True
+
+    async def beat():
+        nonlocal longest
+        loop = asyncio.get_running_loop()
+        while running:
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            longest = max(longest, loop.time() - before)
+
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
+    await cluster.start_controller()
+    beating = asyncio.ensure_future(beat())
+    await cluster.start_engines()
+    running = False
+    await beating
+    await cluster.stop_cluster()
+    assert longest < 1.0
+
+
+def test_in_a_notebook_the_sync_api_works_inside_a_running_loop(profile):
+    async def cell():
+        cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
+        rc = cluster.start_and_connect_sync()
+        try:
+            return rc[:].apply_sync(lambda: "here")
+        finally:
+            rc.close()
+            cluster.stop_cluster_sync()
+
+    assert asyncio.run(cell()) == ["here"]
+
+
+def test_the_one_liner_with_ipyparallels_own_controller(profile):
+    """On the dev cloud servers can reach a controller on loopback, so it stays as it is."""
+    with ipp.Cluster(engine_launcher_class="griffin", n=1) as rc:
+        assert rc.ids == [0]
+        assert type(rc.cluster.controller).__name__ == "LocalControllerLauncher"
+
+
+def test_where_servers_cannot_reach_loopback_the_default_controller_is_restarted(profile, devcloud, monkeypatch):
+    monkeypatch.setattr("ipp_griffin.devcloud.glance_neutron.SUBNET", "10.99.0.0/16")
+    with ipp.Cluster(engine_launcher_class="griffin", n=1) as rc:
+        assert rc.ids == [0]
+        assert type(rc.cluster.controller).__name__ == "GriffinControllerLauncher"
+
+
+def test_a_controller_that_the_user_set_up_on_loopback_is_an_error_before_any_server(profile, devcloud, monkeypatch):
+    monkeypatch.setattr("ipp_griffin.devcloud.glance_neutron.SUBNET", "10.99.0.0/16")
+    devcloud.clear_requests()
+    cluster = ipp.Cluster(engines="griffin", controller="local", controller_args=["--nodb"], n=1)
+    try:
+        with pytest.raises(GriffinError, match='can\'t reach it. Use controller="griffin"'):
+            cluster.start_cluster_sync()
+    finally:
+        cluster.stop_cluster_sync()
+    assert not [r for r in devcloud.requests if r[1] == "POST" and r[2].endswith("/servers")]
+
+
+def test_another_process_stops_it_from_its_file(profile, run_python):
+    with ipp.Cluster(engines="griffin", controller="griffin", n=1, cluster_id="far") as rc:
+        run_python(
+            """
+            import ipyparallel as ipp
+            cluster = ipp.Cluster.from_file(cluster_id="far")
+            with cluster.connect_client_sync() as rc:
+                print(rc.ids)
+            cluster.stop_cluster_sync()
+            """,
+            prints="[0]\n",
+        )
+        rc.close()
+
+
+def test_a_script_that_never_stops_its_cluster_leaves_nothing(profile, run_python):
+    """ipyparallel stops it at interpreter exit, where executors take no more work."""
+    run_python(
+        """
+        import ipyparallel as ipp
+        rc = ipp.Cluster(engines="griffin", controller="griffin", n=1).start_and_connect_sync()
+        print(rc.ids)
+        """,
+        prints="[0]\n",
+    )
+
+
+def test_a_failed_start_raises_its_cause_and_leaves_no_server(profile, devcloud):
+    devcloud.faults.set({"server": ".*-1$", "fail_build": "No valid host was found. "})
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=2)
+    with pytest.raises(GriffinError, match=r"1 of 2 servers failed\. Server griffin-\w+-\w+-1 went to ERROR: No valid host"):
+        cluster.start_cluster_sync()
+    assert devcloud.servers() == []
+    cluster.stop_cluster_sync()
+
+
+def test_servers_that_take_longer_than_ipyparallels_timeout_just_work(profile, devcloud):
+    """ipyparallel's engine_timeout counts from the end of start()."""
+    devcloud.faults.set({"server": ".*", "boot_time": 4})
+    config = {"Cluster": {"engine_timeout": 2}}
+    from traitlets.config import Config
+
+    with ipp.Cluster(engines="griffin", controller="griffin", n=1, config=Config(config)) as rc:
+        assert rc.ids == [0]
+
+
+def test_a_silent_server_ends_the_start_at_its_deadline(profile, devcloud):
+    devcloud.faults.set({"server": ".*", "silent": True})
+    from traitlets.config import Config
+
+    config = Config({"GriffinEngineSetLauncher": {"start_timeout": 3}})
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config)
+    with pytest.raises(GriffinError, match=r"Only 0 of 1 engines connected within 3 s\. Never reported: griffin-"):
+        cluster.start_cluster_sync()
+    cluster.stop_cluster_sync()
+
+
+async def test_servers_deleted_behind_our_back_are_noticed(profile, devcloud):
+    """The watcher tells ipyparallel that the set has stopped, once Nova has said so twice."""
+    from traitlets.config import Config
+
+    config = Config({"GriffinEngineSetLauncher": {"watch_interval": 0.2}})
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config)
+    await cluster.start_cluster()
+    devcloud.faults.set({"server": ".*", "vanish_after": 0})
+    for _ in range(200):
+        if cluster.engine_set.state == "after":
+            break
+        await asyncio.sleep(0.1)
+    assert cluster.engine_set.state == "after"
+    await cluster.stop_cluster()
+
+
+@pytest.fixture
+def run_python(profile):
+    """Run a script in a process of its own; it must print exactly this and end with status 0."""
+    import subprocess
+
+    def run(source: str, prints: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=90, env=os.environ
+        )
+        assert (done.returncode, done.stdout) == (0, prints), done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+
+    return run

@@ -1,0 +1,106 @@
+"""What an ipcluster process needs beyond ipyparallel's contract for launchers."""
+
+import json
+import logging
+import types
+
+import pytest
+from ipyparallel.cluster.app import IPClusterStart
+
+from ipp_griffin.ipcluster import SharedClusterFile, application, check_profile, end_failed_start
+from ipp_griffin.plan import GriffinError, SettingError
+
+
+@pytest.fixture
+def cluster_file(tmp_path):
+    path = tmp_path / "cluster-.json"
+    path.write_text(
+        json.dumps({"controller": {"class": "griffin"}, "engines": {"class": "griffin", "sets": {"100": {"n": 1}}}})
+    )
+    return path
+
+
+def test_adding_an_engine_set_keeps_what_the_file_knew(cluster_file):
+    SharedClusterFile(str(cluster_file)).put("200", {"n": 2})
+    content = json.loads(cluster_file.read_text())
+    assert content["controller"] == {"class": "griffin"}
+    assert content["engines"]["sets"] == {"100": {"n": 1}, "200": {"n": 2}}
+
+
+def test_removing_an_engine_set_leaves_the_others(cluster_file):
+    shared = SharedClusterFile(str(cluster_file))
+    shared.put("200", {"n": 2})
+    shared.remove("100")
+    shared.remove("100")
+    assert json.loads(cluster_file.read_text())["engines"]["sets"] == {"200": {"n": 2}}
+
+
+def test_an_id_in_use_gets_a_number(cluster_file):
+    """ipyparallel's ids are whole seconds, and two processes can start engines in the same one."""
+    shared = SharedClusterFile(str(cluster_file))
+    assert shared.free_id("100") == "100-1"
+    assert shared.free_id("101") == "101"
+
+
+def test_no_other_file_is_left_beside_it(cluster_file):
+    SharedClusterFile(str(cluster_file)).put("200", {})
+    assert [p.name for p in cluster_file.parent.iterdir()] == ["cluster-.json"]
+
+
+def test_a_file_that_is_gone_stays_gone(cluster_file):
+    shared = SharedClusterFile(str(cluster_file))
+    cluster_file.unlink()
+    shared.put("200", {"n": 2})
+    shared.remove("200")
+    assert shared.free_id("100") == "100"
+    assert not cluster_file.exists()
+
+
+def test_the_file_is_taken_over_only_from_another_process(cluster_file):
+    """A cluster with a controller of its own writes its own file."""
+    own = types.SimpleNamespace(controller=object(), cluster_file=str(cluster_file))
+    assert SharedClusterFile.take_over(own) is None
+    assert own.cluster_file == str(cluster_file)
+    joined = types.SimpleNamespace(controller=None, cluster_file=str(cluster_file))
+    assert SharedClusterFile.take_over(joined).path == cluster_file
+    assert joined.cluster_file == ""
+
+
+def test_without_a_file_there_is_nothing_to_take_over(tmp_path):
+    fresh = types.SimpleNamespace(controller=None, cluster_file=str(tmp_path / "none.json"))
+    assert SharedClusterFile.take_over(fresh) is None
+    assert SharedClusterFile.take_over(None) is None
+
+
+def launcher_under(parent, profile_dir=""):
+    return types.SimpleNamespace(parent=parent, profile_dir=str(profile_dir), log=logging.getLogger("test"))
+
+
+def test_the_application_is_found_above_the_cluster():
+    app = IPClusterStart()
+    assert application(launcher_under(types.SimpleNamespace(parent=app))) is app
+    assert application(launcher_under(types.SimpleNamespace(parent=None))) is None
+
+
+async def test_a_failed_start_raises_outside_ipcluster():
+    error = GriffinError("no image")
+    with pytest.raises(GriffinError, match="no image"):
+        await end_failed_start(launcher_under(None), error)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("c = get_config()\nc.X.y = (\n", r"ipcluster_config\.py, line 2: SyntaxError: '\(' was never closed"),
+        ("c = get_config()\n\nc.X.y = oops\n", r"ipcluster_config\.py, line 3: NameError: name 'oops' is not defined"),
+    ],
+)
+def test_a_broken_profile_file_is_named_with_its_line(tmp_path, text, expected):
+    (tmp_path / "ipcluster_config.py").write_text(text)
+    with pytest.raises(SettingError, match=expected):
+        check_profile(launcher_under(types.SimpleNamespace(parent=IPClusterStart()), tmp_path))
+
+
+def test_a_sound_profile_passes(tmp_path):
+    (tmp_path / "ipengine_config.py").write_text("c = get_config()\nc.IPEngine.timeout = 3\n")
+    check_profile(launcher_under(types.SimpleNamespace(parent=IPClusterStart()), tmp_path))

@@ -1,0 +1,114 @@
+import ast
+import json
+import re
+
+import pytest
+
+from ipp_griffin.plan import ServerPlan, SettingError
+from ipp_griffin.userdata import LIMIT, agent_source, render, server_parameters
+
+URL = "https://store.example/v1/AUTH_a/ipp-griffin-u/s"
+SERVER = ServerPlan(name="griffin-u-s-2", slot=2, incarnation=1, engines=4, tags=("ipp-griffin",))
+
+
+def parameters(**changes):
+    given = {
+        "plan_server": SERVER,
+        "uid": "0123456789ab",
+        "engine_set": "89abcdef",
+        "rendezvous_url": URL + "/connection.json?temp_url_sig=aa&temp_url_expires=1",
+        "report_urls": {"prefix": URL + "/2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"},
+        "fetch_timeout": 600,
+    }
+    return server_parameters(**{**given, **changes})
+
+
+def test_parameters_of_a_server():
+    assert parameters() == {
+        "version": 1,
+        "uid": "0123456789ab",
+        "engine_set": "89abcdef",
+        "slot": 2,
+        "incarnation": 1,
+        "server": "griffin-u-s-2",
+        "engines": 4,
+        "rendezvous": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json?temp_url_sig=aa&temp_url_expires=1",
+        "reports": {
+            "prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/2.1/",
+            "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/",
+        },
+        "fetch_timeout": 600,
+        "proxy": "",
+        "ca_certificates": "",
+    }
+
+
+def test_the_parameters_line_of_the_program():
+    lines = render(parameters(), agent_source()).decode().splitlines()
+    assert [line for line in lines if line.startswith("PARAMETERS")] == [
+        'PARAMETERS: Json = {"ca_certificates": "", "engine_set": "89abcdef", "engines": 4, "fetch_timeout": 600, '
+        '"incarnation": 1, "proxy": "", "rendezvous": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json'
+        '?temp_url_sig=aa&temp_url_expires=1", "reports": {"prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/'
+        '2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"}, "server": "griffin-u-s-2", '
+        '"slot": 2, "uid": "0123456789ab", "version": 1}'
+    ]
+
+
+def test_the_result_is_a_program_that_cloud_init_runs():
+    data = render(parameters(proxy="http://proxy:3128", ca_certificates="-----é'\"\\\n😀"), agent_source())
+    assert data.startswith(b"#!/usr/bin/env python3\n")
+    scope = {"__name__": "user-data", "__file__": "user-data"}
+    exec(compile(data, "user-data", "exec"), scope)
+    assert scope["PARAMETERS"] == parameters(proxy="http://proxy:3128", ca_certificates="-----é'\"\\\n😀")
+
+
+def test_only_prose_is_left_out():
+    """What runs on a server is the same program as agent.py, docstrings apart."""
+
+    def code(source):
+        tree = ast.parse(re.sub(r"^PARAMETERS.*$", "PARAMETERS: Json = {}", source, flags=re.M))
+        for node in ast.walk(tree):
+            if hasattr(node, "body") and isinstance(node.body, list) and len(node.body) > 1 and ast_docstring(node):
+                del node.body[0]
+        return ast.dump(tree)
+
+    def ast_docstring(node):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        return isinstance(node, kinds) and ast.get_docstring(node) is not None
+
+    rendered = render(parameters(), agent_source()).decode()
+    assert code(rendered) == code(agent_source())
+    assert '"""The agent: runs ON a server' not in rendered and "\n# -- the server" not in rendered
+
+
+def test_nothing_but_the_two_urls_is_secret():
+    """Signatures appear in no other parameter, and each of them once."""
+    text = json.dumps(parameters())
+    assert text.count("temp_url_sig") == 2
+    without = {k: v for k, v in parameters().items() if k not in ("rendezvous", "reports")}
+    assert not re.search("sig|key|secret|token|passw", json.dumps(without), re.I)
+
+
+def test_room_is_left_for_a_certificate():
+    data = render(parameters(ca_certificates="x" * 4000), agent_source())
+    assert len(data) <= LIMIT
+
+
+def test_too_much_for_nova_is_an_error_that_says_how_big_and_what_to_do():
+    with pytest.raises(
+        SettingError,
+        match=r"The user-data is \d{5,} bytes, Nova takes 49149. Make GriffinCloud.ca_cert.* \(90000 bytes\)",
+    ):
+        render(parameters(ca_certificates="x" * 90_000), agent_source())
+
+
+@pytest.mark.parametrize("source", ["", "PARAMETERS: Json = {}\n" * 2, "# PARAMETERS: Json = {}\n"])
+def test_a_program_without_exactly_one_place_for_parameters_is_refused(source):
+    with pytest.raises(ValueError, match="not one"):
+        render(parameters(), source)
+
+
+@pytest.mark.parametrize("value", [True, None, float("inf")])
+def test_parameters_that_are_no_python_literal_in_json_are_refused(value):
+    with pytest.raises(ValueError):
+        render({"version": value}, agent_source())
