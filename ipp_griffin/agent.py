@@ -126,6 +126,7 @@ def parse_rendezvous(body: bytes) -> Json:
             raise ValueError("its version is {!r}, this agent knows 1".format(found["version"]))
         if not connection["interface"].startswith("tcp://") or int(connection["registration"]) < 1:
             raise ValueError("no address or port in it")
+        found["ipyparallel"] = str(found["ipyparallel"])
         found["environment"], found["timeouts"] = dict(found["environment"]), dict(found["timeouts"])
     except (KeyError, TypeError, AttributeError) as e:
         raise ValueError(f"incomplete: {e}") from e
@@ -194,7 +195,8 @@ def why_ended(exit_code: int, log: bytes) -> str:
     """
     if b"Maximum number of heartbeats misses" in log or b"Registration timed out" in log:
         return "controller"
-    sent = re.search(rb"Sending signal (?:\w+\.SIG(?:TERM|KILL|INT)|2|9|15) to pid \d+", log)
+    name = signal.Signals(-exit_code).name if -exit_code in list(signal.Signals) else ""
+    sent = re.search(rf"Sending signal (?:{-exit_code}|Signals\.{name}) to pid \d".encode(), log)
     return "asked" if exit_code in (0, 1) or sent else "crash"
 
 
@@ -452,7 +454,8 @@ class Agent:
             last = f.read()
             first = first[: self.redactor.cut(first, head, -1)]
             last = last[self.redactor.cut(last, max(0, len(last) - tail), 1) :]
-            return f"{self.redactor.data(first)}\n[... {size - len(first) - len(last)} bytes left out ...]\n{self.redactor.data(last)}"
+            gap = f"\n[... {size - len(first) - len(last)} bytes left out ...]\n"
+            return self.redactor.data(first) + gap + self.redactor.data(last)
         return ""
 
     def report_body(self, phase: str, message: str) -> bytes:
@@ -1019,6 +1022,9 @@ def serve(state: str, root: bool) -> int:
     signal.signal(signal.SIGINT, agent.on_signal)
     try:
         return agent.main()
+    except Stopped:
+        agent.terminate()
+        return 0
     except Exception as e:
         agent.terminate()
         agent.report("failed", f"the agent broke: {type(e).__name__}: {e}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import ssl
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -36,7 +37,15 @@ def server_parameters(
     ca_certificates: str = "",
 ) -> dict[str, Any]:
     """What one server's agent is told. ``fetch_timeout`` in seconds; ``report_urls`` as `store` gives them:
-    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text."""
+    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text.
+
+    Raises `SettingError` if they are none: the agent could not even report that.
+    """
+    if ca_certificates:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca_certificates)
+        except (ssl.SSLError, ValueError) as e:
+            raise SettingError(f"GriffinCloud.ca_certificates is not the text of certificates in PEM form: {e}") from e
     return {
         "version": 1,
         "uid": uid,

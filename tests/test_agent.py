@@ -209,6 +209,9 @@ def test_registration_is_read_off_the_log(log, registered):
         (-15, b"Sending signal Signals.SIGTERM to pid 29763", "asked"),
         (-9, b"", "crash"),  # the kernel was out of memory
         (-11, b"Sending signal 10 to pid 29763", "crash"),
+        (-9, b"Sending signal 2 to pid 29763", "crash"),
+        (-64, b"", "crash"),
+        (-70, b"", "crash"),
         (7, b"", "crash"),
         (1, b"Maximum number of heartbeats misses reached (50 times 3500 ms), shutting down.", "controller"),
         (255, b"Registration timed out after 120.0 seconds", "controller"),

@@ -10,7 +10,6 @@ from .api import ApiError, Call, Reply, Routes
 from .state import REGION, Project, Token, stable_id
 
 routes = Routes()
-PREFIX = "/identity"
 
 
 def render(call: Call, error: ApiError) -> Reply:

@@ -20,7 +20,6 @@ from .state import (
     stable_id,
 )
 
-PREFIX = "/compute"
 NEWEST = (2, 96)
 _KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "conflictingRequest"}
 # fmt: off
@@ -212,22 +211,15 @@ def mac(server: Server) -> str:
 
 
 def _server(call: Call, server: Server) -> dict[str, Any]:
-    version = microversion(call)
     states = {"BUILD": "building", "SHUTOFF": "stopped", "ERROR": "error"}
     fixed = {"version": 4, "addr": server.address}
     fixed |= {"OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": mac(server)}
     placed = server.launched is not None
-    size: dict[str, Any] = {"id": server.flavor.id, "links": _links(call, "flavors", server.flavor.id)[1:]}
-    if version >= (2, 47):
-        f = server.flavor
-        size = {"vcpus": f.vcpus, "ram": f.ram, "disk": f.disk, "ephemeral": 0, "swap": 0}
-        size |= {"original_name": f.name, "extra_specs": {}}
     body: dict[str, Any] = {
         "accessIPv4": "",
         "accessIPv6": "",
         "addresses": {NETWORK: [fixed]} if server.address else {},
         "created": iso(server.created),
-        "flavor": size,
         "hostId": stable_id("host", server.project.id).replace("-", "") if placed else "",
         "id": server.id,
         "image": {"id": server.image.id, "links": _links(call, "images", server.image.id)[1:]},
@@ -254,7 +246,16 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         body["progress"] = 0
     if server.status == "ERROR":
         body["fault"] = {"code": 500, "created": iso(server.updated), "message": server.error}
+    return {**body, **_by_microversion(call, server)}
+
+
+def _by_microversion(call: Call, server: Server) -> dict[str, Any]:
+    """What a server shows only from some microversion on."""
+    version, flavor = microversion(call), server.flavor
+    body: dict[str, Any] = {"flavor": {"id": flavor.id, "links": _links(call, "flavors", flavor.id)[1:]}}
+    size = {"vcpus": flavor.vcpus, "ram": flavor.ram, "disk": flavor.disk, "ephemeral": 0, "swap": 0}
     for since, extra in (
+        ((2, 47), {"flavor": {**size, "original_name": flavor.name, "extra_specs": {}}}),
         ((2, 9), {"locked": server.locked}),
         ((2, 19), {"description": server.description}),
         ((2, 26), {"tags": server.tags}),

@@ -19,7 +19,6 @@ from .api import ApiError, Call, Reply, Routes
 from .state import Container, Project, StoredObject
 
 routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` look who it is
-PREFIX = "/v1"
 _MOST = 10000
 _PAGES = {
     202: ("Accepted", "The request is accepted for processing."),
