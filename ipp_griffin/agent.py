@@ -1034,13 +1034,15 @@ def serve(state: str, root: bool) -> int:
 def main() -> int:
     os.umask(0o022)
     program = os.path.abspath(__file__)
-    root = os.geteuid() == 0
+    root = os.geteuid() == 0 and program.startswith((STATE + "/", "/var/lib/cloud/"))
+    if root:
+        os.environ["PATH"] = SYSTEM_PATH
     if root and program == os.path.join(STATE, "agent.py"):
         if read(INSTANCE_ID) != read(os.path.join(STATE, "instance-id")):
             say("ipp-griffin: this agent was made for another server; nothing to do")
             return 0
         return serve(STATE, True)
-    if root and program.startswith("/var/lib/cloud/"):
+    if root:
         shutil.rmtree(STATE, ignore_errors=True)  # a snapshot may have brought another server's
         os.makedirs(STATE, mode=0o700)
         write(os.path.join(STATE, "instance-id"), read(INSTANCE_ID))

@@ -50,6 +50,8 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
     if not app._stopping:
         text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
         launcher.log.critical(text)
+        if getattr(error, "request_id", ""):
+            launcher.log.info(f"The cloud knows that request as {error.request_id}")  # type: ignore[attr-defined]
         launcher.log.debug("The failed start in detail", exc_info=error)
         app.loop.add_callback(_end, app, launcher)
     await asyncio.Event().wait()  # until the application has ended around us

@@ -230,6 +230,14 @@ def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
     )
 
 
+def check_names(setting: str, kind: str, wanted: Iterable[str], existing: Iterable[str]) -> None:
+    """Refuse names, given in ``setting``, that this cloud does not have (`SettingError`)."""
+    existing = set(existing)
+    for name in wanted:
+        if name not in existing:
+            raise SettingError(f"No {kind} {name!r}. This cloud has: {_listing(existing)}. Set GriffinCloud.{setting}.")
+
+
 def check_quota(plan: Plan, limits: Limits) -> None:
     """Refuse a plan that the project's quota can't hold now, before the first server is made (`SettingError`)."""
     count = len(plan.servers)

@@ -1,8 +1,10 @@
 """Every test runs in an empty home, without anybody's credentials, and on clouds of its own."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +24,19 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-@pytest.fixture(scope="module")
-def devcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCloud]:
-    """A dev cloud for one test module, named by OS_CLOUD; at the module's end nothing may be left on it."""
-    with DevCloud(tmp_path_factory.mktemp("devcloud"), boot_time=0.3) as cloud, pytest.MonkeyPatch.context() as patch:
+@contextlib.contextmanager
+def running_cloud(folder: Path, **options: Any) -> Iterator[DevCloud]:
+    """A dev cloud, named by OS_CLOUD."""
+    with DevCloud(folder, boot_time=0.3, **options) as cloud, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
         patch.setenv("OS_CLOUD", "devcloud")
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def devcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCloud]:
+    """A dev cloud for one test module; at the module's end nothing may be left on it."""
+    with running_cloud(tmp_path_factory.mktemp("devcloud")) as cloud:
         yield cloud
         assert_empty(cloud)
 

@@ -25,7 +25,7 @@ from tornado.web import Application
 from .faults import Faults
 from .guests import Guests, kill_cloud
 from .http import Handler
-from .state import CloudState, Server
+from .state import SUBNET, CloudState, Server
 
 log = logging.getLogger(__name__)
 _ENTRY = """\
@@ -49,6 +49,7 @@ class DevCloud:
     ``folder``: all its files. ``boot_time``: seconds from BUILD to ACTIVE. ``latency``: seconds added to every
     request (requests in parallel overlap). ``quota_instances``: of the projects devcloud and other; tiny has 2.
     ``port`` 0: any. ``guests`` False: servers run nothing. ``token_lifetime``: seconds.
+    ``subnet``: of the network, for what is said of it: guests are processes of this machine in any case.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DevCloud:
         port: int = 0,
         guests: bool = True,
         token_lifetime: float = 4 * 3600,
+        subnet: str = SUBNET,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.latency = latency
@@ -70,6 +72,7 @@ class DevCloud:
             boot_time=boot_time,
             quota_instances=quota_instances,
             token_lifetime=token_lifetime,
+            subnet=subnet,
         )
         self.id = ""
         self.url = ""

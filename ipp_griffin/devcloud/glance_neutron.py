@@ -11,7 +11,6 @@ from .state import (
     NETWORK,
     NETWORK_ID,
     SECURITY_GROUP,
-    SUBNET,
     SUBNET_ID,
     Image,
     Server,
@@ -143,13 +142,14 @@ def _network(call: Call) -> dict[str, Any]:
 
 
 def _subnet(call: Call) -> dict[str, Any]:
+    subnet = call.state.subnet
     return {
         **_common(call, "subnet", f"{NETWORK}-subnet", SUBNET_ID, stable_id("project", "admin").replace("-", "")),
         "network_id": NETWORK_ID,
         "ip_version": 4,
-        "cidr": str(SUBNET),
-        "gateway_ip": str(SUBNET.network_address + 1),
-        "allocation_pools": [{"start": str(SUBNET.network_address + 10), "end": str(SUBNET.broadcast_address - 1)}],
+        "cidr": str(subnet),
+        "gateway_ip": str(subnet.network_address + 1),
+        "allocation_pools": [{"start": str(subnet.network_address + 10), "end": str(subnet.broadcast_address - 1)}],
         "enable_dhcp": True,
         "dns_nameservers": [],
         "host_routes": [],

@@ -99,7 +99,7 @@ IMAGES = (  # newest first, as Glance lists them
     Image("debian-12", "2025-06-01T10:00:00Z"),
 )
 NETWORK = "devnet"
-SUBNET = ipaddress.ip_network("127.80.0.0/16")
+SUBNET = "127.80.0.0/16"
 NETWORK_ID = stable_id("network", NETWORK)
 SUBNET_ID = stable_id("subnet", NETWORK)
 KEYPAIR = "griffin-key"
@@ -175,8 +175,10 @@ class CloudState:
         boot_time: float = 0.5,
         quota_instances: int = 64,
         token_lifetime: float = 4 * 3600,
+        subnet: str = SUBNET,
     ) -> None:
         self.clock = clock
+        self.subnet = ipaddress.IPv4Network(subnet)
         self.faults = faults or Faults()
         self.boot_time = boot_time
         self.token_lifetime = token_lifetime
@@ -299,6 +301,6 @@ class CloudState:
         used = {server.address for server in self.servers.values()}
         while True:
             self._addresses += 1
-            address = str(SUBNET.network_address + 10 + self._addresses % (SUBNET.num_addresses - 20))
+            address = str(self.subnet.network_address + 10 + self._addresses % (self.subnet.num_addresses - 20))
             if address not in used:
                 return address

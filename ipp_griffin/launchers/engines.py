@@ -22,6 +22,7 @@ from ..plan import (
     GriffinError,
     Plan,
     SettingError,
+    check_names,
     check_quota,
     choose_flavor,
     choose_image,
@@ -239,6 +240,12 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             availability_zone=settings.availability_zone,
             metadata={f"griffin:{k}": v[:255] for k, v in self._labels().items()},
         )
+        if plan.key_name:
+            check_names("key_name", "key pair", [plan.key_name], cloud.key_names())
+        if plan.security_groups:
+            check_names("security_groups", "security group", plan.security_groups, cloud.security_group_names())
+        if plan.availability_zone:
+            check_names("availability_zone", "availability zone", [plan.availability_zone], cloud.zones())
         check_quota(plan, cloud.limits())
         return plan
 

@@ -13,6 +13,8 @@ import pytest
 
 import ipp_griffin.devcloud
 
+from ..conftest import running_cloud
+
 BIN = Path(sys.executable).parent
 
 
@@ -104,6 +106,13 @@ class Shell:
 
 
 @pytest.fixture
+def devcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipp_griffin.devcloud.DevCloud]:
+    """A dev cloud for one test: what one leaves behind does not disturb another."""
+    with running_cloud(tmp_path_factory.mktemp("devcloud")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
 def bare_shell(devcloud: ipp_griffin.devcloud.DevCloud, tmp_path: Path) -> Iterator[Shell]:
     """A shell without a griffin profile."""
     shell = Shell(tmp_path, devcloud)
@@ -111,7 +120,6 @@ def bare_shell(devcloud: ipp_griffin.devcloud.DevCloud, tmp_path: Path) -> Itera
         yield shell
     finally:
         shell.close()
-        devcloud.faults.clear()
 
 
 @pytest.fixture
