@@ -121,9 +121,10 @@ def plain_loop(cloud: DevCloud) -> Figures:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, DevCloud(
-        Path(folder, "cloud"), latency=LATENCY, boot_time=BOOT_TIME, guests=False
-    ) as cloud:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DevCloud(Path(folder, "cloud"), latency=LATENCY, boot_time=BOOT_TIME, guests=False) as cloud,
+    ):
         os.environ.update(
             OS_CLIENT_CONFIG_FILE=str(cloud.clouds_yaml), OS_CLOUD="devcloud", IPYTHONDIR=str(Path(folder, "ipython"))
         )

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from traitlets.config.loader import PyFileConfigLoader
 
-from .plan import GriffinError, SettingError
+from .plan import GriffinError, SettingError, Stopped
 
 
 def application(launcher: Any) -> Any | None:
@@ -47,7 +47,9 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
     app = application(launcher)
     if app is None:
         raise error
-    if not app._stopping:
+    if isinstance(error, Stopped):  # what the user wanted: no failure
+        app.loop.add_callback(app.loop.stop)
+    elif not app._stopping:
         text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
         launcher.log.critical(text)
         if getattr(error, "request_id", ""):

@@ -26,6 +26,10 @@ class SettingError(GriffinError):
     """A setting is missing, ambiguous or wrong; the message lists what exists."""
 
 
+class Stopped(GriffinError):
+    """A start was given up because somebody stopped what was starting."""
+
+
 @dataclass(frozen=True)
 class Image:
     """A bootable image. ``created_at``: ISO 8601, sorts as text. ``min_ram`` in MiB, ``min_disk`` in GiB."""

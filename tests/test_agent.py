@@ -993,6 +993,7 @@ def test_on_another_instance_the_unit_does_nothing(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(agent, "__file__", str(tmp_path / "agent.py"))
     monkeypatch.setattr(agent, "say", lines.append)
     monkeypatch.setattr(agent.os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", "/usr/bin")  # which it changes
     assert agent.main() == 0
     assert lines == ["ipp-griffin: this agent was made for another server; nothing to do"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["instance-id", "now"]

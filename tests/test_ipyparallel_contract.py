@@ -92,7 +92,12 @@ class TestDefaultHeartbeat:
         def construct(**kwargs):
             log = logging.getLogger(__file__)
             cluster = ipp.Cluster(
-                controller="griffin", engines="griffin", profile_dir=str(tmp_path), log=log, load_profile=False, **kwargs
+                controller="griffin",
+                engines="griffin",
+                profile_dir=str(tmp_path),
+                log=log,
+                load_profile=False,
+                **kwargs,
             )
             request.addfinalizer(cluster.stop_cluster_sync)
             return cluster

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import random
 import re
@@ -120,6 +121,15 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             raise TimeoutError(f"Process {self.pid} did not exit in {timeout} seconds.")
         if self.state == "running":  # the loop has not come round to the thread's message yet
             self.notify_stop({"exit_code": 0, "pid": self.pid, "identifier": self.identifier})
+
+    def _start_streaming(self) -> None:
+        """Show the controller's output under `ipcluster --debug` only: ipyparallel shows it in every ipcluster run.
+
+        It asks the application's logger, whose level traitlets sets to DEBUG; what counts is the handler's.
+        """
+        app = ipcluster.application(self)
+        if app is None or app.log_level <= logging.DEBUG:
+            super()._start_streaming()
 
     def signal(self, sig: int) -> None:
         """Signal the controller; SIGKILL goes to its whole group, or its heart monitor would keep engines waiting."""

@@ -22,6 +22,7 @@ from ..plan import (
     GriffinError,
     Plan,
     SettingError,
+    Stopped,
     check_names,
     check_quota,
     choose_flavor,
@@ -43,10 +44,6 @@ if TYPE_CHECKING:
 
 WEEK = 7 * 24 * 3600
 HOUR = 3600
-
-
-class Stopped(GriffinError):
-    """The engine set was stopped while it was starting."""
 
 
 class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]

@@ -47,7 +47,9 @@ def test_engines_that_fail_to_start_leave_the_running_cluster_alone(shell):
     ],
 )
 def test_a_wrong_setting(shell, options, expected):
-    output = shell.run("ipcluster", "start", "--profile=griffin", *(options if "-n" in options else [*options, "-n", "2"]), status=1)
+    output = shell.run(
+        "ipcluster", "start", "--profile=griffin", *(options if "-n" in options else [*options, "-n", "2"]), status=1
+    )
     assert expected in cause(output)
 
 

@@ -15,8 +15,11 @@ from ..conftest import assert_empty, running_cloud
 
 @pytest.fixture
 def profile(devcloud, tmp_path, monkeypatch):
-    """An IPython folder without any griffin profile: only OS_CLOUD is set. Nothing may be left on the cloud."""
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    """An IPython folder without a profile of ours: only OS_CLOUD is set. Nothing may be left on the cloud."""
+    folder = tmp_path / "ipython" / "profile_default"
+    folder.mkdir(parents=True)
+    (folder / "ipcontroller_config.py").write_text("c.HeartMonitor.period = 200  # for speed\n")
+    monkeypatch.setenv("IPYTHONDIR", str(folder.parent))
     yield tmp_path
     assert_empty(devcloud)
 
@@ -128,7 +131,9 @@ def test_a_script_that_never_stops_its_cluster_leaves_nothing(profile, run_pytho
 def test_a_failed_start_raises_its_cause_and_leaves_no_server(profile, devcloud):
     devcloud.faults.set({"server": ".*-1$", "fail_build": "No valid host was found. "})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=2)
-    with pytest.raises(GriffinError, match=r"1 of 2 servers failed\. Server griffin-\w+-\w+-1 went to ERROR: No valid host"):
+    with pytest.raises(
+        GriffinError, match=r"1 of 2 servers failed\. Server griffin-\w+-\w+-1 went to ERROR: No valid host"
+    ):
         cluster.start_cluster_sync()
     assert devcloud.servers() == []
     cluster.stop_cluster_sync()
