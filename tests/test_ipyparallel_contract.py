@@ -9,7 +9,6 @@ One of them can't hold for a launcher whose engines are elsewhere:
 """
 
 import logging
-import os
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -74,7 +73,7 @@ def test_no_test_of_ipyparallels_that_uses_a_launcher_is_missing_here():
     assert wanted - REPLACED <= set(globals())
 
 
-async def test_engines_that_crash_at_their_start_fail_the_start(Cluster):  # noqa: F811
+async def test_engines_that_crash_at_their_start_fail_the_start(Cluster):  # noqa: F811, N803
     """In place of test_wait_for_engines_crash: `start()` itself raises, with the engine's last words."""
     crash = Path(test_cluster.__file__).parent / "_test_startup_crash.py"
     cluster = Cluster(n=2)
