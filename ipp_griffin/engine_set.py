@@ -95,9 +95,9 @@ class EngineSet:
         self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
 
     def survey(self, *, reports: bool = True) -> Survey:
-        """One server listing, and one container listing where ``reports`` are wanted, for any number of servers."""
-        servers = tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set)))
-        return Survey(servers, self.last_reports() if reports else {})
+        """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""
+        survey = Survey(tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set))))
+        return Survey(survey.servers, self.last_reports()) if reports and survey.active else survey
 
     def last_reports(self) -> dict[int, Report]:
         """Slot -> the newest report of its server."""

@@ -12,6 +12,7 @@ import re
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,14 +114,24 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     async def join(self, timeout: float | None = None) -> None:
         """Wait for the process to end, beside the event loop: ipyparallel's own blocks it."""
-        thread = self._wait_thread
-        if thread is None:
+        if self._wait_thread is None:
             return
-        await in_thread(lambda: thread.join(timeout))
-        if thread.is_alive():
+        if not await in_thread(lambda: self._wait_for_end(timeout)):
             raise TimeoutError(f"Process {self.pid} did not exit in {timeout} seconds.")
-        if self.state == "running":  # the loop has not come round to the thread's message yet
+        if self.state == "running":  # the loop has not come round to the waiting thread's message yet
             self.notify_stop({"exit_code": 0, "pid": self.pid, "identifier": self.identifier})
+
+    def _wait_for_end(self, timeout: float | None) -> bool:
+        """Blocking. A process that has ended counts, also if its new parent, init, has not taken note of it yet."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._wait_thread.is_alive():
+            with contextlib.suppress(psutil.Error):
+                if self.process.status() == psutil.STATUS_ZOMBIE:
+                    return True
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            self._wait_thread.join(0.05)
+        return True
 
     def _start_streaming(self) -> None:
         """Show the controller's output under `ipcluster --debug` only: ipyparallel shows it in every ipcluster run.

@@ -20,6 +20,7 @@ from traitlets import Float, Integer, List, Unicode
 from .. import ipcluster
 from ..plan import (
     GriffinError,
+    Network,
     Plan,
     SettingError,
     Stopped,
@@ -122,6 +123,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
         self._output: dict[str, str] = {}
         self._gone = False
+        self._doors: EngineSet | None = None
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
     def find_args(self) -> list[str]:
@@ -148,9 +150,12 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
     async def _start(self, n: int) -> None:
         deadline = time.monotonic() + self.start_timeout
         settings = self.settle_cloud()
-        connection = await self._connection_info(n, settings)
+        if n is None or n < 1:
+            raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+        network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
+        connection = await self._connection_info(network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
-        plan = await in_thread(lambda: self._decide(n, settings))
+        plan = await in_thread(lambda: self._decide(n, settings, network))
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
@@ -163,12 +168,9 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         self.log.info(f"All {n} engines are connected.")
         self._watch()
 
-    async def _connection_info(self, n: int, settings: GriffinCloud) -> dict[str, Any]:
-        """The engines' connection info, of a controller that servers can reach."""
-        if n is None or n < 1:
-            raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+    async def _connection_info(self, network: Network) -> dict[str, Any]:
+        """The engines' connection info, of a controller that servers on this network can reach."""
         connection = self._given_connection()
-        network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
         address = controller_address(connection)
         if not unreachable_from(address, network.subnets):
             return connection
@@ -220,7 +222,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         with self._hub() as hub:
             return not hub.engines()
 
-    def _decide(self, n: int, settings: GriffinCloud) -> Plan:
+    def _decide(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
         """Settings and what the cloud has -> the plan; refuses what the quota can't hold. Blocking."""
         cloud = self.connect()
         image = choose_image(settings.image, cloud.images())
@@ -230,7 +232,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             engine_set=self.engine_set,
             image=image,
             flavor=choose_flavor(settings.flavor, cloud.flavors(), image),
-            network=choose_network(settings.network, cloud.networks()),
+            network=network,
             engines_per_server=self.engines_per_server,
             key_name=settings.key_name,
             security_groups=settings.security_groups,
@@ -478,7 +480,9 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
     def _on_cloud(self, servers_url: str = "") -> EngineSet:
         from ..engine_set import EngineSet
 
-        return EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set)
+        if self._doors is None:
+            self._doors = EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set)
+        return self._doors
 
     def _hub(self, timeout: float = 30) -> Hub:
         from ..hub import Hub
