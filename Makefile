@@ -14,7 +14,7 @@ demo: .venv/installed  ## a cluster on the dev cloud, from start to stop
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: .venv/installed  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed  ## style and types
 	$(BIN)/ruff check .

@@ -212,12 +212,16 @@ def report_url(reports: Json, sequence: int, phase: str) -> str:
     return "{}{:04d}-{}?{}".format(reports["prefix"], sequence, phase, reports["query"])
 
 
+def connection_file(profile: str) -> str:
+    return os.path.join(profile, "security", "ipcontroller-engine.json")
+
+
 def engine_command(rendezvous: Json, python: str, profile: str, uuid: str) -> List[str]:
     """The argv of one engine. It holds no secret: every user of the server can read it."""
     args = list(rendezvous.get("engine_args", []))
     command = list(rendezvous.get("engine_cmd") or [python, "-m", "ipyparallel.engine"])
     command += ["--profile-dir=" + profile, "--Session.session=" + uuid]
-    command.append("--IPEngine.url_file=" + os.path.join(profile, "security", "ipcontroller-engine.json"))
+    command.append("--IPEngine.url_file=" + connection_file(profile))
     if not any(re.match(r"--?(timeout|IPEngine\.timeout)(=|$)", a) for a in args):
         command.append("--timeout={}".format(rendezvous["timeouts"].get("register", 120)))
     return command + args
@@ -421,6 +425,7 @@ class Agent:
         self.rendezvous: Json = {}
         self.engines: List[Engine] = []
         self.notes: List[str] = []
+        self.unusable: List[str] = []  # Pythons that the engines' user can't run
         self.user, self.home, self.python = "", os.path.expanduser("~"), ""
         self.starting = self.stopping = False
         os.makedirs(state, mode=0o700, exist_ok=True)
@@ -580,8 +585,11 @@ class Agent:
         code, output = self.run(
             [python, "-c", PROBE_PROGRAM], user=user, env=self.base_environment(user, python), timeout=60
         )
+        if code:
+            self.unusable.append(f"{python} is there, but {user or own_name()} can't run it")
+            return None
         try:
-            return dict(json.loads(output.strip().splitlines()[-1])) if code == 0 else None
+            return dict(json.loads(output.strip().splitlines()[-1]))
         except (ValueError, IndexError):
             return None
 
@@ -654,8 +662,12 @@ class Agent:
         found = self.probe(python, self.user)
         if code or not found or not found["ipyparallel"]:
             raise Failure(
-                "no ipyparallel {} in this image, and pip could not install {} for Python {}: {}".format(
-                    wanted, " ".join(requirements), found["python"] if found else "?", last_lines(output, 6)
+                "no ipyparallel {} in this image{}, and pip could not install {} for Python {}: {}".format(
+                    wanted,
+                    "".join(f" ({why})" for why in self.unusable[:2]),
+                    " ".join(requirements),
+                    found["python"] if found else "?",
+                    last_lines(output, 6),
                 )
                 if not image
                 else "pip could not install {}: {}".format(" ".join(requirements), last_lines(output, 6))
@@ -734,7 +746,7 @@ class Agent:
                 os.makedirs(os.path.join(profile, folder), mode=0o700, exist_ok=True)
             write(os.path.join(profile, "ipengine_config.py"), config.encode())
             connection = json.dumps(self.rendezvous["connection"]).encode()
-            write(os.path.join(profile, "security", "ipcontroller-engine.json"), connection)
+            write(connection_file(profile), connection)
         return profile
 
     def start_engine(self, engine: Engine, profile: str) -> None:
@@ -751,6 +763,7 @@ class Agent:
         environment.pop("IPP_PROFILE_DIR", None)
         environment.update(PYTHONUNBUFFERED="1", GRIFFIN_SERVER=p["server"], GRIFFIN_UID=p["uid"])
         environment.update(GRIFFIN_SLOT=str(p["slot"]), GRIFFIN_ENGINE=str(k))
+        environment["GRIFFIN_CONNECTION_FILE"] = connection_file(profile)  # for ipengine_config.py
         command = engine_command(self.rendezvous, self.python, profile, engine.uuid)
         self.starting = True  # SIGTERM waits, or a process would be forgotten
         try:

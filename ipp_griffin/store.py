@@ -155,13 +155,17 @@ class Store:
     def delete_container(self, uid: str) -> bool:
         """Delete the container with all that is in it; False if there is none, or if something stays in it.
 
-        Raises `StoreError` for a container without our marker, and leaves it alone.
+        One without our marker is left alone, unless nothing is in it: then it is what a process left that ended
+        before it could mark it.
         """
         found = self._head(uid)
         if not found:
             return False
         if found.get(MARKER) != uid:
-            raise self._foreign(uid)
+            gone = MARKER not in found and self._delete_container(uid)
+            if not gone:
+                logger.warning("%s", self._foreign(uid))
+            return gone
         for attempt in range(self._retries + 1):
             self.delete_prefix(uid, "")
             if self._delete_container(uid):

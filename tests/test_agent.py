@@ -776,6 +776,7 @@ def test_the_environment_of_an_engine(watched, monkeypatch):
         "GRIFFIN_UID": "0123456789ab",
         "GRIFFIN_SLOT": "2",
         "GRIFFIN_ENGINE": "1",
+        "GRIFFIN_CONNECTION_FILE": "/p/security/ipcontroller-engine.json",
     }
     assert not {"IPP_CONNECTION_INFO", "OS_PASSWORD", "PYTEST_CURRENT_TEST"} & set(environment)
 

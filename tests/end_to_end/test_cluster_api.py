@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import ipyparallel as ipp
+import openstack
 import pytest
+from traitlets.config import Config
 
 from ipp_griffin.plan import GriffinError
 
@@ -143,16 +147,12 @@ def test_servers_that_take_longer_than_ipyparallels_timeout_just_work(profile, d
     """ipyparallel's engine_timeout counts from the end of start()."""
     devcloud.faults.set({"server": ".*", "boot_time": 4})
     config = {"Cluster": {"engine_timeout": 2}}
-    from traitlets.config import Config
-
     with ipp.Cluster(engines="griffin", controller="griffin", n=1, config=Config(config)) as rc:
         assert rc.ids == [0]
 
 
 def test_a_silent_server_ends_the_start_at_its_deadline(profile, devcloud):
     devcloud.faults.set({"server": ".*", "silent": True})
-    from traitlets.config import Config
-
     config = Config({"GriffinEngineSetLauncher": {"start_timeout": 3}})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config)
     with pytest.raises(GriffinError, match=r"Only 0 of 1 engines connected within 3 s\. Never reported: griffin-"):
@@ -162,8 +162,6 @@ def test_a_silent_server_ends_the_start_at_its_deadline(profile, devcloud):
 
 async def test_servers_deleted_behind_our_back_are_noticed(profile, devcloud):
     """The watcher tells ipyparallel that the set has stopped, once Nova has said so twice."""
-    from traitlets.config import Config
-
     config = Config({"GriffinEngineSetLauncher": {"watch_interval": 0.2}})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config)
     await cluster.start_cluster()
@@ -179,7 +177,6 @@ async def test_servers_deleted_behind_our_back_are_noticed(profile, devcloud):
 @pytest.fixture
 def run_python(profile):
     """Run a script in a process of its own; it must print exactly this and end with status 0."""
-    import subprocess
 
     def run(source: str, prints: str) -> None:
         done = subprocess.run(
@@ -189,3 +186,50 @@ def run_python(profile):
         assert "Traceback" not in done.stderr, done.stderr
 
     return run
+
+
+def test_the_profile_by_name(profile, monkeypatch):
+    """`ipp.Cluster(profile="griffin")` takes launchers and settings from the profile that `ipp-griffin init` made."""
+    subprocess.run([Path(sys.executable).with_name("ipp-griffin"), "init"], check=True, capture_output=True)
+    with ipp.Cluster(profile="griffin", n=2) as rc:
+        assert type(rc.cluster.engine_set).__name__ == "GriffinEngineSetLauncher"
+        assert sorted(rc[:].apply_sync(os.getenv, "GRIFFIN_SLOT")) == ["0", "1"]
+
+
+def test_the_environment_and_the_connection_file_reach_the_engines(profile):
+    config = Config({"GriffinEngineSetLauncher": {"environment": {"COLOUR": "blue"}}})
+    with ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config) as rc:
+        assert rc[0].apply_sync(os.getenv, "COLOUR") == "blue"
+        assert rc[0].apply_sync(os.getenv, "GRIFFIN_CONNECTION_FILE").endswith("/security/ipcontroller-engine.json")
+        assert rc[0].apply_sync(os.getenv, "IPP_CONNECTION_INFO") is None
+
+
+def test_a_token_that_expires_in_the_middle_is_renewed(profile, tmp_path):
+    with running_cloud(tmp_path / "shortlived", token_lifetime=1.5) as cloud:
+        cloud.faults.set({"server": ".*", "boot_time": 3})
+        with ipp.Cluster(engines="griffin", controller="griffin", n=1) as rc:
+            assert rc.ids == [0]
+        assert_empty(cloud)
+        assert len([r for r in cloud.requests if r[:2] == ("identity", "POST")]) > 1
+
+
+async def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(profile, devcloud):
+    """Somebody else's container, which happens to have the name that this cluster's would have."""
+    connection = openstack.connect(cloud="devcloud")
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
+    await cluster.start_controller()
+    name = f"ipp-griffin-{cluster.controller.uid}"
+    connection.object_store.create_container(name)
+    connection.object_store.upload_object(name, "thesis.txt", data=b"years of work")
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("ipp_griffin.store.MARKER_WAIT", 1)  # it could be another process's, about to be marked
+    try:
+        with pytest.raises(GriffinError, match=f"{name}.* not ours"):
+            await cluster.start_engines()
+    finally:
+        monkey.undo()
+    await cluster.stop_cluster()
+    assert connection.object_store.download_object("thesis.txt", container=name) == b"years of work"
+    assert devcloud.servers() == []
+    connection.object_store.delete_object("thesis.txt", container=name)
+    connection.object_store.delete_container(name)

@@ -1,0 +1,146 @@
+"""`Watcher`: what it tells, and when it calls a set gone."""
+
+import logging
+import threading
+
+import pytest
+
+from ipp_griffin.calls import Unavailable
+from ipp_griffin.cloud import Server
+from ipp_griffin.engine_set import Survey
+from ipp_griffin.launchers.watch import Watcher
+
+OUTAGE = Unavailable("Can't list servers: the cloud said 503.")
+
+
+def servers(*states: str) -> Survey:
+    """A survey of servers s0, s1, ...; "": no such server; "ERROR:why" has a fault."""
+    listed = []
+    for number, state in enumerate(states):
+        status, _, fault = state.partition(":")
+        if status:
+            listed.append(Server(id=f"id{number}", name=f"s{number}", status=status, fault=fault))
+    return Survey(tuple(listed))
+
+
+class ScriptedStop(threading.Event):
+    """An event whose waits return at once; it is set when the looks are used up."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks, self.waits = looks, []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        if not self.looks:
+            self.set()
+        return self.is_set()
+
+
+class Watched:
+    """A watcher over a list of what its looks will find: a Survey, or an error to raise."""
+
+    def __init__(self, *looks, interval=10.0):
+        self.looks = list(looks)
+        self.stop = ScriptedStop(self.looks)
+        self.gone = 0
+        self.watcher = Watcher(
+            look=self.look,
+            on_gone=self.on_gone,
+            stop=self.stop,
+            interval=interval,
+            log=logging.getLogger("watched"),
+        )
+
+    def look(self):
+        found = self.looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def on_gone(self):
+        self.gone += 1
+
+
+def messages(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_it_counts_the_servers_that_live():
+    watched = Watched(servers("ACTIVE", "BUILD", "REBOOT", "ERROR", "SHUTOFF", "DELETED", "SUSPENDED"), servers())
+    assert watched.watcher.look_once() == 3
+    assert watched.watcher.look_once() == 0
+
+
+def test_each_change_is_told_once(caplog):
+    watched = Watched(
+        servers("ACTIVE", "ACTIVE", "ACTIVE"),
+        servers("ERROR:disk full", "ACTIVE", "ACTIVE"),
+        servers("ERROR:disk full", "SHUTOFF", ""),
+        servers("ERROR:disk full", "SHUTOFF", ""),
+    )
+    for _ in range(4):
+        watched.watcher.look_once()
+    assert messages(caplog) == [
+        "Server s0 went to ERROR: disk full",
+        "Server s2 is gone: somebody deleted it.",
+        "Server s1 went to SHUTOFF: it is off",
+    ]
+
+
+def test_a_server_that_came_back_and_died_again_is_told_again(caplog):
+    watched = Watched(servers("SHUTOFF"), servers("ACTIVE"), servers("SHUTOFF"))
+    for _ in range(3):
+        watched.watcher.look_once()
+    assert messages(caplog) == ["Server s0 went to SHUTOFF: it is off"] * 2
+
+
+def test_an_outage_changes_nothing_and_is_told_once(caplog):
+    watched = Watched(servers("ACTIVE"), OUTAGE, OUTAGE, servers("ACTIVE"), OUTAGE)
+    assert [watched.watcher.look_once() for _ in range(5)] == [1, None, None, 1, None]
+    assert messages(caplog) == [f"Can't look at the servers now, will go on trying: {OUTAGE}"] * 2
+
+
+def test_two_looks_in_a_row_without_a_living_server_and_the_set_is_gone():
+    watched = Watched(servers("ACTIVE"), servers(), servers("SHUTOFF"), servers())
+    watched.watcher._run()
+    assert watched.gone == 1
+    assert watched.looks == [servers()]
+    assert watched.stop.waits == [10.0, 10.0, 1.0]
+
+
+@pytest.mark.parametrize("between", [servers("ACTIVE"), OUTAGE])
+def test_one_look_without_a_living_server_is_not_believed(between):
+    watched = Watched(servers(), between, servers(), between)
+    watched.watcher._run()
+    assert watched.gone == 0
+
+
+def test_an_outage_for_ever_is_no_end():
+    watched = Watched(*[OUTAGE] * 50)
+    watched.watcher._run()
+    assert watched.gone == 0
+    assert len(watched.stop.waits) == 51
+
+
+def test_the_second_look_never_comes_later_than_the_interval():
+    watched = Watched(servers(), servers(), interval=0.2)
+    watched.watcher._run()
+    assert watched.stop.waits == [0.2, 0.2]
+
+
+def test_the_stop_event_ends_the_thread():
+    stop, looked = threading.Event(), threading.Event()
+
+    def look():
+        looked.set()
+        return servers("ACTIVE")
+
+    before = set(threading.enumerate())
+    Watcher(look=look, on_gone=pytest.fail, stop=stop, interval=0.001, log=logging.getLogger("watched")).start()
+    (thread,) = (t for t in threading.enumerate() if t not in before and t.name == "griffin-watch")
+    assert thread.daemon
+    assert looked.wait(30)
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()

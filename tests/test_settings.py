@@ -1,0 +1,161 @@
+"""`GriffinCloud`, and the profile as the page that shows every setting."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from ipyparallel import Cluster
+from ipyparallel.apps.ipcontrollerapp import IPController
+from ipyparallel.cluster.launcher import EngineLauncher
+from ipyparallel.controller.heartmonitor import HeartMonitor
+from ipyparallel.engine.app import IPEngine
+
+from ipp_griffin.cloud import Cloud
+from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
+from ipp_griffin.plan import SettingError
+from ipp_griffin.settings import GriffinCloud, connect, open_store
+
+PROFILE = Path(__file__).parents[1] / "profile_griffin"
+OURS = (GriffinCloud, GriffinControllerLauncher, GriffinEngineSetLauncher)
+KNOWN = {c.__name__: c for c in (*OURS, Cluster, EngineLauncher, HeartMonitor, IPController, IPEngine)}
+
+
+def assignments(name: str, start: str) -> dict[str, str]:
+    """Setting -> its value's source, of the lines of a profile file that begin with ``start``."""
+    found = re.findall(rf"(?m)^{start}c\.(\w+\.\w+) = (.*)$", (PROFILE / name).read_text())
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def ours() -> list[str]:
+    return [f"{c.__name__}.{name}" for c in OURS for name in c.class_own_traits(config=True)]
+
+
+@pytest.mark.parametrize("setting", ours())
+def test_every_setting_has_help(setting):
+    owner, _, name = setting.partition(".")
+    assert len(KNOWN[owner].class_traits()[name].help) > 20
+
+
+def test_the_profile_shows_every_setting():
+    shown = assignments("ipcluster_config.py", "# ")
+    assert set(ours()) <= set(shown)
+    assert len(ours()) > 25
+
+
+def test_every_value_that_the_profile_shows_is_the_default():
+    shown = assignments("ipcluster_config.py", "# ")
+    defaults = {}
+    for setting in shown:
+        owner, _, name = setting.partition(".")
+        defaults[setting] = KNOWN[owner].class_traits(config=True)[name].default()
+    assert {setting: ast.literal_eval(value) for setting, value in shown.items()} == defaults
+
+
+@pytest.mark.parametrize("name", ["ipcluster_config.py", "ipcontroller_config.py", "ipengine_config.py"])
+@pytest.mark.parametrize("start", ["", "# "])
+def test_the_profile_names_no_setting_that_does_not_exist(name, start):
+    for setting in assignments(name, start):
+        owner, _, trait = setting.partition(".")
+        assert trait in KNOWN[owner].class_traits(config=True), setting
+
+
+def test_what_the_profile_sets():
+    """Everything else on the page is a comment."""
+    assert assignments("ipcluster_config.py", "") == {"Cluster.delay": "0"}
+    assert assignments("ipcontroller_config.py", "") == {}
+    assert assignments("ipengine_config.py", "") == {
+        "IPEngine.url_file": 'os.environ.get("GRIFFIN_CONNECTION_FILE", "")'
+    }
+
+
+@pytest.mark.parametrize(
+    ("trait", "variable", "name"),
+    [("mine", "theirs", "mine"), ("mine", None, "mine"), ("", "theirs", "theirs"), ("", "", ""), ("", None, "")],
+)
+def test_the_clouds_name_is_the_setting_else_os_cloud_else_none(monkeypatch, trait, variable, name):
+    monkeypatch.delenv("OS_CLOUD", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OS_CLOUD", variable)
+    assert GriffinCloud(cloud=trait).cloud_name() == name
+
+
+def test_ca_certificates_are_read_from_their_file(tmp_path, monkeypatch):
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert GriffinCloud().ca_text() == ""
+    assert GriffinCloud(ca_certificates=str(tmp_path / "ca.pem")).ca_text() == "-----BEGIN CERTIFICATE-----\n"
+    assert GriffinCloud(ca_certificates="~/ca.pem").ca_text() == "-----BEGIN CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_ca_certificates_that_cannot_be_read_are_a_setting_error(tmp_path, content):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingError, match=r"Can't read GriffinCloud\.ca_certificates: "):
+        GriffinCloud(ca_certificates=str(path)).ca_text()
+
+
+class SomeCluster:
+    """What the connections hang on; ipyparallel's `Cluster` is hashed by identity, too."""
+
+
+@pytest.fixture
+def logins(monkeypatch) -> list[tuple[str, str]]:
+    """(name, region) of every login that is made."""
+    made = []
+
+    def log_in(name, *, region):
+        made.append((name, region))
+        return object()
+
+    monkeypatch.setattr(Cloud, "connect", log_in)
+    return made
+
+
+def test_the_launchers_of_a_cluster_share_one_login(logins):
+    cluster = SomeCluster()
+    assert connect(cluster, "mine", "north") is connect(cluster, "mine", "north")
+    assert logins == [("mine", "north")]
+
+
+def test_another_region_cloud_or_cluster_has_a_login_of_its_own(logins):
+    one, other = SomeCluster(), SomeCluster()
+    connections = [
+        connect(one, "mine", "north"),
+        connect(one, "mine", "south"),
+        connect(one, "yours", "north"),
+        connect(other, "mine", "north"),
+    ]
+    assert len({id(connection) for connection in connections}) == 4
+    assert logins == [("mine", "north"), ("mine", "south"), ("yours", "north"), ("mine", "north")]
+
+
+def test_a_launcher_without_a_cluster_shares_with_nobody(logins):
+    assert connect(None, "mine", "") is not connect(None, "mine", "")
+
+
+def test_a_login_is_forgotten_with_its_cluster(logins):
+    from ipp_griffin.settings import _connections
+
+    before = len(_connections)
+    cluster = SomeCluster()
+    connect(cluster, "mine", "")
+    assert len(_connections) == before + 1
+    del cluster
+    assert len(_connections) == before
+
+
+def test_the_store_takes_the_container_and_the_servers_address(devcloud):
+    cloud = Cloud.connect("devcloud")
+    store = open_store(cloud, container="lab", servers_url="https://store.internal:8080")
+    store.publish("0123456789ab", {})
+    try:
+        assert devcloud.containers() == ["lab-0123456789ab"]
+        url = store.get_url("0123456789ab", "connection.json", 60)
+        assert url.startswith("https://store.internal:8080/")
+        assert "/lab-0123456789ab/connection.json?" in url
+    finally:
+        store.delete_container("0123456789ab")
