@@ -1,0 +1,422 @@
+"""`EngineSet`, `sweep` and `delete_servers`, on a cloud and a store of a few lines; no test sleeps."""
+
+import ast
+import gzip
+import re
+import threading
+
+import pytest
+
+from ipp_griffin.calls import CloudError, Unavailable
+from ipp_griffin.cloud import Server
+from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
+from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
+from ipp_griffin.store import Report
+
+UID, SET = "0123456789ab", "aaaa1111"
+OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
+
+
+def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str = "ACTIVE", fault: str = "") -> Server:
+    name = f"griffin-{uid}-{engine_set}-{slot}"
+    return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
+
+
+class FakeCloud:
+    """Servers by id. ``hidden``: ids that no listing shows; ``stuck``: ids that outlive their deletion.
+
+    ``fail``: one error a call to raise, by the method's name.
+    """
+
+    def __init__(self, *servers: Server) -> None:
+        self.there = {server.id: server for server in servers}
+        self.hidden: set[str] = set()
+        self.stuck: set[str] = set()
+        self.deleted: list[list[str]] = []
+        self.fail: dict[str, list[Exception]] = {}
+        self.creations = []
+
+    def may_fail(self, method: str) -> None:
+        if self.fail.get(method):
+            raise self.fail[method].pop(0)
+
+    def servers(self, *tags):
+        self.may_fail("servers")
+        return [s for s in self.there.values() if set(tags) <= set(s.tags) and s.id not in self.hidden]
+
+    def delete_servers(self, ids):
+        self.deleted.append(list(ids))
+        self.may_fail("delete_servers")
+        for id in ids:
+            if id not in self.stuck:
+                self.there.pop(id, None)
+
+    def create_servers(self, plan, work, *, on_created, stop, parallel):
+        self.creations.append((plan, work, stop, parallel))
+        for planned, _ in work:
+            server = make_server(planned.slot)
+            self.there[server.id] = server
+            on_created(planned, server)
+
+
+class FakeStore:
+    """Containers of objects by uid; contents of reports in ``contents``."""
+
+    def __init__(self, **containers: dict[str, bytes]) -> None:
+        self.containers = containers
+        self.contents: dict[str, dict] = {}
+        self.fail: dict[str, list[Exception]] = {}
+
+    def may_fail(self, method: str) -> None:
+        if self.fail.get(method):
+            raise self.fail[method].pop(0)
+
+    def publish(self, uid, labels):
+        self.may_fail("publish")
+        self.containers.setdefault(uid, {})
+        self.labels = labels
+
+    def put(self, uid, name, data):
+        self.containers[uid][name] = data
+
+    def get_url(self, uid, name, seconds):
+        return f"https://store/{uid}/{name}?get={seconds}"
+
+    def report_urls(self, uid, prefix, seconds):
+        return {"prefix": f"https://store/{uid}/{prefix}", "query": f"put={seconds}"}
+
+    def reports(self, uid, engine_set):
+        self.may_fail("reports")
+        names = self.containers.get(uid, {})
+        return [r for r in map(Report.parse, names) if r is not None and r.engine_set == engine_set]
+
+    def read_report(self, uid, report):
+        return self.contents.get(report.name, {})
+
+    def delete_prefix(self, uid, prefix):
+        self.may_fail("delete_prefix")
+        objects = self.containers.get(uid, {})
+        for name in [n for n in objects if n.startswith(prefix)]:
+            del objects[name]
+
+    def remove_if_empty(self, uid):
+        self.may_fail("remove_if_empty")
+        return self.containers.get(uid) == {} and self.containers.pop(uid) == {}
+
+    def delete_container(self, uid):
+        self.may_fail("delete_container")
+        return self.containers.pop(uid, None) is not None
+
+
+class Clock:
+    """Time that passes only by sleeping; ``then`` happens after each sleep."""
+
+    def __init__(self, then=lambda: None):
+        self.now, self.then = 100.0, then
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        assert seconds > 0
+        self.now += seconds
+        self.then()
+
+
+def plan(n: int):
+    return make_plan(
+        n=n,
+        uid=UID,
+        engine_set=SET,
+        image=Image("i1", "snapshot1"),
+        flavor=Flavor("f1", "small", 1, 1024),
+        network=Network("n1", "net"),
+    )
+
+
+def destroy(engines, known=(), *, timeout=10.0, clock=None):
+    clock = clock or Clock()
+    engines.destroy(known, timeout=timeout, sleep=clock.sleep, clock=clock)
+
+
+@pytest.fixture
+def cloud():
+    """Two servers of the set, and one each of another set and another cluster."""
+    return FakeCloud(
+        make_server(0), make_server(1), make_server(0, engine_set=OTHER_SET), make_server(0, uid=OTHER_UID)
+    )
+
+
+@pytest.fixture
+def store():
+    objects = [f"{SET}/connection.json", f"{SET}/0.0/0001-agent", f"{OTHER_SET}/connection.json"]
+    return FakeStore(**{UID: dict.fromkeys(objects, b"{}"), OTHER_UID: {"x": b""}})
+
+
+@pytest.fixture
+def engines(cloud, store):
+    return EngineSet(cloud, store, UID, SET)
+
+
+def only_others_are_left(cloud, store):
+    assert sorted(cloud.there) == [f"id-griffin-{UID}-{OTHER_SET}-0", f"id-griffin-{OTHER_UID}-{SET}-0"]
+    assert store.containers == {UID: {f"{OTHER_SET}/connection.json": b"{}"}, OTHER_UID: {"x": b""}}
+
+
+# --- create
+
+
+def parameters(user_data: bytes) -> dict:
+    """What the program in the user-data was given."""
+    (line,) = re.findall(r"(?m)^PARAMETERS: Json = (.+)$", gzip.decompress(user_data).decode())
+    return ast.literal_eval(line)
+
+
+def test_publish_puts_the_rendezvous_into_the_clusters_container():
+    store = FakeStore()
+    EngineSet(FakeCloud(), store, UID, SET).publish(b"secret", {"owner": "me"})
+    assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
+    assert store.labels == {"owner": "me"}
+
+
+def test_each_server_gets_user_data_of_its_own_with_its_urls():
+    cloud, created, stop = FakeCloud(), [], threading.Event()
+    settings = UserDataSettings(read_seconds=11, report_seconds=22, fetch_timeout=33, proxy="http://proxy:3128")
+    wanted = plan(2)
+    EngineSet(cloud, FakeStore(), UID, SET).create(
+        wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop, parallel=7
+    )
+    ((given_plan, work, given_stop, parallel),) = cloud.creations
+    assert (given_plan, given_stop, parallel) == (wanted, stop, 7)
+    assert [planned for planned, _ in work] == list(wanted.servers)
+    common = {
+        "version": 1,
+        "uid": UID,
+        "engine_set": SET,
+        "incarnation": 0,
+        "engines": 1,
+        "rendezvous": f"https://store/{UID}/{SET}/connection.json?get=11",
+        "fetch_timeout": 33,
+        "proxy": "http://proxy:3128",
+        "ca_certificates": "",
+    }
+    assert [parameters(data) for _, data in work] == [
+        {
+            **common,
+            "slot": slot,
+            "server": f"griffin-{UID}-{SET}-{slot}",
+            "reports": {"prefix": f"https://store/{UID}/{SET}/{slot}.0/", "query": "put=22"},
+        }
+        for slot in (0, 1)
+    ]
+    assert created == [(p, f"id-{p.name}") for p in wanted.servers]
+
+
+# --- look
+
+
+def test_a_survey_is_of_this_set_only(engines, store):
+    survey = engines.survey()
+    assert [server.name for server in survey.servers] == [f"griffin-{UID}-{SET}-0", f"griffin-{UID}-{SET}-1"]
+    assert survey.reports == {0: Report(SET, 0, 0, 1, "agent")}
+    assert survey.active == 2
+    store.fail["reports"] = [AssertionError("not asked for")]
+    assert engines.survey(reports=False).reports == {}
+
+
+def test_active_counts_what_nova_says_is_active():
+    assert Survey((make_server(0), make_server(1, status="BUILD"), make_server(2, status="ERROR"))).active == 1
+
+
+def test_the_last_report_is_of_the_latest_incarnation_then_of_the_highest_sequence():
+    names = ["0.0/0009-gone", "0.1/0002-connected", "0.1/0001-agent", "10.0/0003-engines", "10.0/0004-failed"]
+    names += ["1.0/10000-gone", "1.0/9999-engines"]
+    store = FakeStore(**{UID: {f"{SET}/{name}": b"" for name in names}})
+    assert EngineSet(FakeCloud(), store, UID, SET).last_reports() == {
+        0: Report(SET, 0, 1, 2, "connected"),
+        1: Report(SET, 1, 0, 10000, "gone"),
+        10: Report(SET, 10, 0, 4, "failed"),
+    }
+
+
+def test_a_failed_server_has_a_line_that_names_it_and_the_cause():
+    reports = {slot: Report(SET, slot, 0, 3, phase) for slot, phase in ((4, "failed"), (5, "gone"), (6, "failed"))}
+    store = FakeStore()
+    ended = [{"output": "starting\nImportError: no numpy\n"}, {"output": "Killed"}, {"output": "unseen"}]
+    store.contents = {
+        reports[4].name: {"message": "The controller's port 10.0.0.1:20000 can't be reached."},
+        reports[5].name: {"message": "exit status 1", "engines": ended},
+    }
+    found = Survey(
+        servers=(
+            make_server(0),
+            make_server(1, status="ERROR", fault="No valid host was found."),
+            make_server(2, status="SHUTOFF"),
+            make_server(4),
+            make_server(5, status="SHUTOFF"),
+            make_server(6, status="BUILD"),
+        ),
+        reports=reports,
+    )
+    name = f"Server griffin-{UID}-{SET}"
+    assert EngineSet(FakeCloud(), store, UID, SET).failures(plan(7), found) == [
+        f"{name}-1 went to ERROR: No valid host was found.",
+        f"{name}-2 went to SHUTOFF: it is off",
+        f"{name}-3 is gone: somebody deleted it.",
+        f"{name}-4: The controller's port 10.0.0.1:20000 can't be reached.",
+        f"{name}-5: its engines ended at once: exit status 1. ImportError: no numpy | Killed",
+        f"{name}-6: its agent gave up without a message",
+    ]
+
+
+def test_servers_that_are_on_their_way_are_no_failures():
+    reports = {0: Report(SET, 0, 0, 1, "agent"), 1: Report(SET, 1, 0, 3, "engines")}
+    found = Survey((make_server(0, status="BUILD"), make_server(1), make_server(2, status="REBOOT")), reports)
+    assert EngineSet(FakeCloud(), FakeStore(), UID, SET).failures(plan(3), found) == []
+
+
+def test_output_is_of_the_newest_report_of_so_many_servers():
+    names = ["0.0/0002-engines", "0.0/0001-agent", "1.0/0002-gone", "2.0/0002-engines"]
+    store = FakeStore(**{UID: {f"{SET}/{name}": b"" for name in names}})
+    store.contents = {
+        f"{SET}/0.0/0001-agent": {"engines": [{"index": 0, "output": "old"}]},
+        f"{SET}/0.0/0002-engines": {"engines": [{"index": 0, "output": "a"}, {"index": 1, "output": "b"}]},
+        f"{SET}/1.0/0002-gone": {"engines": [{"output": 5}, {"index": 1}]},
+        f"{SET}/2.0/0002-engines": {"engines": [{"index": 0, "output": "too many"}]},
+    }
+    output = EngineSet(FakeCloud(), store, UID, SET).output(2)
+    assert output == {"0.0": "a", "0.1": "b", "1.?": "5", "1.1": ""}
+
+
+def test_waiting_for_the_end_ends_when_every_server_has_reported_it(store, engines):
+    store.containers[UID][f"{SET}/1.0/0003-engines"] = b""
+    endings = iter([f"{SET}/0.0/0003-gone", f"{SET}/1.0/0004-gone"])
+    clock = Clock(then=lambda: store.containers[UID].setdefault(next(endings), b""))
+    engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
+    assert clock.now == pytest.approx(100.6)
+
+
+def test_waiting_for_the_end_has_a_deadline(store, engines):
+    store.containers[UID][f"{SET}/1.0/0003-engines"] = b""
+    clock = Clock()
+    engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
+    assert 105 <= clock.now < 105.4
+
+
+# --- take away
+
+
+def test_destroy_takes_the_set_and_leaves_every_other_alone(engines, cloud, store):
+    destroy(engines)
+    only_others_are_left(cloud, store)
+
+
+def test_the_container_goes_with_the_last_set(engines, store):
+    del store.containers[UID][f"{OTHER_SET}/connection.json"]
+    destroy(engines)
+    assert store.containers == {OTHER_UID: {"x": b""}}
+
+
+def test_destroy_is_idempotent(engines, cloud, store):
+    destroy(engines)
+    before = list(cloud.deleted)
+    destroy(engines)
+    assert cloud.deleted == before
+    only_others_are_left(cloud, store)
+
+
+def test_a_known_server_that_is_not_listed_yet_is_deleted_too(engines, cloud, store):
+    """A server that was created a moment ago may be missing from the first listing."""
+    late = make_server(2)
+    cloud.there[late.id] = late
+    cloud.hidden = {late.id}
+    destroy(engines, [late.id])
+    only_others_are_left(cloud, store)
+
+
+def test_a_server_that_lands_while_others_are_deleted_is_deleted_too(engines, cloud, store):
+    late = make_server(2)
+
+    def land():
+        cloud.there.setdefault(late.id, late)
+        clock.then = lambda: None
+
+    clock = Clock(then=land)
+    destroy(engines, clock=clock)
+    assert [late.id] in cloud.deleted
+    only_others_are_left(cloud, store)
+
+
+def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, cloud, store):
+    stuck = make_server(1)
+    cloud.stuck = {stuck.id}
+    clock = Clock()
+    with pytest.raises(CloudError) as raised:
+        destroy(engines, timeout=10, clock=clock)
+    assert str(raised.value) == (
+        f"These servers are still there 10 s after their deletion: {stuck.name}. "
+        "Run the same stop again, or delete them with `openstack server delete`."
+    )
+    assert 110 < clock.now <= 112.1
+    assert f"{SET}/connection.json" in store.containers[UID]
+    cloud.stuck = set()
+    destroy(engines)
+    only_others_are_left(cloud, store)
+
+
+def test_a_deletion_is_asked_for_once_while_waiting(engines, cloud):
+    ids = sorted(make_server(slot).id for slot in (0, 1))
+    cloud.stuck = set(ids)
+    clock = Clock(then=lambda: clock.now > 103 and cloud.there.clear())
+    destroy(engines, clock=clock)
+    assert cloud.deleted == [ids]
+
+
+@pytest.mark.parametrize(
+    ("door", "method"),
+    [
+        ("cloud", "servers"),
+        ("cloud", "delete_servers"),
+        ("store", "delete_prefix"),
+        ("store", "remove_if_empty"),
+    ],
+)
+def test_a_failure_at_any_stage_is_raised_and_a_second_destroy_succeeds(engines, cloud, store, door, method):
+    error = Unavailable("the cloud said 503")
+    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    known = [make_server(0).id, make_server(1).id]
+    with pytest.raises(Unavailable) as raised:
+        destroy(engines, known)
+    assert raised.value is error
+    destroy(engines, known)
+    only_others_are_left(cloud, store)
+
+
+def test_a_listing_that_fails_while_waiting_is_raised_too(engines, cloud, store):
+    clock = Clock(then=lambda: cloud.fail.update(servers=[Unavailable("the cloud said 503")]))
+    with pytest.raises(Unavailable):
+        destroy(engines, clock=clock)
+    assert f"{SET}/connection.json" in store.containers[UID]
+    destroy(engines)
+    only_others_are_left(cloud, store)
+
+
+def test_sweep_takes_the_whole_cluster_and_no_other(cloud, store):
+    sweep(cloud, store, UID, timeout=10)
+    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
+    assert store.containers == {OTHER_UID: {"x": b""}}
+    sweep(cloud, store, UID, timeout=10)
+
+
+def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
+    """Its objects name what is still there; and the next stop finds both."""
+    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")]
+    with pytest.raises(Unavailable):
+        sweep(cloud, store, UID, timeout=10)
+    assert UID in store.containers
+
+
+def test_nothing_to_delete_takes_one_listing_and_no_pause():
+    cloud = FakeCloud(make_server(0, uid=OTHER_UID))
+    delete_servers(cloud, (uid_tag(UID), set_tag(SET)), (), timeout=10, sleep=pytest.fail, clock=Clock())
+    assert cloud.deleted == []
