@@ -76,9 +76,12 @@ class Init(Command):
         made, kept = [], []
         for name, text in profile_files(self.cloud).items():
             path = folder / name
-            if path.exists() and path.read_text() == text:
+            there = path.read_text() if path.exists() else None
+            if there == text:
                 continue
-            if path.exists() and not _pristine(name, path.read_text()) and not self._overwrite(path):
+            if there is not None and not self.cloud and _without_cloud(there) == _without_cloud(text):
+                continue  # the name of the cloud that is in it stays
+            if there is not None and not _pristine(name, there) and not self._overwrite(path):
                 kept.append(name)
                 continue
             path.write_text(text)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from ipyparallel import Cluster
-from ipyparallel.controller.app import IPController
 from ipyparallel.cluster.launcher import EngineLauncher
+from ipyparallel.controller.app import IPController
 from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.engine.app import IPEngine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -143,9 +144,17 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             ipcluster.guard(self)
             ipcluster.check_profile(self)
             await self._start(n)
+        except asyncio.CancelledError:
+            await self._clean_up_after(Stopped("The start of the engine set was cancelled."))
+            raise
         except Exception as e:
-            await self._clean_up_after(e)
-            await ipcluster.end_failed_start(self, e)
+            error = e
+            if self._stopping.is_set() and not isinstance(e, Stopped):
+                # `stop` takes servers and controller away from under a start: they did not fail.
+                error = Stopped("The engine set was stopped while it was starting.")
+                error.__cause__ = e
+            await self._clean_up_after(error)
+            await ipcluster.end_failed_start(self, error)
 
     async def _start(self, n: int) -> None:
         deadline = time.monotonic() + self.start_timeout
@@ -456,8 +465,9 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
 
         Returns an awaitable.
         """
-        number = getattr(signal, sig) if isinstance(sig, str) and hasattr(signal, sig) else sig
-        if number in (signal.SIGTERM, signal.SIGKILL):
+        if isinstance(sig, str):  # "INT" or "SIGINT": the engines' system looks it up
+            sig = sig if sig.startswith("SIG") else f"SIG{sig}"
+        if sig in (signal.SIGTERM, signal.SIGKILL, "SIGTERM", "SIGKILL"):
             return self.stop()
         return in_thread(lambda: self._signal(sig))
 

@@ -1,0 +1,379 @@
+"""`GriffinControllerLauncher`: its arguments, its ports and address, its files and its process."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import types
+
+import psutil
+import pytest
+from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
+
+from ipp_griffin.launchers import controller as module
+from ipp_griffin.launchers.controller import GriffinControllerLauncher, _given, free_ports, reachable_address
+from ipp_griffin.plan import Network, SettingError
+from ipp_griffin.settings import GriffinCloud
+
+# --- what a user gives
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--ip=1.2.3.4"], ["--ip", "1.2.3.4"], ["--IPController.ip=1.2.3.4"], ["-ip", "1.2.3.4"], ["-ip=1.2.3.4"]],
+)
+def test_an_option_is_seen_however_it_is_spelled(args):
+    assert _given(["--nodb", *args, "--debug"], "ip", "IPController.ip") == "1.2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("args", "value"),
+    [
+        ([], ""),
+        (["--ipx=1.2.3.4"], ""),
+        (["--location=ip"], ""),
+        (["ip", "1.2.3.4"], ""),  # the value of another option
+        (["--ip"], " "),  # given, without a value
+        (["--ip=first", "--ip=second"], "first"),
+    ],
+)
+def test_what_is_no_such_option_is_not_taken_for_it(args, value):
+    assert _given(args, "ip", "IPController.ip") == value
+
+
+# --- ports
+
+
+class Sockets:
+    """Which (address, port) are taken."""
+
+    def __init__(self, monkeypatch, *busy):
+        self.tried = []
+
+        def is_free(address, port):
+            self.tried.append((address, port))
+            return (address, port) not in busy
+
+        monkeypatch.setattr(module, "_is_free", is_free)
+        monkeypatch.setattr(module.random, "randrange", lambda n: 0)
+
+
+@pytest.mark.parametrize(
+    "ports", ["80", "", "a-b", "1-2-3", "-5-100", "20000-20018", "20019-20000", "65520-65540", "70000-80000"]
+)
+def test_a_range_that_is_none_or_too_small_is_refused(ports):
+    with pytest.raises(SettingError) as raised:
+        free_ports(ports, 20, "127.0.0.1")
+    assert str(raised.value) == (
+        f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least 20 ports."
+    )
+
+
+@pytest.mark.parametrize(("ports", "first"), [("20000-20019", 20000), (" 20000 - 20999 ", 20000), ("1-65535", 1)])
+def test_the_first_block_of_a_range(monkeypatch, ports, first):
+    sockets = Sockets(monkeypatch)
+    assert free_ports(ports, 20, "10.0.0.1") == first
+    assert sockets.tried == [("10.0.0.1", port) for port in range(first, first + 20)]
+
+
+def test_a_block_with_a_busy_port_is_skipped(monkeypatch):
+    Sockets(monkeypatch, ("10.0.0.1", 20019), ("10.0.0.1", 20020))
+    assert free_ports("20000-20999", 20, "10.0.0.1") == 20040
+
+
+def test_the_choice_begins_at_random_and_goes_round(monkeypatch):
+    Sockets(monkeypatch, ("10.0.0.1", 20040))
+    monkeypatch.setattr(module.random, "randrange", lambda n: n - 1)
+    assert free_ports("20000-20059", 20, "10.0.0.1") == 20000
+
+
+def test_no_free_block_is_a_setting_error(monkeypatch):
+    Sockets(monkeypatch, ("10.0.0.1", 20000), ("10.0.0.1", 20025))
+    with pytest.raises(SettingError) as raised:
+        free_ports("20000-20045", 20, "10.0.0.1")
+    assert str(raised.value) == (
+        "No 20 consecutive ports of 20000-20045 are free. Set GriffinControllerLauncher.ports."
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", "*", "localhost"])
+def test_a_port_that_somebody_listens_on_is_not_free(address):
+    """ipcontroller binds some of its ports on loopback, whatever address it listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        assert not module._is_free(address, busy.getsockname()[1])
+
+
+def test_a_port_that_is_busy_at_another_address_is_free():
+    with socket.create_server(("127.0.0.7", 0)) as other:
+        assert module._is_free("127.0.0.9", other.getsockname()[1])
+
+
+# --- address
+
+
+class FakeCloud:
+    def __init__(self, *subnets):
+        self.subnets = subnets
+
+    def networks(self):
+        return [Network("n1", "net", self.subnets), Network("n2", "public", ("192.0.2.0/24",), external=True)]
+
+    def local_address(self):
+        return "198.51.100.7"
+
+
+@pytest.fixture
+def addresses(monkeypatch):
+    """This machine has two addresses, one of them IPv6 as well."""
+    found = {
+        "lo": [types.SimpleNamespace(family=socket.AF_INET, address="127.0.0.1")],
+        "eth0": [
+            types.SimpleNamespace(family=socket.AF_INET6, address="fe80::1%eth0"),
+            types.SimpleNamespace(family=psutil.AF_LINK, address="00:00:5e:00:53:01"),
+            types.SimpleNamespace(family=socket.AF_INET, address="10.1.2.3"),
+        ],
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("subnets", "address"),
+    [
+        (["10.1.0.0/16"], "10.1.2.3"),
+        (["2001:db8::/64", "10.1.2.0/24"], "10.1.2.3"),
+        (["127.80.0.0/16"], "198.51.100.7"),
+        (["10.2.0.0/16"], "198.51.100.7"),
+        ([], "198.51.100.7"),
+    ],
+)
+def test_the_address_on_the_servers_network_wins_else_the_one_towards_the_cloud(addresses, subnets, address):
+    assert reachable_address(FakeCloud(*subnets), GriffinCloud()) == address
+
+
+def test_a_network_that_does_not_exist_is_a_setting_error(addresses):
+    with pytest.raises(SettingError, match="No network 'lan'. This cloud has: net, public"):
+        reachable_address(FakeCloud("10.1.0.0/16"), GriffinCloud(network="lan"))
+
+
+# --- arguments
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch, addresses):
+    """On a cloud whose servers are on 10.1.0.0/16; all ports are free."""
+    Sockets(monkeypatch)
+    (tmp_path / "security").mkdir()
+    made = GriffinControllerLauncher(profile_dir=str(tmp_path))
+    monkeypatch.setattr(made, "connect", lambda: FakeCloud("10.1.0.0/16"))
+    return made
+
+
+CURVE = "--IPController.enable_curve=True"
+
+
+@pytest.mark.parametrize(
+    ("given", "decided"),
+    [
+        ([], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--nodb"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--ip=10.9.9.9"], [CURVE, "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--ip", "*", "--location", "me"], [CURVE, "--ports=20000-20019"]),
+        (["--location=head"], [CURVE, "--ip=10.1.2.3", "--ports=20000-20019"]),
+        (["--ports=5000-5100"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3"]),
+        (["--IPController.ports=5000-5100"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3"]),
+    ],
+)
+def test_only_what_the_user_did_not_give_is_added(launcher, given, decided):
+    """A repeated option is fatal to ipcontroller."""
+    launcher.controller_args = given
+    assert launcher._decide_args(GriffinCloud()) == decided
+
+
+def test_the_settings_of_the_launcher_decide(launcher, monkeypatch):
+    launcher.ip, launcher.ports = "10.7.7.7", "30000-30100"
+    monkeypatch.setattr(launcher, "connect", lambda: pytest.fail("no question to the cloud"))
+    assert launcher._decide_args(GriffinCloud()) == [
+        CURVE,
+        "--ip=10.7.7.7",
+        "--location=10.7.7.7",
+        "--ports=30000-30019",
+    ]
+
+
+def test_ports_are_looked_for_at_the_address_it_will_listen_on(launcher, monkeypatch):
+    sockets = Sockets(monkeypatch, ("10.9.9.9", 20003))
+    launcher.controller_args = ["--ip=10.9.9.9"]
+    assert launcher._decide_args(GriffinCloud())[-1] == "--ports=20020-20039"
+    assert {address for address, _ in sockets.tried} == {"10.9.9.9"}
+
+
+@pytest.mark.parametrize("arg", ["--IPController.enable_curve=False", "--IPController.enable_curve=True"])
+def test_curve_is_not_the_users_to_set(launcher, arg):
+    launcher.controller_args = [arg]
+    with pytest.raises(SettingError, match="CurveZMQ is always on here: take --IPController.enable_curve out"):
+        launcher._decide_args(GriffinCloud())
+
+
+def test_the_signing_key_is_random_stays_the_same_and_is_no_argument(launcher):
+    key = launcher.get_env()["IPP_SESSION_KEY"]
+    assert len(bytes.fromhex(key)) == 32
+    assert launcher.get_env()["IPP_SESSION_KEY"] == key
+    assert GriffinControllerLauncher().get_env()["IPP_SESSION_KEY"] != key
+    launcher._own_args = launcher._decide_args(GriffinCloud())
+    assert launcher.args[-4:] == launcher._own_args
+    assert key not in launcher.arg_str
+    assert key not in json.dumps(launcher.to_dict())
+
+
+def test_a_signing_key_of_the_users_own_is_kept(launcher):
+    launcher.environment = {"IPP_SESSION_KEY": "mine"}
+    assert launcher.get_env()["IPP_SESSION_KEY"] == "mine"
+
+
+# --- files and process
+
+CONNECTION = {"interface": "tcp://127.0.0.1", "registration": 20000, "key": "k", "location": "127.0.0.1"}
+
+# A process of two, as ipcontroller is one of many: it writes its connection files, and waits.
+FAKE_CONTROLLER = """
+import json, os, sys, time
+if os.fork() == 0:
+    time.sleep(600)
+for kind in ("client", "engine"):
+    path = os.path.join({folder!r}, f"ipcontroller-{{kind}}.json")
+    if not os.path.exists(path):
+        with open(path + ".new", "w") as f:
+            json.dump({connection!r}, f)
+        os.rename(path + ".new", path)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+async def local(tmp_path, monkeypatch):
+    """A launcher of a made-up controller; its whole process group has ended afterwards, whatever the test did."""
+    security = tmp_path / "security"
+    security.mkdir()
+    source = FAKE_CONTROLLER.format(folder=str(security), connection=CONNECTION)
+    made = GriffinControllerLauncher(profile_dir=str(tmp_path), controller_cmd=[sys.executable, "-c", source])
+    made.security = security
+    monkeypatch.setattr(made, "_decide_args", lambda settings: [])
+    monkeypatch.setattr(made, "_sweep", lambda: None)
+    yield made
+    if made.pid > 0:
+        made._end_group()
+        await made.join(30)
+
+
+def stale(launcher):
+    for kind in ("client", "engine"):
+        (launcher.security / f"ipcontroller-{kind}.json").write_text(json.dumps({**CONNECTION, "key": "old"}))
+
+
+async def test_files_of_an_earlier_controller_are_removed_before_the_start(local):
+    """Engines would be sent to it."""
+    stale(local)
+    await local.start()
+    assert {p.name: json.loads(p.read_text())["key"] for p in local.security.iterdir()} == {
+        "ipcontroller-client.json": "k",
+        "ipcontroller-engine.json": "k",
+    }
+    assert local.state == "running"
+
+
+@pytest.mark.parametrize("arg", ["--reuse", "--IPController.reuse_files=True"])
+async def test_files_that_are_to_be_used_again_are_kept(local, arg):
+    stale(local)
+    local.controller_args = [arg]
+    await local.start()
+    assert {json.loads(p.read_text())["key"] for p in local.security.iterdir()} == {"old"}
+
+
+async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_lines(local):
+    local.controller_cmd = ["sh", "-c", "echo starting; echo No such port; exit 3"]
+    with pytest.raises(Exception, match=r"ipcontroller ended at once: starting \| No such port"):
+        await local.start()
+    await local.join(30)
+    assert local.state == "after"
+
+
+async def test_stop_ends_the_process_and_can_be_repeated(local):
+    await local.start()
+    members = group(local.pid)
+    assert len(members) == 2
+    await local.stop()
+    await local.stop()
+    assert local.state == "after"
+    gone, alive = psutil.wait_procs(members, timeout=30)
+    assert alive == []
+
+
+async def test_the_state_in_the_cluster_file_survives_a_round_trip(local):
+    await local.start()
+    state = json.loads(json.dumps(local.to_dict()))
+    assert (state["pid"], state["uid"], state["state"]) == (local.pid, local.uid, "running")
+    assert len(local.uid) == 12
+    restored = GriffinControllerLauncher.from_dict(state)
+    try:
+        assert restored.to_dict() == state
+    finally:
+        restored._stop_waiting.set()
+    assert restored.process == psutil.Process(local.pid)
+
+
+async def test_a_pid_that_another_process_has_now_is_not_running():
+    """ipyparallel alone would take it for the controller, and signal it at the stop."""
+    me = psutil.Process()
+    state = {"pid": me.pid, "process_created": me.create_time() - 60, "state": "running"}
+    with pytest.raises(NotRunning, match=f"Process {me.pid} is another one now"):
+        GriffinControllerLauncher.from_dict(state)
+
+
+async def test_a_pid_that_no_process_has_is_not_running():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with pytest.raises(NotRunning):
+        GriffinControllerLauncher.from_dict({"pid": process.pid, "process_created": 1.0, "state": "running"})
+
+
+def group(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == leader:
+                found.append(process)
+    return found
+
+
+async def test_sigkill_ends_the_whole_process_group(local):
+    """A heart monitor that outlives its ipcontroller keeps engines waiting for minutes."""
+    await local.start()
+    members = group(local.pid)
+    assert len(members) == 2
+    local.signal(signal.SIGKILL)
+    gone, alive = psutil.wait_procs(members, timeout=30)
+    assert alive == []
+
+
+async def test_what_is_left_of_the_group_ends_with_its_leader(local):
+    await local.start()
+    members = group(local.pid)
+    os.kill(local.pid, signal.SIGKILL)
+    stopped = asyncio.Event()
+    local.on_stop(lambda data: stopped.set())
+    await asyncio.wait_for(stopped.wait(), 30)
+    gone, alive = psutil.wait_procs(members, timeout=30)
+    assert alive == []
+
+
+async def test_another_signal_goes_to_the_controller_alone(local, monkeypatch):
+    await local.start()
+    sent = []
+    monkeypatch.setattr(LocalControllerLauncher, "signal", lambda self, sig: sent.append(sig))
+    local.signal(signal.SIGINT)
+    assert sent == [signal.SIGINT]
+    assert len(group(local.pid)) == 2

@@ -1,0 +1,540 @@
+"""`GriffinEngineSetLauncher`: its lifecycle, over a cloud, a store and a hub that are made up."""
+
+import asyncio
+import json
+import signal
+import threading
+import time
+
+import pytest
+from ipyparallel.cluster.launcher import ipengine_cmd_argv
+from traitlets import Any, List
+from traitlets.config import Config, Configurable
+
+from ipp_griffin.calls import CloudError, QuotaError, Unavailable
+from ipp_griffin.cloud import Server
+from ipp_griffin.engine_set import EngineSet
+from ipp_griffin.launchers import GriffinEngineSetLauncher
+from ipp_griffin.launchers import common as module
+from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
+from ipp_griffin.rendezvous import cluster_uid
+from ipp_griffin.threads import in_thread
+
+from ..test_engine_set import FakeCloud, FakeStore
+
+KEY = "5ecre7" * 10
+CURVE_KEY = "cUrVe" * 8
+CONNECTION = {
+    "interface": "tcp://10.0.0.1",
+    "registration": 20000,
+    "location": "10.0.0.1",
+    "key": KEY,
+    "curve_serverkey": CURVE_KEY,
+}
+
+
+class OneCloud(FakeCloud):
+    """A cloud with one of everything. ``before_landing`` is called in a creation, before servers land."""
+
+    before_landing = staticmethod(lambda stop: None)
+
+    def images(self):
+        return [Image("i1", "snapshot1")]
+
+    def flavors(self):
+        return [Flavor("f1", "small", 1, 1024)]
+
+    def networks(self):
+        return [Network("n1", "net", ("10.0.0.0/16",))]
+
+    def limits(self):
+        return Limits(10, 0, -1, 0, -1, 0)
+
+    def create_servers(self, plan, work, *, on_created, stop, parallel):
+        self.creations.append((plan, work, stop, parallel))
+        self.before_landing(stop)
+        for planned, _ in work:
+            server = Server(f"id-{planned.slot}", planned.name, "ACTIVE", tags=planned.tags)
+            self.there[server.id] = server
+            on_created(planned, server)
+        self.may_fail("create_servers")
+
+
+class FakeHub:
+    """Lists one engine for each server there is, or those in ``listed``. ``calls``: what was asked of it."""
+
+    def __init__(self, cloud):
+        self.cloud, self.listed, self.calls, self.refuse = cloud, None, [], None
+
+    def __enter__(self):
+        if self.refuse is not None:
+            raise self.refuse
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append("close")
+
+    def engines(self, engine_set=""):
+        if self.listed is not None:
+            return self.listed
+        servers = [s for s in self.cloud.there.values() if set_tag(engine_set) in s.tags]
+        return {f"{engine_set}-{number}-0-0-0": number for number in range(len(servers))}
+
+    def shut_down(self, engine_set, *, timeout):
+        self.calls.append("shut_down")
+        return True
+
+    def signal(self, engine_set, sig):
+        self.calls.append(("signal", sig))
+        return len(self.engines(engine_set))
+
+
+class FakeCluster(Configurable):
+    """As much of ipyparallel's Cluster as a launcher uses; ``written``: what the cluster file got, each time."""
+
+    written = List()
+    launcher = Any()
+    controller = None
+    cluster_file = ""
+
+    def update_cluster_file(self):
+        state = json.loads(json.dumps(self.launcher.to_dict()))
+        self.written.append((state, len(self.launcher.cloud_below.creations)))
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    made = OneCloud()
+    monkeypatch.setattr(module, "connect", lambda parent, name, region: made)
+    return made
+
+
+@pytest.fixture
+def store(monkeypatch):
+    made = FakeStore()
+    monkeypatch.setattr(module, "open_store", lambda cloud, container, servers_url: made)
+    return made
+
+
+@pytest.fixture
+def hub(cloud, monkeypatch):
+    made = FakeHub(cloud)
+    monkeypatch.setattr(GriffinEngineSetLauncher, "_hub", lambda self, timeout=30: made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_pause_between_deletion_and_listing(monkeypatch):
+    destroy = EngineSet.destroy
+    now = time.monotonic()
+
+    def at_once(self, known, *, timeout):
+        ticks = iter(range(1000))
+        destroy(self, known, timeout=timeout, sleep=lambda seconds: None, clock=lambda: now + next(ticks))
+
+    monkeypatch.setattr(EngineSet, "destroy", at_once)
+
+
+@pytest.fixture
+def cluster():
+    return FakeCluster()
+
+
+@pytest.fixture
+async def launcher(cloud, store, hub, cluster, tmp_path):
+    """A launcher as ipyparallel makes one, connection info in its environment."""
+    made = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path), engine_set_id="1700000000")
+    made.environment = {"IPP_CONNECTION_INFO": json.dumps(CONNECTION)}
+    made.cloud_below, cluster.launcher = cloud, made
+    yield made
+    made._stopping.set()  # ends the watcher
+
+
+@pytest.fixture
+def untouchable(monkeypatch):
+    """Whoever asks for the cloud or the store fails; returns what was asked for."""
+    asked = []
+
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise AssertionError("a request")
+
+    monkeypatch.setattr(module, "connect", refuse)
+    monkeypatch.setattr(module, "open_store", refuse)
+    return asked
+
+
+def rendezvous(launcher, store):
+    return json.loads(store.containers[launcher.uid][f"{launcher.engine_set}/connection.json"])
+
+
+# --- start
+
+
+async def test_a_start_returns_with_its_servers_recorded_and_running(launcher, cloud, hub):
+    await launcher.start(2)
+    assert launcher.state == "running"
+    assert launcher.servers == ["id-0", "id-1"]
+    assert launcher.uid == cluster_uid(CONNECTION)
+    tags = {uid_tag(launcher.uid), set_tag(launcher.engine_set)}
+    assert all(tags <= set(server.tags) for server in cloud.there.values())
+    assert hub.calls == ["close"]
+
+
+@pytest.mark.parametrize("n", [0, -1])
+async def test_less_than_one_engine_is_refused_before_any_request(launcher, untouchable, n):
+    with pytest.raises(SettingError, match=f"Can't start {n} engines"):
+        await launcher.start(n)
+    assert untouchable == []
+    assert launcher.state == "after"
+
+
+async def test_connection_info_is_read_when_the_start_begins_not_before(launcher, store):
+    """ipyparallel puts it into the environment after it has made the launcher."""
+    later = {**CONNECTION, "registration": 21000}
+    launcher.environment = {"IPP_CONNECTION_INFO": json.dumps(later)}
+    await launcher.start(1)
+    assert rendezvous(launcher, store)["connection"] == later
+
+
+async def test_connection_info_is_else_read_from_the_file(launcher, store, tmp_path):
+    """`ipcluster engines` has no controller object."""
+    launcher.environment = {}
+    (tmp_path / "security").mkdir()
+    filed = {**CONNECTION, "registration": 22000}
+    (tmp_path / "security" / "ipcontroller-engine.json").write_text(json.dumps(filed))
+    await launcher.start(1)
+    assert rendezvous(launcher, store)["connection"] == filed
+
+
+async def test_without_connection_info_nothing_is_made(launcher, cloud, store, tmp_path):
+    launcher.environment = {}
+    with pytest.raises(SettingError) as raised:
+        await launcher.start(1)
+    path = tmp_path / "security" / "ipcontroller-engine.json"
+    assert str(raised.value) == (
+        f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
+    )
+    assert (launcher.state, cloud.creations, store.containers) == ("after", [], {})
+
+
+async def test_what_the_user_set_for_engines_travels_and_the_connection_info_only_once(launcher, store, tmp_path):
+    (tmp_path / "ipengine_config.py").write_text("c.IPEngine.timeout = 3\n")
+    launcher.environment["OMP_NUM_THREADS"] = "1"
+    launcher.engine_args = ["--log-level=10"]
+    launcher.engine_cmd = ["/opt/bin/my-engine"]
+    launcher.packages = ["numpy"]
+    await launcher.start(1)
+    content = rendezvous(launcher, store)
+    wanted = ("environment", "engine_args", "engine_cmd", "packages", "ipengine_config")
+    assert {name: content[name] for name in wanted} == {
+        "environment": {"OMP_NUM_THREADS": "1", "IPP_CLUSTER_ID": "", "IPP_PROFILE_DIR": str(tmp_path)},
+        "engine_args": ["--log-level=10"],
+        "engine_cmd": ["/opt/bin/my-engine"],
+        "packages": ["numpy"],
+        "ipengine_config": "c.IPEngine.timeout = 3\n",
+    }
+    assert json.dumps(content).count(KEY) == 1
+
+
+async def test_ipyparallels_own_engine_command_stays_here(launcher, store):
+    """It names this machine's Python."""
+    assert launcher.engine_cmd == ipengine_cmd_argv
+    await launcher.start(1)
+    assert rendezvous(launcher, store)["engine_cmd"] == []
+
+
+async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_server_is_asked_for(launcher, cluster):
+    """So a crash at any point leaves nothing that can't be found."""
+    await launcher.start(2)
+    (first, creations_before), (last, _) = cluster.written[0], cluster.written[-1]
+    assert creations_before == 0
+    assert (first["uid"], first["engine_set"], first["servers"]) == (launcher.uid, launcher.engine_set, [])
+    assert last["servers"] == ["id-0", "id-1"]
+
+
+# --- state
+
+
+async def test_the_state_is_json_and_holds_no_secret(launcher):
+    await launcher.start(2)
+    state = launcher.to_dict()
+    text = json.dumps(state)
+    assert json.loads(text) == state
+    assert type(state["servers"]) is list
+    assert KEY not in text
+    assert CURVE_KEY not in text
+
+
+async def test_restoring_asks_nothing_and_changes_nothing(launcher, untouchable, monkeypatch, cloud):
+    """ipyparallel rewrites the cluster file where the state differs, and calls this from its event loop."""
+    monkeypatch.setattr(module, "connect", lambda *args: cloud)
+    monkeypatch.setattr(module, "open_store", lambda *args, **kwargs: FakeStore())
+    await launcher.start(2)
+    state = json.loads(json.dumps(launcher.to_dict()))
+
+    def refuse(*args, **kwargs):
+        untouchable.append(args)
+
+    monkeypatch.setattr(module, "connect", refuse)
+    monkeypatch.setattr(module, "open_store", refuse)
+    restored = GriffinEngineSetLauncher.from_dict(state)
+    try:
+        assert restored.to_dict() == state
+        assert restored.running
+    finally:
+        restored._stopping.set()
+    assert untouchable == []
+
+
+async def test_a_restored_set_is_stopped_by_its_own_cloud_whatever_the_config_says(launcher, cloud, monkeypatch):
+    launcher.config = Config({"GriffinCloud": {"cloud": "mine", "region": "north"}})
+    await launcher.start(1)
+    other = Config({"GriffinCloud": {"cloud": "theirs", "region": "south"}})
+    restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), config=other)
+    named = []
+    monkeypatch.setattr(module, "connect", lambda parent, name, region: named.append((name, region)) or cloud)
+    await restored.stop()
+    assert set(named) == {("mine", "north")}
+    assert cloud.there == {}
+
+
+# --- stop
+
+
+async def test_stop_leaves_nothing_and_can_be_repeated(launcher, cloud, store, hub):
+    await launcher.start(2)
+    await launcher.stop()
+    await launcher.stop()
+    assert launcher.state == "after"
+    assert launcher.stop_data == {"exit_code": 0, "identifier": launcher.identifier}
+    assert cloud.deleted == [["id-0", "id-1"]]
+    assert (cloud.there, store.containers) == ({}, {})
+    assert hub.calls == ["close", "shut_down", "close"]
+
+
+async def test_stops_at_the_same_time_delete_once(launcher, cloud):
+    await launcher.start(2)
+    await asyncio.gather(*[launcher.stop() for _ in range(3)])
+    assert cloud.deleted == [["id-0", "id-1"]]
+
+
+async def test_a_set_that_never_started_stops_without_a_request(launcher, untouchable):
+    await launcher.stop()
+    assert untouchable == []
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), GriffinError("no file"), OSError("gone")])
+async def test_stop_does_without_a_controller(launcher, cloud, hub, error):
+    await launcher.start(1)
+    hub.refuse = error
+    await launcher.stop()
+    assert (launcher.state, cloud.there) == ("after", {})
+
+
+async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands(launcher, cloud, store):
+    creating, touched = threading.Event(), threading.Event()
+    seen = []
+
+    def before_landing(stop):
+        creating.set()
+        seen.append(stop.wait(30))
+        # A stop that does not wait for the creation looks at the cloud right now; one that does, never.
+        seen.append(touched.wait(0.3))
+
+    def servers(*tags):
+        touched.set()
+        return OneCloud.servers(cloud, *tags)
+
+    cloud.before_landing, cloud.servers = before_landing, servers
+    starting = asyncio.ensure_future(launcher.start(2))
+    assert await in_thread(lambda: creating.wait(30))
+    await launcher.stop()
+    assert seen == [True, False]
+    assert (cloud.there, store.containers) == ({}, {})
+    assert launcher.state == "after"
+    with pytest.raises(Stopped):
+        await starting
+
+
+async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launcher, cloud, hub):
+    """The start sees its servers disappear, and must not call it that."""
+    hub.listed = {}
+    awaiting = threading.Event()
+    look = hub.engines
+
+    def engines(engine_set=""):
+        awaiting.set()
+        return look(engine_set)
+
+    hub.engines = engines
+    launcher.poll_interval = 0.0
+    starting = asyncio.ensure_future(launcher.start(2))
+    assert await in_thread(lambda: awaiting.wait(30))
+    await launcher.stop()
+    with pytest.raises(Stopped, match="stopped while it was starting"):
+        await starting
+    assert (launcher.state, cloud.there) == ("after", {})
+
+
+@pytest.mark.parametrize(
+    ("door", "method"),
+    [("cloud", "servers"), ("cloud", "delete_servers"), ("store", "delete_prefix"), ("store", "remove_if_empty")],
+)
+async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds(launcher, cloud, store, door, method):
+    await launcher.start(2)
+    error = Unavailable("the cloud said 503")
+    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    with pytest.raises(Unavailable) as raised:
+        await launcher.stop()
+    assert raised.value is error
+    assert launcher.state == "running"
+    await launcher.stop()
+    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+
+
+# --- a start that fails
+
+
+async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(launcher, cloud, store):
+    launcher.config = Config({"GriffinCloud": {"image": "nope"}})
+    with pytest.raises(SettingError, match="No image 'nope'. This cloud has: snapshot1"):
+        await launcher.start(1)
+    assert (launcher.state, cloud.deleted, store.containers) == ("after", [], {})
+
+
+@pytest.mark.parametrize(
+    ("door", "method", "error"),
+    [
+        ("store", "publish", CloudError("no container")),
+        ("cloud", "create_servers", QuotaError("Quota exceeded")),
+        ("cloud", "servers", Unavailable("the cloud said 503")),
+        ("store", "reports", Unavailable("the store said 503")),
+    ],
+)
+async def test_a_start_that_fails_at_any_stage_leaves_nothing_and_raises_its_cause(
+    launcher, cloud, store, hub, door, method, error
+):
+    hub.listed = {}
+    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    with pytest.raises(type(error)) as raised:
+        await launcher.start(2)
+    assert raised.value is error
+    assert "taking it down" not in str(error)
+    assert (cloud.there, store.containers) == ({}, {})
+    assert launcher.state == "after"
+    assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
+
+
+async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, cloud, hub):
+    hub.listed = {}
+
+    def break_one(*tags):
+        listed = OneCloud.servers(cloud, *tags)
+        return [Server(s.id, s.name, "ERROR", fault="No valid host", tags=s.tags) for s in listed]
+
+    cloud.servers = break_one
+    with pytest.raises(GriffinError) as raised:
+        await launcher.start(4)
+    names = [f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(3)]
+    assert str(raised.value) == (
+        "4 of 4 servers failed. "
+        + " ".join(f"Server {name} went to ERROR: No valid host" for name in names)
+        + " And 1 more. All servers of this start are deleted."
+    )
+    assert cloud.there == {}
+
+
+async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(launcher, cloud, store):
+    cloud.fail["create_servers"] = [QuotaError("Quota exceeded.")]
+    cloud.fail["delete_servers"] = [Unavailable("Can't delete.")]
+    with pytest.raises(QuotaError) as raised:
+        await launcher.start(2)
+    assert str(raised.value) == "Quota exceeded. And taking it down failed: Can't delete."
+    assert launcher.state == "running"
+    await launcher.stop()
+    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+
+
+async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher, cloud, hub):
+    hub.listed = {}
+    launcher.start_timeout, launcher.poll_interval = 0.0, 0.0
+    cloud.console_output = lambda id, length: "kernel panic"
+    with pytest.raises(GriffinError) as raised:
+        await launcher.start(1)
+    assert str(raised.value) == (
+        "Only 0 of 1 engines connected within 0 s. "
+        f"Never reported: griffin-{launcher.uid}-{launcher.engine_set}-0 (can they reach the object store?). "
+        "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
+    )
+    assert cloud.there == {}
+
+
+# --- signals, output, the end
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, "SIGTERM", "SIGKILL", 15, 9])
+async def test_a_signal_that_ends_engines_stops_the_set(launcher, cloud, sig):
+    await launcher.start(1)
+    await launcher.signal(sig)
+    assert (launcher.state, cloud.there) == ("after", {})
+
+
+async def test_any_other_signal_goes_to_the_engines(launcher, cloud, hub, caplog):
+    await launcher.start(1)
+    await launcher.signal(signal.SIGINT)
+    assert ("signal", signal.SIGINT) in hub.calls
+    assert (launcher.state, len(cloud.there)) == ("running", 1)
+
+
+async def test_a_signal_that_reached_nobody_is_told(launcher, hub, monkeypatch):
+    await launcher.start(1)
+    hub.listed = {}
+    told = []
+    monkeypatch.setattr(launcher.log, "warning", told.append)
+    await launcher.signal(signal.SIGINT)
+    assert told == [f"No engine of {launcher.identifier} is connected: signal 2 reached none."]
+
+
+def write_report(launcher, store, output):
+    name = f"{launcher.engine_set}/0.0/0004-gone"
+    store.containers[launcher.uid][name] = b""
+    store.contents[name] = {"engines": [{"index": 0, "output": output}, {"index": 1, "output": ""}]}
+
+
+async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store):
+    await launcher.start(1)
+    assert launcher.get_output() == ""
+    write_report(launcher, store, "hello\nworld\n")
+    assert launcher.get_output() == "Output for engine 0.0\n  hello\n  world\n"
+    write_report(launcher, store, "bye")
+    await launcher.stop()
+    assert store.containers == {}
+    assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
+
+
+async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store, monkeypatch):
+    await launcher.start(1)
+    monkeypatch.setattr(launcher, "_leave_hub", lambda engine_set: None)
+    store.fail["reports"] = [Unavailable("the store said 503")]
+    await launcher.stop()
+    assert (launcher.state, cloud.there, launcher.get_output()) == ("after", {}, "")
+
+
+async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_told(launcher, cloud, store):
+    await launcher.start(2)
+    told = asyncio.Event()
+    launcher.on_stop(lambda data: told.set())
+    await in_thread(launcher._all_gone)
+    await asyncio.wait_for(told.wait(), 30)
+    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+    assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
+
+
+async def test_all_servers_gone_and_a_cloud_that_fails_leaves_the_set_to_the_next_stop(launcher, cloud, store):
+    await launcher.start(1)
+    store.fail["delete_prefix"] = [Unavailable("the store said 503")]
+    await in_thread(launcher._all_gone)
+    assert launcher.state == "running"
+    await launcher.stop()
+    assert (launcher.state, store.containers) == ("after", {})

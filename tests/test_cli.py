@@ -1,0 +1,265 @@
+"""`ipp-griffin`: what it writes, asks and prints, and with which status it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
+
+from ipp_griffin import __version__
+from ipp_griffin.cli import PROFILE_FILES, Command, Griffin, profile_files
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def ipython(tmp_path, monkeypatch):
+    """An IPython folder that does not exist yet; nobody is at the terminal."""
+    folder = tmp_path / "ipython"
+    monkeypatch.setenv("IPYTHONDIR", str(folder))
+    answer(monkeypatch, None)
+    return folder
+
+
+def answer(monkeypatch, text):
+    """Somebody is at the terminal and types ``text``; None: there is no terminal, and asking is an error."""
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: text is not None, raising=False)
+    asked = []
+
+    def ask(question):
+        assert text is not None
+        asked.append(question)
+        return text
+
+    monkeypatch.setattr("builtins.input", ask)
+    return asked
+
+
+@pytest.fixture
+def griffin(capsys, ipython):
+    """Run `ipp-griffin` in this process; returns its status and what it printed to both streams."""
+
+    def run(*args):
+        status = 0
+        try:
+            app = Griffin.instance()
+            app.initialize(list(args))
+            app.start()
+        except SystemExit as e:
+            status = e.code or 0
+        finally:
+            for kind in [Griffin, *all_subclasses(Command)]:
+                kind.clear_instance()
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def all_subclasses(kind):
+    return [c for direct in kind.__subclasses__() for c in (direct, *all_subclasses(direct))]
+
+
+def texts(folder, profile="griffin"):
+    return {name: (folder / f"profile_{profile}" / name).read_text() for name in PROFILE_FILES}
+
+
+def config(folder, profile="griffin") -> Config:
+    return PyFileConfigLoader("ipcluster_config.py", str(folder / f"profile_{profile}")).load_config()
+
+
+# --- init
+
+
+def test_init_writes_the_profile_and_says_what_to_do_next(griffin, ipython):
+    folder = ipython / "profile_griffin"
+    assert griffin("init") == (
+        0,
+        f"Profile 'griffin' is in {folder}\n"
+        "  written: ipcluster_config.py, ipcluster_config.json, ipcontroller_config.py, ipengine_config.py\n"
+        f"Edit {folder}/ipcluster_config.py: at least the cloud, image, flavor and network, "
+        "where the defaults don't fit.\n"
+        "Then: ipcluster start --profile=griffin -n 8\n"
+        "Mind the name: for a profile that does not exist ipcluster silently makes an EMPTY one, "
+        "and starts the engines on this machine.\n",
+        "",
+    )
+    assert texts(ipython) == profile_files()
+
+
+@pytest.mark.parametrize("first", [("init",), ("init", "--cloud", "mine"), ("init", "--profile", "griffin")])
+def test_a_second_init_writes_nothing(griffin, ipython, first):
+    griffin(*first)
+    before = texts(ipython)
+    for again in (first, ("init",)):
+        status, out, err = griffin(*again)
+        assert (status, err) == (0, "")
+        assert "written" not in out
+        assert texts(ipython) == before
+
+
+def test_an_edited_file_is_kept_where_nobody_can_be_asked(griffin, ipython):
+    griffin("init")
+    path = ipython / "profile_griffin" / "ipcluster_config.py"
+    edited = path.read_text() + 'c.GriffinCloud.image = "mine"\n'
+    path.write_text(edited)
+    status, out, err = griffin("init")
+    assert (status, err) == (0, "")
+    assert "  kept as you edited them: ipcluster_config.py (--force overwrites)\n" in out
+    assert path.read_text() == edited
+
+
+@pytest.mark.parametrize(
+    ("typed", "overwritten"),
+    [("y", True), ("YES ", True), ("n", False), ("", False), ("maybe", False)],
+)
+def test_an_edited_file_is_overwritten_only_after_a_yes(griffin, ipython, monkeypatch, typed, overwritten):
+    griffin("init")
+    path = ipython / "profile_griffin" / "ipengine_config.py"
+    path.write_text("c.IPEngine.timeout = 3\n")
+    asked = answer(monkeypatch, typed)
+    assert griffin("init")[0] == 0
+    assert asked == [f"{path} was edited. Overwrite it? [y/N] "]
+    assert (path.read_text() == profile_files()["ipengine_config.py"]) is overwritten
+
+
+def test_force_overwrites_without_asking(griffin, ipython):
+    griffin("init")
+    (ipython / "profile_griffin" / "ipcluster_config.json").write_text('{"Cluster": {}}')
+    assert griffin("init", "--force")[0] == 0
+    assert texts(ipython) == profile_files()
+
+
+@pytest.mark.parametrize("name", ["mycloud", 'it\'s "mine" ', "back\\slash", "two\nlines", "{0} %s"])
+def test_the_clouds_name_is_written_whatever_is_in_it(griffin, ipython, name):
+    assert griffin("init", f"--cloud={name}")[0] == 0
+    assert config(ipython) == {"GriffinCloud": {"cloud": name}, "Cluster": {"delay": 0}}
+    lines = texts(ipython)["ipcluster_config.py"].splitlines()
+    assert len(lines) == len(profile_files()["ipcluster_config.py"].splitlines())
+
+
+def test_another_cloud_replaces_the_first(griffin, ipython):
+    griffin("init", "--cloud", "one")
+    assert griffin("init", "--cloud", "two")[0] == 0
+    assert config(ipython).GriffinCloud.cloud == "two"
+
+
+def test_a_clouds_name_that_an_edited_file_did_not_take_is_an_error(griffin, ipython):
+    griffin("init")
+    with (ipython / "profile_griffin" / "ipcluster_config.py").open("a") as f:
+        f.write("c.GriffinCloud.flavor = 'big'\n")
+    status, _, err = griffin("init", "--cloud", "mine")
+    assert (status, err) == (
+        1,
+        "ipp-griffin init: the cloud 'mine' was not written: set c.GriffinCloud.cloud in ipcluster_config.py.\n",
+    )
+    assert config(ipython).GriffinCloud == {"flavor": "big"}
+
+
+def test_the_empty_profile_that_ipcluster_made_is_filled(griffin, ipython):
+    for name in ("db", "log", "pid", "security", "startup"):
+        (ipython / "profile_physics" / name).mkdir(parents=True)
+    assert griffin("init", "--profile", "physics")[0] == 0
+    assert texts(ipython, "physics") == profile_files()
+
+
+def test_files_that_ipython_made_and_nobody_edited_are_replaced(griffin, ipython):
+    """`ipython profile create --parallel` writes every setting as a comment."""
+    command = [sys.executable, "-m", "IPython", "profile", "create", "--parallel", "physics"]
+    subprocess.run(command, env={**os.environ, "IPYTHONDIR": str(ipython)}, check=True, capture_output=True, timeout=60)
+    before = (ipython / "profile_physics" / "ipcluster_config.py").read_text()
+    assert "c = get_config()" in before
+    assert griffin("init", "--profile", "physics")[0] == 0
+    assert texts(ipython, "physics") == profile_files()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "/"])
+def test_what_can_be_no_profiles_name_is_refused(griffin, ipython, name):
+    status, out, err = griffin("init", f"--profile={name}")
+    assert (status, out) == (1, "")
+    assert err == f"ipp-griffin init: {name!r} is not the name of a profile: use letters, digits, - and _.\n"
+    assert list(ipython.parent.rglob("profile_*")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(griffin, ipython):
+    (ipython / "profile_griffin" / "ipcluster_config.json").mkdir(parents=True)
+    status, _, err = griffin("init")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "profile_griffin/ipcluster_config.json" in err
+
+
+# --- what is typed wrong
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["frobnicate"], "ipp-griffin: don't know 'frobnicate'. See `ipp-griffin --help`."),
+        (["init", "physics"], "ipp-griffin init: don't know 'physics'. See `ipp-griffin init --help`."),
+        (["devcloud"], "ipp-griffin devcloud: say start, stop, status or env."),
+        (["devcloud", "go"], "ipp-griffin devcloud: don't know 'go'. See `ipp-griffin devcloud --help`."),
+    ],
+)
+def test_what_it_does_not_know_is_one_line_and_status_1(griffin, args, line):
+    assert griffin(*args) == (1, "", f"{line}\n")
+
+
+def test_no_subcommand_prints_the_help(griffin):
+    status, out, _ = griffin()
+    assert status == 1
+    assert "init" in out
+    assert "devcloud" in out
+
+
+def test_version(griffin):
+    assert griffin("--version") == (0, f"{__version__}\n", "")
+
+
+# --- devcloud
+
+
+def test_the_dev_cloud_from_start_to_stop(tmp_path):
+    folder = tmp_path / "a dev cloud's"
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "FOLDER": str(folder)}
+
+    def shell(script):
+        done = subprocess.run(
+            ["sh", "-c", script], env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    not_running = f"No dev cloud runs in {folder}."
+    assert shell('ipp-griffin devcloud status --folder "$FOLDER"') == (3, f"{not_running}\n", "")
+    assert shell('ipp-griffin devcloud env --folder "$FOLDER"') == (
+        1,
+        "",
+        f"ipp-griffin devcloud env: {not_running} Start it: ipp-griffin devcloud start\n",
+    )
+    assert shell('ipp-griffin devcloud stop --folder "$FOLDER"') == (0, f"{not_running}\n", "")
+    try:
+        status, out, err = shell('ipp-griffin devcloud start --folder "$FOLDER" --boot-time 0.2')
+        assert (status, err) == (0, "")
+        clouds_yaml = (folder / "clouds.yaml").read_text()
+        assert "".join(f"    {line}\n" for line in clouds_yaml.splitlines()) in out
+        hint = out.splitlines()[-1].partition("with:  ")[2]
+        # What it says to type is what works.
+        assert shell(f'{hint}; echo "$OS_CLOUD"; cat "$OS_CLIENT_CONFIG_FILE"') == (0, f"devcloud\n{clouds_yaml}", "")
+        status, out, _ = shell('ipp-griffin devcloud status --folder "$FOLDER"')
+        assert (status, out.splitlines()[1:]) == (0, ["Servers: none", "Containers: none"])
+    finally:
+        stopped = shell('ipp-griffin devcloud stop --folder "$FOLDER"')
+    assert stopped == (0, "The dev cloud is stopped.\n", "")
+    assert shell('ipp-griffin devcloud status --folder "$FOLDER"')[0] == 3
+
+
+def test_a_port_in_use_is_one_line_and_status_1(griffin, tmp_path):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        status, out, err = griffin("devcloud", "start", f"--folder={tmp_path / 'cloud'}", f"--port={port}")
+    assert (status, out) == (1, "")
+    assert err == f"ipp-griffin devcloud start: Can't listen on 127.0.0.1:{port}: Address already in use.\n"
