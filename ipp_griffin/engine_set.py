@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .store import Report, Store
 
 DEAD = frozenset({"ERROR", "SHUTOFF", "DELETED", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
+CAUSES_READ = 10  # more of them nobody reads
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,17 @@ class EngineSet:
         return newest
 
     def failures(self, plan: Plan, survey: Survey) -> list[str]:
-        """One line for each server that can't become part of a starting set any more."""
+        """One line for each server that can't become part of a starting set any more.
+
+        Why an agent gave up is read for the first of them only: one request each.
+        """
         by_name = {server.name: server for server in survey.servers}
-        lines = []
+        lines: list[str] = []
         for planned in plan.servers:
             server, report = by_name.get(planned.name), survey.reports.get(planned.slot)
             if report is not None and report.phase in ("failed", "gone"):
-                lines.append(f"Server {planned.name}: {self._message(report)}")
+                why = self._message(report) if len(lines) < CAUSES_READ else "its agent gave up"
+                lines.append(f"Server {planned.name}: {why}")
             elif server is None:
                 lines.append(f"Server {planned.name} is gone: somebody deleted it.")
             elif server.status in DEAD:

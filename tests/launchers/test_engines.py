@@ -377,6 +377,19 @@ async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launc
     assert (launcher.state, cloud.there) == ("after", {})
 
 
+async def test_a_start_that_is_cancelled_leaves_nothing(launcher, cloud, store, hub):
+    """As by `asyncio.wait_for`."""
+    hub.listed = {}
+    awaiting = threading.Event()
+    hub.engines = lambda engine_set="": awaiting.set() or {}
+    starting = asyncio.ensure_future(launcher.start(2))
+    assert await in_thread(lambda: awaiting.wait(30))
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert (launcher.state, cloud.there) == ("after", {})
+
+
 @pytest.mark.parametrize(
     ("door", "method"),
     [("cloud", "servers"), ("cloud", "delete_servers"), ("store", "delete_prefix"), ("store", "remove_if_empty")],
@@ -473,7 +486,7 @@ async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher
 # --- signals, output, the end
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, "SIGTERM", "SIGKILL", 15, 9])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, "SIGTERM", "SIGKILL", "TERM", "KILL", 15, 9])
 async def test_a_signal_that_ends_engines_stops_the_set(launcher, cloud, sig):
     await launcher.start(1)
     await launcher.signal(sig)
@@ -484,6 +497,8 @@ async def test_any_other_signal_goes_to_the_engines(launcher, cloud, hub, caplog
     await launcher.start(1)
     await launcher.signal(signal.SIGINT)
     assert ("signal", signal.SIGINT) in hub.calls
+    await launcher.signal("USR1")
+    assert ("signal", "SIGUSR1") in hub.calls
     assert (launcher.state, len(cloud.there)) == ("running", 1)
 
 
