@@ -7,7 +7,8 @@ state=$PWD/.state/demo
 mkdir -p "$state"
 export IPYTHONDIR=$state/ipython  # your own IPython folder stays as it is
 
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
+say() { printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"; }
 run() { say "$@"; "$@"; }
 
 clean_up() {

@@ -9,11 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import openstack.config
 import openstack.connection
 import requests
+import yaml
 from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
@@ -192,10 +194,11 @@ class Api:
 def _configure(name: str, region: str, label: str) -> openstack.connection.Connection:
     """A connection that has made no request yet."""
     options: dict[str, Any] = {"cloud": name or None, **({"region_name": region} if region else {})}
-    known = ""
+    have = ""
     try:
-        config = openstack.config.OpenStackConfig(app_name="ipp-griffin", app_version=__version__)
-        known = ", ".join(sorted(config.get_cloud_names())) or "none"
+        with quiet():
+            config = openstack.config.OpenStackConfig(app_name="ipp-griffin", app_version=__version__)
+        have = _what_is_there(config)
         cloud = config.get_one(**options)
         if not cloud.config.get("api_timeout"):
             cloud.config["api_timeout"] = TIMEOUT
@@ -203,11 +206,28 @@ def _configure(name: str, region: str, label: str) -> openstack.connection.Conne
         _ = connection.session
         return connection
     except Exception as error:  # a broken clouds.yaml can end in any kind of error there
-        have = f" clouds.yaml has: {known}." if known else ""
+        why = "its entry is empty or broken" if isinstance(error, TypeError | AttributeError) else one_line(error)
         raise CredentialsError(
-            f"Can't use {label}: {one_line(error).rstrip('. ')}.{have} "
+            f"Can't use {label}: {why.rstrip('. ')}. {have}"
             "Set OS_CLOUD or GriffinCloud.cloud to one of clouds.yaml, or the OS_* variables."
         ) from None
+
+
+def _what_is_there(config: Any) -> str:
+    """Which clouds there are to choose from, or why there are none, as a sentence."""
+    names = ", ".join(sorted(set(config.get_cloud_names()) - {"defaults"})) or "no cloud"
+    if config.config_filename:
+        return f"{config.config_filename} has: {names}. "
+    for path in config._config_files:
+        try:
+            yaml.safe_load(Path(path).read_text())
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            return f"{path}{where}: not YAML ({one_line(getattr(error, 'problem', error))}). "
+        except (OSError, UnicodeDecodeError):
+            continue
+    return f"There is no {' nor '.join(p for p in config._config_files if p.endswith('.yaml'))}. "
 
 
 def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:

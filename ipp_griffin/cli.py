@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from importlib import resources
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 from traitlets import Bool, Float, Integer, Unicode
@@ -142,7 +142,7 @@ def _profile_folder(name: str) -> Path:
     from IPython.core.profiledir import ProfileDir, ProfileDirError
     from IPython.paths import get_ipython_dir
 
-    if not name or "/" in name:
+    if not re.fullmatch(r"[\w-]+", name, re.ASCII):
         raise GriffinError(f"{name!r} is not the name of a profile: use letters, digits, - and _.")
     ipython = get_ipython_dir()
     try:
@@ -173,9 +173,9 @@ class DevCloudCommand(Command):
 class DevCloudStart(DevCloudCommand):
     name = "devcloud start"
     description = "Start the dev cloud in the background and print the clouds.yaml it wrote."
-    boot_time = Float(1.0, config=True, help="Seconds from the creation of a server to ACTIVE.")
-    latency = Float(0.0, config=True, help="Seconds that every request takes longer.")
-    port = Integer(0, config=True, help="Port on 127.0.0.1. 0: any free one.")
+    boot_time = Float(1.0, min=0, config=True, help="Seconds from the creation of a server to ACTIVE.")
+    latency = Float(0.0, min=0, config=True, help="Seconds that every request takes longer.")
+    port = Integer(0, min=0, max=65535, config=True, help="Port on 127.0.0.1. 0: any free one.")
     aliases = {  # noqa: RUF012
         **DevCloudCommand.aliases,
         "boot-time": "DevCloudStart.boot_time",
@@ -187,8 +187,9 @@ class DevCloudStart(DevCloudCommand):
         from .devcloud import service
 
         info = service.start(folder, port=self.port, boot_time=self.boot_time, latency=self.latency)
-        print(f"The dev cloud runs at {info.url} (process {info.pid}). {info.clouds_yaml}:\n")
-        print(indent(info.clouds_yaml.read_text(), "    "))
+        clouds = openstack_clouds(info.clouds_yaml)
+        print(f"The dev cloud runs at {info.url} (process {info.pid}).")
+        print(f"It wrote {info.clouds_yaml}, with the clouds {', '.join(clouds)}.")
         print(f'Use it in this shell with:  eval "$(ipp-griffin devcloud env{_option(self)})"')
 
 
@@ -260,6 +261,13 @@ ipcluster stop --profile=griffin"""
         self.exit(1)
 
 
+def openstack_clouds(path: Path) -> list[str]:
+    """The names of the clouds in a clouds.yaml."""
+    import yaml
+
+    return list(yaml.safe_load(path.read_text())["clouds"])
+
+
 def _option(command: DevCloudCommand) -> str:
     """The --folder option to repeat in a hint, where it is not the default."""
     default = DevCloudCommand.folder.default_value
@@ -268,4 +276,8 @@ def _option(command: DevCloudCommand) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
-    Griffin.launch_instance()
+    try:
+        Griffin.launch_instance()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)

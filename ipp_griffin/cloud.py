@@ -141,12 +141,13 @@ class Cloud:
         """The names of this user's key pairs."""
         return self._api.listing("compute", "/os-keypairs", "keypairs", lambda k: str(k["keypair"]["name"]))
 
-    def security_group_names(self) -> list[str]:
-        """The names of this project's security groups."""
+    def security_groups(self) -> dict[str, str]:
+        """The id and name of each of this project's security groups."""
         params = {"project_id": self.project_id}  # an administrator would see those of all projects
-        return self._api.listing(
-            "network", "/security-groups", "security_groups", lambda g: str(g["name"]), params=params
+        found = self._api.listing(
+            "network", "/security-groups", "security_groups", lambda g: (str(g["id"]), str(g["name"])), params=params
         )
+        return dict(found)
 
     def zones(self) -> list[str]:
         """The availability zones that take servers."""
@@ -294,12 +295,17 @@ class Cloud:
         url = urlsplit(self.auth_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(url.hostname, port, type=socket.SOCK_DGRAM)[0]
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                url.hostname, port, socket.AF_INET, socket.SOCK_DGRAM
+            )[0]
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(address)
                 return str(probe.getsockname()[0])
         except OSError as error:
-            raise Unavailable(f"No way from this machine to {url.hostname}: {one_line(error)}.") from None
+            raise Unavailable(
+                f"Can't tell which IPv4 address of this machine faces {url.hostname} ({one_line(error)}). "
+                "Set GriffinControllerLauncher.ip."
+            ) from None
 
 
 def _image(found: Mapping[str, Any]) -> Image:

@@ -199,7 +199,11 @@ def delete_servers(
     known = set(known)
     asked: set[str] = set()
     while True:
-        listed = {server.id: server for server in cloud.servers(*tags)}
+        try:
+            listed = {server.id: server for server in cloud.servers(*tags)}
+        except CloudError:
+            cloud.delete_servers(sorted(known - asked))  # what can be deleted without a listing, is
+            raise
         # A server that was created a moment ago may be missing from the first listing.
         todo = (set(listed) | known) - asked
         if todo:

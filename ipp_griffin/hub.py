@@ -8,19 +8,25 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from .plan import GriffinError
+
 
 class Hub:
     """One client connection to a controller. Blocking: use it in a thread, and close it.
 
-    ``client_info`` is the content of ipcontroller-client.json. Raises `TimeoutError` (or ipyparallel's own
-    errors) where the controller does not answer within ``timeout`` seconds.
+    ``client_info`` is the content of ipcontroller-client.json. Raises `GriffinError` where the controller does not
+    answer within ``timeout`` seconds.
     """
 
     def __init__(self, client_info: Mapping[str, Any], *, timeout: float = 10) -> None:
         # Imported here: ipyparallel imports the launchers' module, and a Client costs half a second of imports.
         import ipyparallel
 
-        self._client = ipyparallel.Client(dict(client_info), timeout=timeout)
+        try:
+            self._client = ipyparallel.Client(dict(client_info), timeout=timeout)
+        except OSError as e:  # TimeoutError is one
+            where = f"{client_info.get('interface')}:{client_info.get('registration')}"
+            raise GriffinError(f"The controller at {where} does not answer ({e}). Is it still running?") from e
 
     def __enter__(self) -> Hub:
         return self

@@ -14,8 +14,10 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -47,7 +49,7 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
     app = application(launcher)
     if app is None:
         raise error
-    if isinstance(error, Stopped):  # what the user wanted: no failure
+    if isinstance(error, Stopped) and not app._stopping:  # what the user wanted: no failure
         app.loop.add_callback(app.loop.stop)
     elif not app._stopping:
         text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
@@ -73,6 +75,27 @@ async def _end(app: Any, launcher: Any) -> None:
     app.exit(1)
 
 
+async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
+    """Report that something could not be taken down; the cluster file keeps it, for another `ipcluster stop`.
+
+    In the event loop of a foreground ipcluster, which can't handle an exception here and would never end, this
+    ends the application instead and does not return: `ipcluster start` tries the stop once more when its loop has
+    ended, `ipcluster engines` exits with status 1. Anywhere else, it raises ``error``.
+    """
+    from ipyparallel.cluster.app import IPClusterStart
+
+    app = application(launcher)
+    if app is None or app.loop.asyncio_loop is not asyncio.get_running_loop():
+        raise error
+    if isinstance(app, IPClusterStart):
+        app.loop.add_callback(app.loop.stop)
+    else:
+        launcher.log.critical(str(error))
+        app.loop.add_callback(app.exit, 1)
+    await asyncio.Event().wait()  # until the application has ended around us
+    raise AssertionError("unreachable")
+
+
 def guard(launcher: Any) -> None:
     """Prepare the ipcluster process that ``launcher`` runs in, if it is one: errors in one line, SIGHUP as Ctrl-C."""
     from ipyparallel.apps.baseapp import BaseParallelApplication
@@ -84,13 +107,26 @@ def guard(launcher: Any) -> None:
         return
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _one_line
+    app = application(launcher)
+    if app is None:
+        return
     stop_on_hangup(launcher)
+    if app.daemonize and "stop_cluster" not in vars(app):
+        app.stop_cluster = partial(_stop_and_fail, app, app.stop_cluster)
+
+
+async def _stop_and_fail(app: Any, stop: Callable[..., Awaitable[None]], r: Any = None) -> None:
+    """An interrupted `ipcluster start --daemonize`: no cluster, so no status 0."""
+    await stop(r)
+    app.exit(1)
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """ipcluster prints a traceback where `stop` fails; our errors say all there is to say in one line."""
     if isinstance(error, GriffinError):
         print(f"ERROR: {error}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("Interrupted. What it was doing is half done: run `ipcluster stop` (again).", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -112,7 +148,7 @@ def check_profile(launcher: Any) -> None:
             frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
             line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
             raise SettingError(
-                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or run `ipp-griffin init`."
+                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or have it written anew: `ipp-griffin init --force`."
             ) from e
 
 
@@ -125,7 +161,7 @@ def stop_on_hangup(launcher: Any) -> None:
     from ipyparallel.cluster.app import IPClusterStart
 
     app = application(launcher)
-    if app is None or app.daemonize or threading.current_thread() is not threading.main_thread():
+    if app is None or threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:  # nohup, or somebody else's handler
         return
@@ -185,15 +221,28 @@ class SharedClusterFile:
             if content is not None:
                 content.get("engines", {}).get("sets", {}).pop(engine_set_id, None)
 
+    def _read(self) -> str | None:
+        """The file's text, None where there is none. ipyparallel writes it in place: it may be half there for a moment."""
+        for _ in range(20):
+            try:
+                text = self.path.read_text()
+                json.loads(text)
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                time.sleep(0.05)
+            else:
+                return text
+        return None
+
     @contextlib.contextmanager
     def _edit(self) -> Iterator[dict[str, Any] | None]:
         """The file's content, written back atomically where it was changed; None where the file is gone."""
         folder = os.open(self.path.parent, os.O_RDONLY)  # locking the folder leaves no lock file behind
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            try:
-                before = self.path.read_text()
-            except FileNotFoundError:
+            before = self._read()
+            if before is None:
                 yield None
                 return
             content = json.loads(before)
@@ -202,6 +251,7 @@ class SharedClusterFile:
             if after != json.dumps(json.loads(before)):
                 scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
                 scratch.write_text(after)
+                scratch.chmod(self.path.stat().st_mode)
                 scratch.replace(self.path)
         finally:
             os.close(folder)

@@ -216,7 +216,8 @@ def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image) -> Flavo
             f"No flavor has the {image.min_ram} MiB and {image.min_disk} GiB that image {image.name!r} needs. "
             f"This cloud has: {_listing(f.name for f in flavors)}. Set GriffinCloud.image."
         )
-    return min(fitting, key=lambda f: (f.vcpus, f.ram, f.disk, f.name))
+    # Where flavors without a disk exist, servers must have volumes there, which this project does not make.
+    return min(fitting, key=lambda f: (f.disk == 0, f.vcpus, f.ram, f.disk, f.name))
 
 
 def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
@@ -234,11 +235,13 @@ def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
     )
 
 
-def check_names(setting: str, kind: str, wanted: Iterable[str], existing: Iterable[str]) -> None:
-    """Refuse names, given in ``setting``, that this cloud does not have (`SettingError`)."""
+def check_names(
+    setting: str, kind: str, wanted: Iterable[str], existing: Iterable[str], ids: Iterable[str] = ()
+) -> None:
+    """Refuse names (or ``ids``), given in ``setting``, that this cloud does not have (`SettingError`)."""
     existing = set(existing)
     for name in wanted:
-        if name not in existing:
+        if name not in existing and name not in set(ids):
             raise SettingError(f"No {kind} {name!r}. This cloud has: {_listing(existing)}. Set GriffinCloud.{setting}.")
 
 

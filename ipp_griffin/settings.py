@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitlets import List, Unicode
 from traitlets.config import LoggingConfigurable
 
-from .plan import SettingError
+from .plan import (
+    Limits,
+    Network,
+    Plan,
+    SettingError,
+    check_names,
+    check_quota,
+    choose_flavor,
+    choose_image,
+    make_plan,
+)
 
 if TYPE_CHECKING:
     from .cloud import Cloud
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
 
 # The connection that the launchers of one Cluster share, so that a start authenticates once.
 _connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
+_connecting = threading.Lock()
 
 
 class GriffinCloud(LoggingConfigurable):
@@ -52,7 +65,7 @@ class GriffinCloud(LoggingConfigurable):
     security_groups = List(
         Unicode(),
         config=True,
-        help="""Security groups of the servers, by name. Default: the project's group "default".
+        help="""Security groups of the servers, by name or id. Default: the project's group "default".
         Engines only open connections, towards the controller's ports: no incoming rule is needed.""",
     )
     availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud's choice.")
@@ -84,6 +97,44 @@ class GriffinCloud(LoggingConfigurable):
         """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
+    def plan(self, cloud: Cloud, network: Network, *, labels: Mapping[str, str], **request: Any) -> Plan:
+        """What these settings mean on this cloud, for a ``request`` as `plan.make_plan` takes it. Blocking.
+
+        Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
+        """
+        image = choose_image(self.image, cloud.images())
+        plan = make_plan(
+            image=image,
+            flavor=choose_flavor(self.flavor, cloud.flavors(), image),
+            network=network,
+            key_name=self.key_name,
+            security_groups=self.security_groups,
+            availability_zone=self.availability_zone,
+            metadata={f"griffin:{k}": v[:255] for k, v in labels.items()},
+            **request,
+        )
+        if plan.key_name:
+            check_names("key_name", "key pair", [plan.key_name], cloud.key_names())
+        if plan.security_groups:
+            groups = cloud.security_groups()
+            check_names("security_groups", "security group", plan.security_groups, groups.values(), groups)
+        if plan.availability_zone:
+            check_names("availability_zone", "availability zone", [plan.availability_zone], cloud.zones())
+        check_quota(plan, self._limits(cloud))
+        return plan
+
+    def _limits(self, cloud: Cloud) -> Limits:
+        """The quota; none where this cloud does not tell it, and where creating servers will show it."""
+        from .cloud import CloudError, Unavailable
+
+        try:
+            return cloud.limits()
+        except Unavailable:
+            raise
+        except CloudError as e:
+            self.log.info(f"Going on without a look at the quota: {e}")
+            return Limits(-1, 0, -1, 0, -1, 0)
+
     def ca_text(self) -> str:
         """The CA certificates as text. Raises `SettingError` where the file can't be read."""
         if not self.ca_certificates:
@@ -101,10 +152,13 @@ def connect(cluster: Any, name: str, region: str) -> Cloud:
     """
     from .cloud import Cloud
 
-    shared = {} if cluster is None else _connections.setdefault(cluster, {})
-    if (name, region) not in shared:
-        shared[name, region] = Cloud.connect(name, region=region)
-    return shared[name, region]
+    with _connecting:
+        shared = {} if cluster is None else _connections.setdefault(cluster, {})
+        if (name, region) not in shared:
+            cloud = Cloud.connect(name, region=region)
+            # Launchers record the region that an empty one means.
+            shared[name, region] = shared[name, cloud.region] = cloud
+        return shared[name, region]
 
 
 def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:

@@ -321,7 +321,7 @@ def test_the_names_of_keys_security_groups_and_zones(mock: responses.RequestsMoc
     ]
     mock.get(f"{COMPUTE}/os-availability-zone", json={"availabilityZoneInfo": zones})
     assert cloud.key_names() == ["k1", "k2"]
-    assert cloud.security_group_names() == ["default"]
+    assert cloud.security_groups() == {"g": "default"}
     assert cloud.zones() == ["nova"]
 
 

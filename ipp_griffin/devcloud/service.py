@@ -157,7 +157,9 @@ def env(folder: Path) -> dict[str, str]:
     """The environment variables that point OpenStack clients to it. Raises `DevCloudError` if it doesn't run."""
     info = status(folder)
     if not info.running:
-        raise DevCloudError(f"No dev cloud runs in {info.folder}. Start it: ipp-griffin devcloud start")
+        raise DevCloudError(
+            f"No dev cloud runs in {info.folder}. Start it: ipp-griffin devcloud start --folder {info.folder}"
+        )
     return {"OS_CLIENT_CONFIG_FILE": str(info.clouds_yaml), "OS_CLOUD": "devcloud"}
 
 

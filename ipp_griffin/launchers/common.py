@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import HasTraits, Unicode
+from traitlets import HasTraits, TraitError, Unicode
+from traitlets.config import Config
 
+from ..plan import GriffinError, SettingError
+from ..rendezvous import cluster_uid
 from ..settings import GriffinCloud, connect, open_store
 
 if TYPE_CHECKING:
@@ -18,13 +24,37 @@ class OnCloud(HasTraits):
 
     cloud = Unicode(help="Name of the cloud in clouds.yaml; empty: the OS_* variables").tag(to_dict=True)
     region = Unicode(help="Region of the cloud; empty: the cloud's default").tag(to_dict=True)
+    project = Unicode(help="Id of the project that the servers are in").tag(to_dict=True)
     container = Unicode(help="First part of the name of the cluster's container").tag(to_dict=True)
     uid = Unicode(help="Names this run of the controller in the cloud project").tag(to_dict=True)
 
     parent: Any
+    stop_timeout: int
+    connection_files: dict[str, str]
 
     # ipyparallel looks launcher classes up by the module that the entry point names, which is the package
     entrypoint_name = "griffin"
+
+    wrong_setting: SettingError | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        try:
+            super().__init__(**kwargs)
+        except TraitError as e:  # ipcluster can't handle an exception here: `start` raises it
+            super().__init__(**{**kwargs, "config": Config()})
+            self.wrong_setting = SettingError(f"A setting is wrong: {e}")
+
+    def check_settings(self) -> None:
+        """Raise what was wrong with the settings of this launcher (`SettingError`)."""
+        if self.wrong_setting is not None:
+            raise self.wrong_setting
+
+    def remove_connection_files(self) -> None:
+        """Remove the cluster's connection files, which a controller that was killed left, and nobody else's."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if cluster_uid(json.loads(Path(self.connection_files["engine"]).read_text())) == self.uid:
+                for path in self.connection_files.values():
+                    Path(path).unlink(missing_ok=True)
 
     def settle_cloud(self) -> GriffinCloud:
         """Read the shared settings, and record which cloud they mean."""
@@ -34,9 +64,38 @@ class OnCloud(HasTraits):
         self.container = settings.container
         return settings
 
+    def record_project(self) -> None:
+        """Log in, and record where this is: `stop` must not take another project's emptiness for success. Blocking."""
+        cloud = self.connect()
+        self.region, self.project = cloud.region or self.region, cloud.project_id
+
     def connect(self) -> Cloud:
-        """The connection that the launchers of one `ipyparallel.Cluster` share. Blocking."""
-        return connect(self.parent, self.cloud, self.region)
+        """The connection that the launchers of one `ipyparallel.Cluster` share. Blocking.
+
+        Raises `SettingError` where it leads to another project than the one that the servers are in.
+        """
+        cloud = connect(self.parent, self.cloud, self.region)
+        if self.project and cloud.project_id != self.project:
+            raise SettingError(
+                f"This cluster is in project {self.project}, but these credentials are for project {cloud.project_id}: "
+                f"use the ones it was started with (cloud {self.cloud or 'of the OS_* variables'!r})."
+            )
+        return cloud
+
+    def try_again(self) -> str:
+        """What to do when something could not be taken down."""
+        path = getattr(self.parent, "cluster_file", "")
+        return "Run the same stop again" + (f"; if that cloud is gone for good, delete {path}." if path else ".")
+
+    def sweep(self) -> None:
+        """Delete whatever the cluster's uid has on the cloud, of whichever process. Blocking."""
+        from ..engine_set import sweep
+
+        try:
+            sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout)
+        except GriffinError as e:
+            e.args = (f"{e} {self.try_again()}",)
+            raise
 
     def open_store(self, servers_url: str = "") -> Store:
         """The object store of that cloud. Blocking."""

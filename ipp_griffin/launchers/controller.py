@@ -75,10 +75,11 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         try:
             ipcluster.guard(self)
             ipcluster.check_profile(self)
+            self.check_settings()
             settings = self.settle_cloud()
+            await in_thread(self.record_project)
             self._own_args = await in_thread(lambda: self._decide_args(settings))
-            if not _given(self.controller_args, "reuse", "IPController.reuse_files"):
-                self._remove_stale_files()
+            self._remove_stale_files()
             super().start()
             self.process_created = self.process.create_time()
             self.uid = cluster_uid((await self._wait_until_written())["engine"])
@@ -90,27 +91,27 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     async def stop(self) -> None:
         """End the cluster: its engine sets, whatever else it has on the cloud, and the controller, in this order.
 
-        The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left.
+        The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left; then
+        the controller goes on running, and the cluster file keeps it, so that another stop finds everything.
         """
         from .engines import GriffinEngineSetLauncher
 
         ipcluster.guard(self)
-        errors = []
-        for engine_set in list(getattr(self.parent, "engines", {}).values()):
-            if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
-                try:
-                    await engine_set.stop()
-                except GriffinError as e:
-                    errors.append(e)
-        if self.uid and not errors:
-            try:
-                await in_thread(self._sweep)
-            except GriffinError as e:
-                errors.append(e)
+        running = self.running
+        try:
+            for engine_set in list(getattr(self.parent, "engines", {}).values()):
+                if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
+                    await engine_set.take_down()
+            if self.uid:
+                await in_thread(self.sweep)
+        except GriffinError as e:
+            await ipcluster.end_failed_stop(self, e)
         await super().stop()
-        self._end_group()
-        if errors:
-            raise errors[0]
+        if running:
+            self._end_group()
+            self.remove_connection_files()
+        if self.running:  # restored without its main process
+            self.notify_stop({"exit_code": None, "pid": self.pid, "identifier": self.identifier})
 
     async def join(self, timeout: float | None = None) -> None:
         """Wait for the process to end, beside the event loop: ipyparallel's own blocks it."""
@@ -161,16 +162,25 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _reconstruct_process(self, d: dict[str, Any]) -> None:
+        """Find the process again, by pid and start time.
+
+        Where ipcontroller itself was killed, its children go on, and are the launcher's to end: a group's id is
+        not given to another process while the group has members.
+        """
         if d.get("pid", -1) > 0 and d.get("process_created"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if abs(psutil.Process(d["pid"]).create_time() - d["process_created"]) > 1:
-                    raise NotRunning(f"Process {d['pid']} is another one now")
+            try:
+                process = psutil.Process(d["pid"])
+                dead = process.status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                dead = True
+            if dead and _group_lives(d["pid"]):
+                return
+            if dead or abs(process.create_time() - d["process_created"]) > 1:
+                raise NotRunning(f"Process {d['pid']} has ended")
         super()._reconstruct_process(d)
 
-    def _sweep(self) -> None:
-        from ..engine_set import sweep
-
-        sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout)
+    def poll(self) -> Any:
+        return super().poll() if self.process is not None else "killed"
 
     async def _wait_until_written(self) -> Any:
         try:
@@ -191,9 +201,14 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             raise SettingError(
                 "CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments."
             )
-        args = ["--IPController.enable_curve=True"]
+        if _given(user, "reuse", "restore", "IPController.reuse_files", "IPController.restore_engines"):
+            raise SettingError(
+                "Connection files can't be used again (--reuse, --restore): ipcontroller makes new CurveZMQ keys in every run."
+            )
+        args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
         listens = _given(user, "ip", "IPController.ip") or address
+        check_address(listens)
         if not _given(user, "ip", "IPController.ip"):
             args.append(f"--ip={address}")
         if not _given(user, "location", "IPController.location"):
@@ -215,6 +230,30 @@ def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
     return cloud.local_address()
 
 
+def _group_lives(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # somebody else's
+    return True
+
+
+def check_address(address: str) -> None:
+    """Refuse an address that this machine does not have (`SettingError`)."""
+    if address in ("*", "0.0.0.0", "localhost"):
+        return
+    with socket.socket() as s:
+        try:
+            s.bind((address, 0))
+        except OSError as e:
+            raise SettingError(
+                f"The controller can't listen on {address} ({e.strerror or e}): it must be an address of this machine. "
+                "Set GriffinControllerLauncher.ip."
+            ) from e
+
+
 def free_ports(ports: str, count: int, address: str) -> int:
     """First of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on at ``address``.
 
@@ -225,7 +264,8 @@ def free_ports(ports: str, count: int, address: str) -> int:
     blocks = list(range(first, last - count + 2, count))
     if not match or not blocks or last > 65535:
         raise SettingError(
-            f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least {count} ports."
+            f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least {count} ports "
+            "below 65536."
         )
     start = random.randrange(len(blocks))
     for block in blocks[start:] + blocks[:start]:

@@ -19,24 +19,11 @@ from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
 from traitlets import Float, Integer, List, Unicode
 
 from .. import ipcluster
-from ..plan import (
-    GriffinError,
-    Network,
-    Plan,
-    SettingError,
-    Stopped,
-    check_names,
-    check_quota,
-    choose_flavor,
-    choose_image,
-    choose_network,
-    make_plan,
-    unreachable_from,
-)
-from ..rendezvous import build, cluster_uid, controller_address, parse_connection
+from ..plan import GriffinError, Plan, SettingError, Stopped, choose_network
+from ..rendezvous import build, cluster_uid
 from ..threads import in_thread
 from .common import OnCloud
-from .controller import GriffinControllerLauncher
+from .connection import engine_connection
 from .watch import Watcher
 
 if TYPE_CHECKING:
@@ -46,6 +33,7 @@ if TYPE_CHECKING:
 
 WEEK = 7 * 24 * 3600
 HOUR = 3600
+CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
 class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
@@ -58,6 +46,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
     )
     start_timeout = Float(
         1200,
+        min=1,
         config=True,
         help="""Seconds from the start until all engines must be connected; then the start fails and all is deleted.
         Servers may take minutes to boot: ipyparallel's Cluster.engine_timeout does not matter here.""",
@@ -95,10 +84,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         help="""Seconds without a controller after which a server that lost all its engines powers itself off.""",
     )
     restarts = Integer(5, config=True, help="How many crashed engines a server starts anew in an hour.")
-    parallel = Integer(10, config=True, help="Requests to Nova in flight at the same time, at most.")
-    poll_interval = Float(1.0, config=True, help="Seconds between two looks at the servers while they start.")
+    parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
+    poll_interval = Float(1.0, min=0, config=True, help="Seconds between two looks at the servers while they start.")
     watch_interval = Float(
         10.0,
+        min=0.1,
         config=True,
         help="""Seconds between two looks at the running servers, by ONE request for all of them. Only while the process
         lives that started them: nobody looks after `ipcluster start --daemonize`.""",
@@ -124,6 +114,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
         self._output: dict[str, str] = {}
         self._gone = False
+        self._restored = False
         self._doors: EngineSet | None = None
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
@@ -143,6 +134,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         try:
             ipcluster.guard(self)
             ipcluster.check_profile(self)
+            self.check_settings()
             await self._start(n)
         except asyncio.CancelledError:
             await self._clean_up_after(Stopped("The start of the engine set was cancelled."))
@@ -158,13 +150,25 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
 
     async def _start(self, n: int) -> None:
         deadline = time.monotonic() + self.start_timeout
-        settings = self.settle_cloud()
         if n is None or n < 1:
             raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+        settings = self.settle_cloud()
+        settings.ca_text()  # a file that can't be read is told before anything is made
+        await in_thread(self.record_project)
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
-        connection = await self._connection_info(network)
+        connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
-        plan = await in_thread(lambda: self._decide(n, settings, network))
+        plan = await in_thread(
+            lambda: settings.plan(
+                self.connect(),
+                network,
+                n=n,
+                uid=self.uid,
+                engine_set=self.engine_set,
+                engines_per_server=self.engines_per_server,
+                labels=self._labels(),
+            )
+        )
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
@@ -176,86 +180,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         await in_thread(lambda: self._wait_for_engines(plan, deadline))
         self.log.info(f"All {n} engines are connected.")
         self._watch()
-
-    async def _connection_info(self, network: Network) -> dict[str, Any]:
-        """The engines' connection info, of a controller that servers on this network can reach."""
-        connection = self._given_connection()
-        address = controller_address(connection)
-        if not unreachable_from(address, network.subnets):
-            return connection
-        if not await self._may_restart_controller(connection):
-            raise SettingError(
-                f"The controller listens on {address}, where servers on network {network.name!r} can't reach it. "
-                'Use controller="griffin" (ipcluster: --controller=griffin).'
-            )
-        self.log.warning(f"Servers can't reach the controller at {address}: restarting it as a griffin controller.")
-        cluster = self.parent
-        await cluster.stop_controller()
-        cluster.controller_launcher_class = GriffinControllerLauncher
-        await cluster.start_controller()
-        connection = dict((await cluster.controller.get_connection_info())["engine"])
-        self.environment["IPP_CONNECTION_INFO"] = json.dumps(connection)
-        return connection
-
-    def _given_connection(self) -> dict[str, Any]:
-        """ipyparallel hands the connection info over after construction; `ipcluster engines` has only the file."""
-        text = self.environment.get("IPP_CONNECTION_INFO")
-        if text:
-            return parse_connection(text, "IPP_CONNECTION_INFO")
-        path = self.connection_files["engine"]
-        try:
-            return parse_connection(Path(path).read_text(), path)
-        except OSError as e:
-            raise SettingError(
-                f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
-            ) from e
-
-    async def _may_restart_controller(self, connection: dict[str, Any]) -> bool:
-        """Whether the controller is ipyparallel's default one, untouched by the user, and nobody uses it yet."""
-        from ipyparallel.cluster.launcher import LocalControllerLauncher
-
-        cluster: Any = self.parent
-        controller: Any = getattr(cluster, "controller", None)
-        if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:
-            return False
-        if (
-            cluster.controller_args
-            or cluster.controller_ip
-            or cluster.controller_location
-            or controller.controller_args
-        ):
-            return False
-        return await in_thread(self._nobody_connected)
-
-    def _nobody_connected(self) -> bool:
-        with self._hub() as hub:
-            return not hub.engines()
-
-    def _decide(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
-        """Settings and what the cloud has -> the plan; refuses what the quota can't hold. Blocking."""
-        cloud = self.connect()
-        image = choose_image(settings.image, cloud.images())
-        plan = make_plan(
-            n=n,
-            uid=self.uid,
-            engine_set=self.engine_set,
-            image=image,
-            flavor=choose_flavor(settings.flavor, cloud.flavors(), image),
-            network=network,
-            engines_per_server=self.engines_per_server,
-            key_name=settings.key_name,
-            security_groups=settings.security_groups,
-            availability_zone=settings.availability_zone,
-            metadata={f"griffin:{k}": v[:255] for k, v in self._labels().items()},
-        )
-        if plan.key_name:
-            check_names("key_name", "key pair", [plan.key_name], cloud.key_names())
-        if plan.security_groups:
-            check_names("security_groups", "security group", plan.security_groups, cloud.security_group_names())
-        if plan.availability_zone:
-            check_names("availability_zone", "availability zone", [plan.availability_zone], cloud.zones())
-        check_quota(plan, cloud.limits())
-        return plan
 
     def _labels(self) -> dict[str, str]:
         """For people who look at the cloud; nothing is ever deleted by them."""
@@ -274,8 +198,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         from ..engine_set import UserDataSettings
 
         with self._cloud_work:
-            if self._stopping.is_set():
-                raise Stopped("The engine set was stopped while it was starting.")
+            self._check_stopped()
             engine_set = self._on_cloud(settings.store_url)
             rendezvous = build(
                 connection,
@@ -315,26 +238,38 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
 
     def _wait_for_engines(self, plan: Plan, deadline: float) -> None:
         """Until the hub lists every engine of the plan. Blocking."""
-        engine_set = self._on_cloud()
-        told, next_look = "", 0.0
-        with self._hub() as hub:
+        engine_set, progress = self._on_cloud(), Progress(self.log)
+        survey, next_look = None, 0.0
+        self._check_controller()
+        with self.open_hub() as hub:
             while True:
+                self._check_stopped()
+                self._check_controller()
                 registered = len({uuid.rpartition("-")[0] for uuid in hub.engines(self.engine_set)})
                 if registered >= plan.engines:
                     return
                 if time.monotonic() >= next_look:
-                    survey = engine_set.survey()
+                    survey = self._look(engine_set, plan, progress) or survey
                     next_look = time.monotonic() + self.poll_interval
-                    self._raise_failures(engine_set.failures(plan, survey), plan)
-                    text = f"{survey.active} of {len(plan.servers)} servers active, {registered} of {plan.engines} engines connected"
-                    if text != told:
-                        self.log.info(text)
-                        told = text
-                    if time.monotonic() > deadline:
-                        raise GriffinError(self._too_late(plan, survey, registered))
-                self._check_controller()
-                if self._stopping.wait(0.1):
-                    raise Stopped("The engine set was stopped while it was starting.")
+                    progress.tell(survey, plan, registered)
+                if time.monotonic() > deadline:
+                    raise GriffinError(self._too_late(plan, survey, registered))
+                self._stopping.wait(0.1)
+
+    def _look(self, engine_set: EngineSet, plan: Plan, progress: Progress) -> Survey | None:
+        """How the servers are; None while the cloud does not say, which fails nothing before the deadline does."""
+        try:
+            survey = engine_set.survey()
+            failures = engine_set.failures(plan, survey)
+        except GriffinError as e:
+            progress.outage(e)
+            return None
+        self._raise_failures(failures, plan)
+        return survey
+
+    def _check_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped("The engine set was stopped while it was starting.")
 
     def _raise_failures(self, failures: list[str], plan: Plan) -> None:
         if failures:
@@ -349,11 +284,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         if controller is not None and controller.state == "after":
             raise GriffinError(f"The controller ended while engines were starting: {controller.stop_data}.")
 
-    def _too_late(self, plan: Plan, survey: Survey, registered: int) -> str:
-        silent = [p.name for p in plan.servers if p.slot not in survey.reports]
-        for server in [s for s in survey.servers if s.name in silent][:3]:
+    def _too_late(self, plan: Plan, survey: Survey | None, registered: int) -> str:
+        silent = [p.name for p in plan.servers if survey is not None and p.slot not in survey.reports]
+        for server in [s for s in (survey.servers if survey else ()) if s.name in silent][:3]:
             with contextlib.suppress(GriffinError):
-                console = self.connect().console_output(server.id, 20)
+                console = self.connect().console_output(server.id, 20) or "(nothing)"
                 self.log.error(f"Console of {server.name}, which never reported:\n{indent(console, '  ')}")
         why = f" Never reported: {', '.join(silent[:5])} (can they reach the object store?)." if silent else ""
         return (
@@ -362,16 +297,26 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         )
 
     async def _clean_up_after(self, error: Exception) -> None:
-        """Take down what a failed start made; the error that counts is the first one."""
+        """Take down what a failed start made; the error that counts is the first one.
+
+        An outage of the cloud may be what failed the start: it gets ``stop_timeout`` seconds to end.
+        """
         if self.state == "before":
             self.state = "after"  # nothing was made
             return
-        try:
-            await in_thread(self._destroy)
-        except GriffinError as e:
-            error.args = (f"{error} And taking it down failed: {e}",)
-        else:
-            self._finish({"exit_code": 1, "identifier": self.identifier})
+        self._stopping.set()
+        deadline = time.monotonic() + self.stop_timeout
+        while True:
+            try:
+                await in_thread(self._destroy)
+            except Exception as e:  # whatever it is: the start's error must be told, and ipcluster must end
+                if isinstance(e, GriffinError) and time.monotonic() < deadline:
+                    await asyncio.sleep(CLEAN_UP_PAUSE)
+                    continue
+                error.args = (f"{error} And taking it down failed: {e} {self.try_again()}",)
+            else:
+                self._finish({"exit_code": 1, "identifier": self.identifier})
+            return
 
     # --- state in the cluster file
 
@@ -386,6 +331,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
     def from_dict(cls, d: dict[str, Any], **kwargs: Any) -> GriffinEngineSetLauncher:
         """Restore from the cluster file, as running, without a request: the watcher finds out what is true."""
         launcher: GriffinEngineSetLauncher = super().from_dict(d, **kwargs)
+        launcher._restored = True
         launcher._watch()
         return launcher
 
@@ -401,19 +347,24 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             log=self.log,
         ).start()
 
-    def _all_gone(self) -> None:
-        """No server of the set lives any more: delete what is left of them (a powered-off server costs money)."""
+    def _all_gone(self) -> bool:
+        """No server of the set lives any more: delete what is left of them (a powered-off server costs money).
+
+        Returns whether that worked; the watcher tries again where it did not.
+        """
         try:
             self._destroy(through_hub=False)
         except GriffinError as e:
             self.log.error(str(e))
-            return
+            return False
+        self._stopping.set()
         data = {"exit_code": 1, "identifier": self.identifier}
         loop = getattr(self.loop, "asyncio_loop", None)
         if loop is None or loop.is_closed():  # ipyparallel's synchronous API closes the loop it started us in
             self._finish(data)
         else:
             self.loop.add_callback(self._finish, data)
+        return True
 
     # --- stop
 
@@ -423,9 +374,33 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         Raises `CloudError` naming what is left; then the set still counts as running, and can be stopped again.
         """
         ipcluster.guard(self)
+        try:
+            await self.take_down()
+        except GriffinError as e:
+            await ipcluster.end_failed_stop(self, e)
+
+    async def take_down(self) -> None:
+        """`stop`, as the controller's launcher uses it: raises under ipcluster, too."""
         self._stopping.set()
-        await in_thread(self._destroy)
+        try:
+            await in_thread(self._destroy)
+        except GriffinError as e:
+            e.args = (f"{e} {self.try_again()}",)
+            raise
+        if self._is_last_without_controller():
+            await in_thread(self.sweep)
+            self.remove_connection_files()
         self._finish({"exit_code": 0, "identifier": self.identifier})
+
+    def _is_last_without_controller(self) -> bool:
+        """Whether nobody else will sweep up what the cluster's uid still has: the controller died, say.
+
+        Only of a cluster that came out of its file: what `ipcluster engines` adds has a controller elsewhere.
+        """
+        if not self._restored or self.parent is None or self.parent.controller is not None:
+            return False
+        others = [e for e in self.parent.engines.values() if e is not self and getattr(e, "uid", "") == self.uid]
+        return bool(self.uid) and all(getattr(e, "_gone", True) for e in others)
 
     def _finish(self, data: dict[str, Any]) -> None:
         if self._shared_file is not None:
@@ -434,7 +409,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
 
     def _destroy(self, *, through_hub: bool = True) -> None:
         """Shut the engines down, keep their output, delete the servers. Blocking; at most one at a time."""
-        self._stopping.set()
         with self._cloud_work:
             if self._gone or not self.engine_set:
                 return
@@ -449,7 +423,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
     def _leave_hub(self, engine_set: EngineSet) -> None:
         """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats."""
         try:
-            with self._hub(timeout=self.leave_timeout) as hub:
+            with self.open_hub(timeout=self.leave_timeout) as hub:
                 if not hub.engines(self.engine_set):
                     return
                 hub.shut_down(self.engine_set, timeout=self.leave_timeout)
@@ -472,9 +446,14 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         return in_thread(lambda: self._signal(sig))
 
     def _signal(self, sig: int | str) -> None:
-        with self._hub() as hub:
-            if hub.signal(self.engine_set, sig) == 0:
-                self.log.warning(f"No engine of {self.identifier} is connected: signal {sig} reached none.")
+        try:
+            with self.open_hub() as hub:
+                reached = hub.signal(self.engine_set, sig)
+        except GriffinError as e:
+            self.log.warning(f"Signal {sig} was not sent: {e}")
+            return
+        if reached == 0:
+            self.log.warning(f"No engine of {self.identifier} is connected: signal {sig} reached none.")
 
     def get_output(self, remove: bool = False) -> str:
         """The engines' output as their servers last reported it; after `stop`, as it was at the end."""
@@ -494,14 +473,38 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             self._doors = EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set)
         return self._doors
 
-    def _hub(self, timeout: float = 30) -> Hub:
+    def open_hub(self, timeout: float = 30) -> Hub:
+        """A client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""
         from ..hub import Hub
 
         path = self.connection_files["client"]
         try:
-            return Hub(json.loads(Path(path).read_text()), timeout=timeout)
+            info = json.loads(Path(path).read_text())
         except (OSError, ValueError) as e:
             raise GriffinError(f"No controller is running here: can't read {path}.") from e
+        return Hub(info, timeout=timeout)
+
+
+class Progress:
+    """Says how a start goes, each thing once."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self._told, self._outage = log, "", False
+
+    def tell(self, survey: Survey | None, plan: Plan, registered: int) -> None:
+        if survey is None:
+            return
+        text = (
+            f"{survey.active} of {len(plan.servers)} servers active, {registered} of {plan.engines} engines connected"
+        )
+        if text != self._told:
+            self._log.info(text)
+        self._told, self._outage = text, False
+
+    def outage(self, error: Exception) -> None:
+        if not self._outage:
+            self._log.warning(f"Can't look at the servers now, will go on trying: {error}")
+        self._outage = True
 
 
 def _describe(plan: Plan) -> str:

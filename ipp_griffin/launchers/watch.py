@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..plan import GriffinError
-
 if TYPE_CHECKING:
     from ..engine_set import Survey
 
@@ -26,7 +24,7 @@ class Watcher:
         self,
         *,
         look: Callable[[], Survey],
-        on_gone: Callable[[], None],
+        on_gone: Callable[[], bool],
         stop: threading.Event,
         interval: float,
         log: logging.Logger,
@@ -42,8 +40,7 @@ class Watcher:
         none_alive = False
         while not self._stop.wait(min(self._interval, SECOND_LOOK) if none_alive else self._interval):
             before, none_alive = none_alive, self.look_once() == 0
-            if before and none_alive:
-                self._on_gone()
+            if before and none_alive and self._on_gone():
                 return
 
     def look_once(self) -> int | None:
@@ -52,14 +49,18 @@ class Watcher:
 
         try:
             survey = self._look()
-        except GriffinError as e:
+        except Exception as e:  # whatever it is: the watch must go on
             if not self._unreachable:
                 self._log.warning(f"Can't look at the servers now, will go on trying: {e}")
             self._unreachable = True
             return None
         self._unreachable = False
         status: dict[str, Any] = {server.name: server.status for server in survey.servers}
-        for name in self._told.keys() - status.keys():
+        if self._told and not status:
+            self._log.warning(
+                "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
+            )
+        for name in sorted(self._told.keys() - status.keys()) if status else ():
             self._log.warning(f"Server {name} is gone: somebody deleted it.")
         for server in survey.servers:
             if server.status in DEAD and self._told.get(server.name) != server.status:

@@ -172,19 +172,19 @@ def launcher(tmp_path, monkeypatch, addresses):
     return made
 
 
-CURVE = "--IPController.enable_curve=True"
+ALWAYS = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
 
 
 @pytest.mark.parametrize(
     ("given", "decided"),
     [
-        ([], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
-        (["--nodb"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
-        (["--ip=10.9.9.9"], [CURVE, "--location=10.1.2.3", "--ports=20000-20019"]),
-        (["--ip", "*", "--location", "me"], [CURVE, "--ports=20000-20019"]),
-        (["--location=head"], [CURVE, "--ip=10.1.2.3", "--ports=20000-20019"]),
-        (["--ports=5000-5100"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3"]),
-        (["--IPController.ports=5000-5100"], [CURVE, "--ip=10.1.2.3", "--location=10.1.2.3"]),
+        ([], [*ALWAYS, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--nodb"], [*ALWAYS, "--ip=10.1.2.3", "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--ip=10.9.9.9"], [*ALWAYS, "--location=10.1.2.3", "--ports=20000-20019"]),
+        (["--ip", "*", "--location", "me"], [*ALWAYS, "--ports=20000-20019"]),
+        (["--location=head"], [*ALWAYS, "--ip=10.1.2.3", "--ports=20000-20019"]),
+        (["--ports=5000-5100"], [*ALWAYS, "--ip=10.1.2.3", "--location=10.1.2.3"]),
+        (["--IPController.ports=5000-5100"], [*ALWAYS, "--ip=10.1.2.3", "--location=10.1.2.3"]),
     ],
 )
 def test_only_what_the_user_did_not_give_is_added(launcher, given, decided):
@@ -197,7 +197,7 @@ def test_the_settings_of_the_launcher_decide(launcher, monkeypatch):
     launcher.ip, launcher.ports = "10.7.7.7", "30000-30100"
     monkeypatch.setattr(launcher, "connect", lambda: pytest.fail("no question to the cloud"))
     assert launcher._decide_args(GriffinCloud()) == [
-        CURVE,
+        *ALWAYS,
         "--ip=10.7.7.7",
         "--location=10.7.7.7",
         "--ports=30000-30019",
@@ -262,7 +262,7 @@ async def local(tmp_path, monkeypatch):
     made = GriffinControllerLauncher(profile_dir=str(tmp_path), controller_cmd=[sys.executable, "-c", source])
     made.security = security
     monkeypatch.setattr(made, "_decide_args", lambda settings: [])
-    monkeypatch.setattr(made, "_sweep", lambda: None)
+    monkeypatch.setattr(made, "sweep", lambda: None)
     yield made
     if made.pid > 0:
         made._end_group()
@@ -285,12 +285,12 @@ async def test_files_of_an_earlier_controller_are_removed_before_the_start(local
     assert local.state == "running"
 
 
-@pytest.mark.parametrize("arg", ["--reuse", "--IPController.reuse_files=True"])
-async def test_files_that_are_to_be_used_again_are_kept(local, arg):
-    stale(local)
+@pytest.mark.parametrize("arg", ["--reuse", "--restore", "--IPController.reuse_files=True"])
+async def test_using_connection_files_again_is_refused(local, arg):
+    """ipcontroller makes new Curve keys in every run, and does not write them to files that are used again."""
     local.controller_args = [arg]
-    await local.start()
-    assert {json.loads(p.read_text())["key"] for p in local.security.iterdir()} == {"old"}
+    with pytest.raises(SettingError, match="can't be used again"):
+        await local.start()
 
 
 async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_lines(local):

@@ -37,6 +37,7 @@ class OneCloud(FakeCloud):
     """A cloud with one of everything. ``before_landing`` is called in a creation, before servers land."""
 
     before_landing = staticmethod(lambda stop: None)
+    region, project_id = "north", "p1"
 
     def images(self):
         return [Image("i1", "snapshot1")]
@@ -119,7 +120,7 @@ def store(monkeypatch):
 @pytest.fixture
 def hub(cloud, monkeypatch):
     made = FakeHub(cloud)
-    monkeypatch.setattr(GriffinEngineSetLauncher, "_hub", lambda self, timeout=30: made)
+    monkeypatch.setattr(GriffinEngineSetLauncher, "open_hub", lambda self, timeout=30: made)
     return made
 
 

@@ -1,0 +1,92 @@
+"""The connection info that engines get: of a controller that their servers can reach, and that answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from ipyparallel.cluster.launcher import LocalControllerLauncher
+
+from ..plan import GriffinError, Network, SettingError, unreachable_from
+from ..rendezvous import controller_address, parse_connection
+from ..threads import in_thread
+from .controller import GriffinControllerLauncher
+
+PROBE_TIMEOUT = 10  # seconds
+
+
+async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
+    """The content of ipcontroller-engine.json, for engines on ``network``.
+
+    ipyparallel's own default controller, which listens on loopback, is restarted as a griffin controller where
+    servers can't reach it. Raises `SettingError` before anything is made where no controller can be used.
+    """
+    connection = _given(launcher)
+    address = controller_address(connection)
+    if unreachable_from(address, network.subnets):
+        if not await _may_restart(launcher):
+            raise SettingError(_unreachable(launcher, address, network))
+        return await _restart(launcher, address)
+    if getattr(launcher.parent, "controller", None) is None:  # the files may be those of a controller that died
+        await in_thread(lambda: _probe(address, int(connection["registration"])))
+    return connection
+
+
+def _given(launcher: Any) -> dict[str, Any]:
+    """ipyparallel hands the connection info over after construction; `ipcluster engines` has only the file."""
+    text = launcher.environment.get("IPP_CONNECTION_INFO")
+    if text:
+        return parse_connection(text, "IPP_CONNECTION_INFO")
+    path = launcher.connection_files["engine"]
+    try:
+        return parse_connection(Path(path).read_text(), path)
+    except OSError as e:
+        raise SettingError(
+            f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
+        ) from e
+
+
+def _probe(address: str, port: int) -> None:
+    try:
+        socket.create_connection((address, port), timeout=PROBE_TIMEOUT).close()
+    except OSError as e:
+        raise GriffinError(
+            f"The controller does not answer at {address} port {port} ({e.strerror or e}): it has ended, it seems. "
+            "Run `ipcluster stop`, then `ipcluster start`."
+        ) from e
+
+
+def _unreachable(launcher: Any, address: str, network: Network) -> str:
+    text = f"The controller listens on {address}, where servers on network {network.name!r} can't reach it. "
+    if isinstance(getattr(launcher.parent, "controller", None), GriffinControllerLauncher):
+        return text + "Take --ip out of the controller's arguments, or set GriffinControllerLauncher.ip."
+    return text + 'Use controller="griffin" (ipcluster: --controller=griffin).'
+
+
+async def _may_restart(launcher: Any) -> bool:
+    """Whether the controller is ipyparallel's default one, untouched by the user, and has no engine yet."""
+    cluster: Any = launcher.parent
+    controller: Any = getattr(cluster, "controller", None)
+    if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:
+        return False
+    if cluster.controller_args or cluster.controller_ip or cluster.controller_location or controller.controller_args:
+        return False
+
+    def nobody_connected() -> bool:
+        with launcher.open_hub() as hub:
+            return not hub.engines()
+
+    return await in_thread(nobody_connected)
+
+
+async def _restart(launcher: Any, address: str) -> dict[str, Any]:
+    launcher.log.warning(f"Servers can't reach the controller at {address}: restarting it as a griffin controller.")
+    cluster = launcher.parent
+    await cluster.stop_controller()
+    cluster.controller_launcher_class = GriffinControllerLauncher
+    await cluster.start_controller()
+    connection = dict((await cluster.controller.get_connection_info())["engine"])
+    launcher.environment["IPP_CONNECTION_INFO"] = json.dumps(connection)
+    return connection
