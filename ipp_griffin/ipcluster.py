@@ -85,7 +85,10 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
     from ipyparallel.cluster.app import IPClusterStart
 
     app = application(launcher)
-    if app is None or app.loop.asyncio_loop is not asyncio.get_running_loop():
+    if app is None:
+        raise error
+    launcher.parent.shutdown_atexit = False  # it has been tried, and another try at exit would tell it once more
+    if app.loop.asyncio_loop is not asyncio.get_running_loop():
         raise error
     if isinstance(app, IPClusterStart):
         app.loop.add_callback(app.loop.stop)

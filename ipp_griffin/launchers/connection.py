@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
             raise SettingError(_unreachable(launcher, address, network))
         return await _restart(launcher, address)
     if getattr(launcher.parent, "controller", None) is None:  # the files may be those of a controller that died
-        await in_thread(lambda: _probe(address, int(connection["registration"])))
+        await in_thread(lambda: _probe(launcher))
     return connection
 
 
@@ -48,14 +47,12 @@ def _given(launcher: Any) -> dict[str, Any]:
         ) from e
 
 
-def _probe(address: str, port: int) -> None:
+def _probe(launcher: Any) -> None:
+    """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing."""
     try:
-        socket.create_connection((address, port), timeout=PROBE_TIMEOUT).close()
-    except OSError as e:
-        raise GriffinError(
-            f"The controller does not answer at {address} port {port} ({e.strerror or e}): it has ended, it seems. "
-            "Run `ipcluster stop`, then `ipcluster start`."
-        ) from e
+        launcher.open_hub(timeout=PROBE_TIMEOUT).close()
+    except GriffinError as e:
+        raise GriffinError(f"{e} If it has ended: `ipcluster stop`, then `ipcluster start`.") from e
 
 
 def _unreachable(launcher: Any, address: str, network: Network) -> str:

@@ -56,6 +56,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     _own_args = List(Unicode())
     _session_key = ""
+    _reservation: socket.socket | None = None
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]
@@ -83,7 +84,9 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             super().start()
             self.process_created = self.process.create_time()
             self.uid = cluster_uid((await self._wait_until_written())["engine"])
+            self._give_back_reservation()
         except Exception as e:
+            self._give_back_reservation()
             if self.running:
                 await super().stop()
             await ipcluster.end_failed_start(self, e)
@@ -189,6 +192,11 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             last = [line for line in self.get_output().splitlines() if line.strip()][-5:]
             raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
 
+    def _give_back_reservation(self) -> None:
+        if self._reservation is not None:
+            self._reservation.close()
+            self._reservation = None
+
     def _remove_stale_files(self) -> None:
         """Files of a controller that was killed: engines would be sent to it."""
         for path in self.connection_files.values():
@@ -214,7 +222,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         if not _given(user, "location", "IPController.location"):
             args.append(f"--location={address}")
         if not _given(user, "ports", "IPController.ports", "port", "IPController.regport"):
-            first = free_ports(self.ports, PORTS_NEEDED, listens)
+            first, self._reservation = free_ports(self.ports, PORTS_NEEDED, listens)
             args.append(f"--ports={first}-{first + PORTS_NEEDED - 1}")
         return args
 
@@ -254,10 +262,11 @@ def check_address(address: str) -> None:
             ) from e
 
 
-def free_ports(ports: str, count: int, address: str) -> int:
-    """First of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on at ``address``.
+def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket]:
+    """The first of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on, and a reservation.
 
-    Begins at a random place, so that two clusters that start at the same moment don't choose the same.
+    The reservation, to be closed when the ports are in use, keeps a cluster that starts at the same moment on this
+    machine from choosing the same: it is the first port's UDP namesake, which nobody else wants.
     """
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
     first, last = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -269,8 +278,12 @@ def free_ports(ports: str, count: int, address: str) -> int:
         )
     start = random.randrange(len(blocks))
     for block in blocks[start:] + blocks[:start]:
-        if all(_is_free(address, port) for port in range(block, block + count)):
-            return block
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):
+            reservation.bind(("127.0.0.1", block))
+            if all(_is_free(address, port) for port in range(block, block + count)):
+                return block, reservation
+        reservation.close()
     raise SettingError(f"No {count} consecutive ports of {ports} are free. Set GriffinControllerLauncher.ports.")
 
 

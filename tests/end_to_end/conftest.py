@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ipyparallel as ipp
 import psutil
 import pytest
 
@@ -77,6 +78,13 @@ class Shell:
 
     def cluster_files(self) -> list[str]:
         return sorted(str(p.relative_to(self.ipython)) for p in self.ipython.glob("profile_*/security/cluster-*.json"))
+
+    def wait_until_connected(self, eventually: Callable[..., None], n: int) -> None:
+        """Until the controller lists ``n`` engines."""
+        path = self.profile() / "security" / "ipcontroller-client.json"
+        eventually(path.exists, "the controller")
+        with ipp.Client(str(path)) as rc:
+            eventually(lambda: len(rc.ids) == n, f"{n} engines")
 
     def controllers(self) -> list[int]:
         """Pids of the ipcontrollers of this shell's profiles."""

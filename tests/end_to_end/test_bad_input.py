@@ -1,6 +1,8 @@
 """What a user gets wrong: one clear line, a non-zero status, nothing left behind."""
 
 import re
+import signal
+import subprocess
 
 import pytest
 
@@ -72,7 +74,7 @@ def test_a_profile_that_is_broken_python_starts_no_local_engines(shell, text):
     path = shell.profile() / "ipcluster_config.py"
     with path.open("a") as f:
         f.write(text + "\n")
-    done = __import__("subprocess").run([*START], env=shell.env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*START], env=shell.env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done
     assert f"{path}, line {len(path.read_text().splitlines())}" in done.stderr
 
@@ -80,3 +82,95 @@ def test_a_profile_that_is_broken_python_starts_no_local_engines(shell, text):
 def test_no_controller_for_ipcluster_engines(shell):
     output = shell.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
     assert "No controller is running here" in cause(output)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--GriffinEngineSetLauncher.engines_per_server=abc", "engines_per_server"),
+        ("--GriffinEngineSetLauncher.parallel=0", "parallel"),
+        ("--GriffinControllerLauncher.ip=192.0.2.77", "it must be an address of this machine"),
+        ("--GriffinCloud.ca_certificates=/nope.pem", "/nope.pem"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind(shell, option, expected):
+    """ipyparallel alone hangs with a traceback where a launcher can't be made."""
+    assert expected in cause(shell.run(*START, "--daemonize", option, status=1))
+
+
+def test_files_of_an_earlier_run_cannot_be_used_again(shell):
+    assert "can't be used again" in cause(shell.run(*START, "--daemonize", "--", "--reuse", status=1))
+
+
+def test_a_clouds_yaml_that_is_no_yaml(shell):
+    broken = shell.folder / "broken.yaml"
+    broken.write_text("clouds:\n  devcloud: {auth: [\n")
+    assert f"{broken}, line 3: not YAML" in cause(shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(broken)))
+
+
+def test_an_expired_token(shell):
+    url = shell.cloud.url
+    path = shell.folder / "token.yaml"
+    auth = f"{{auth_url: {url}/identity/v3, token: expired-long-ago, project_name: devcloud, project_domain_name: Default}}"
+    path.write_text(f"clouds:\n  devcloud: {{auth_type: token, auth: {auth}}}\n")
+    output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(path))
+    assert "expired-long-ago" not in output
+    assert "Can't log in" in cause(output)
+
+
+def test_the_credentials_of_another_project_stop_nothing_and_say_so(shell):
+    """Their listing is empty: a stop that believed it would leave every server running."""
+    shell.run(*START, "--daemonize", "--GriffinCloud.cloud=")
+    clouds = shell.cloud.clouds_yaml.read_text()
+    swapped = shell.folder / "swapped.yaml"
+    swapped.write_text(
+        clouds.replace("devcloud-other:", "was-other:")
+        .replace("  devcloud:\n", "  was:\n")
+        .replace("was-other:", "devcloud:")
+    )
+    output = shell.run("ipcluster", "stop", "--profile=griffin", status=1, OS_CLIENT_CONFIG_FILE=str(swapped))
+    assert "This cluster is in project" in output
+    assert len(shell.cloud.servers()) == 2
+    shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+def test_a_stop_while_the_cloud_is_down_says_so_and_another_one_ends_it(shell):
+    shell.run(*START, "--daemonize")
+    shell.cloud.faults.set({"service": "compute", "status": 503})
+    output = shell.run("ipcluster", "stop", "--profile=griffin", status=1)
+    assert "Run the same stop again" in output
+    shell.cloud.faults.clear()
+    shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+def test_ctrl_c_while_the_cloud_refuses_ends_the_process_with_one_line(shell, eventually):
+    process = shell.start(*START)
+    shell.wait_until_connected(eventually, 2)
+    shell.cloud.faults.set({"service": "compute", "status": 503})
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=90)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    assert output.count("Run the same stop again") == 1
+    shell.cloud.faults.clear()
+    shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+def test_an_outage_while_engines_are_awaited_fails_nothing(shell):
+    shell.cloud.faults.set(
+        {"server": ".*", "boot_time": 3},
+        {"service": "compute", "methods": ["GET"], "path": "/servers/detail", "status": 503, "count": 8},
+    )
+    output = shell.run(*START, "--daemonize")
+    assert "Can't look at the servers now, will go on trying" in output
+    shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_daemonize_leaves_nothing_and_is_no_success(shell, eventually, number):
+    process = shell.start(*START, "--daemonize")
+    eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output

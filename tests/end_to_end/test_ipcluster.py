@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 
 import ipyparallel as ipp
 
@@ -136,9 +137,22 @@ def test_already_running_after_everything_died(shell):
     shell.run(*STOP)
 
 
+def test_after_the_controller_alone_was_killed_a_stop_ends_its_children_too(shell):
+    """As the kernel does when memory is short: ipcontroller's schedulers go on."""
+    shell.run(*START, "-n", "1", "--daemonize")
+    pid = json.loads((shell.profile() / "security" / "cluster-.json").read_text())["controller"]["state"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    output = shell.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
+    assert "does not answer" in output
+    assert len(shell.cloud.servers()) == 1
+    shell.run(*STOP)
+    assert shell.controllers() == []
+    assert list((shell.profile() / "security").glob("ipcontroller-*.json")) == []
+
+
 def test_clean_refuses_while_the_cluster_runs_and_removes_logs_afterwards(shell):
     shell.run(*START, "-n", "1", "--daemonize")
-    done = __import__("subprocess").run(
+    done = subprocess.run(
         ["ipcluster", "clean", "--profile=griffin"], env=shell.env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode != 0
