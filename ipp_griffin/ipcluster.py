@@ -65,7 +65,7 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
 async def _end(app: Any, launcher: Any) -> None:
     from ipyparallel.cluster.app import IPClusterStart
 
-    app._stopping = True
+    app._stopping = app._griffin_ends = True
     # Engines that join a running cluster must not end it.
     if isinstance(app, IPClusterStart):
         try:
@@ -80,7 +80,7 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
 
     In the event loop of a foreground ipcluster, which can't handle an exception here and would never end, this
     ends the application instead and does not return: `ipcluster start` tries the stop once more when its loop has
-    ended, `ipcluster engines` exits with status 1. Anywhere else, it raises ``error``.
+    ended, any other exits with status 1. Anywhere else, it raises ``error``.
     """
     from ipyparallel.cluster.app import IPClusterStart
 
@@ -88,9 +88,10 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
     if app is None:
         raise error
     launcher.parent.shutdown_atexit = False  # it has been tried, and another try at exit would tell it once more
-    if app.loop.asyncio_loop is not asyncio.get_running_loop():
+    in_its_loop = app.loop.asyncio_loop is asyncio.get_running_loop()
+    if not in_its_loop or getattr(app, "_griffin_ends", False):  # `_end` above handles it
         raise error
-    if isinstance(app, IPClusterStart):
+    if isinstance(app, IPClusterStart) and not app.daemonize:
         app.loop.add_callback(app.loop.stop)
     else:
         launcher.log.critical(str(error))

@@ -174,3 +174,19 @@ def test_an_interrupted_daemonize_leaves_nothing_and_is_no_success(shell, eventu
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 1, output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("how", [(), ("--daemonize",)])
+def test_a_failed_start_that_cannot_be_taken_down_says_both_and_is_no_success(shell, eventually, how):
+    settings = ["--GriffinEngineSetLauncher.start_timeout=4", "--GriffinEngineSetLauncher.stop_timeout=2"]
+    shell.cloud.faults.set({"server": ".*", "silent": True})
+    process = shell.start(*START, *how, *settings)
+    eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
+    shell.cloud.faults.set({"service": "compute", "methods": ["DELETE"], "status": 503})
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    assert "Only 0 of 2 engines connected" in output
+    assert "taking it down failed" in output
+    shell.cloud.faults.clear()
+    shell.run("ipcluster", "stop", "--profile=griffin")
