@@ -34,9 +34,6 @@ class Hub:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._client.close()
 
     def engines(self, engine_set: str = "") -> dict[str, int]:

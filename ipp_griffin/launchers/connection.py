@@ -50,7 +50,8 @@ def _given(launcher: Any) -> dict[str, Any]:
 def _probe(launcher: Any) -> None:
     """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing."""
     try:
-        launcher.open_hub(timeout=PROBE_TIMEOUT).close()
+        with launcher.open_hub(timeout=PROBE_TIMEOUT):
+            pass
     except GriffinError as e:
         raise GriffinError(f"{e} If it has ended: `ipcluster stop`, then `ipcluster start`.") from e
 

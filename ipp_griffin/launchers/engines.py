@@ -24,10 +24,11 @@ from ..rendezvous import build, cluster_uid
 from ..threads import in_thread
 from .common import OnCloud
 from .connection import engine_connection
+from .waiting import WaitForEngines, check_not_stopped
 from .watch import Watcher
 
 if TYPE_CHECKING:
-    from ..engine_set import EngineSet, Survey
+    from ..engine_set import EngineSet
     from ..hub import Hub
     from ..settings import GriffinCloud
 
@@ -177,7 +178,17 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         self.log.info(_describe(plan))
         await in_thread(lambda: self._create(plan, connection, settings))
         self._record()
-        await in_thread(lambda: self._wait_for_engines(plan, deadline))
+        waiting = WaitForEngines(
+            self._on_cloud(),
+            plan,
+            controller=getattr(self.parent, "controller", None),
+            stopping=self._stopping,
+            timeout=self.start_timeout,
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            log=self.log,
+        )
+        await in_thread(lambda: waiting.run(self.open_hub))
         self.log.info(f"All {n} engines are connected.")
         self._watch()
 
@@ -198,7 +209,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         from ..engine_set import UserDataSettings
 
         with self._cloud_work:
-            self._check_stopped()
+            check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
             rendezvous = build(
                 connection,
@@ -235,66 +246,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""
         path = Path(self.profile_dir, "ipengine_config.py")
         return path.read_text() if path.is_file() else ""
-
-    def _wait_for_engines(self, plan: Plan, deadline: float) -> None:
-        """Until the hub lists every engine of the plan. Blocking."""
-        engine_set, progress = self._on_cloud(), Progress(self.log)
-        survey, next_look = None, 0.0
-        self._check_controller()
-        with self.open_hub() as hub:
-            while True:
-                self._check_stopped()
-                self._check_controller()
-                registered = len({uuid.rpartition("-")[0] for uuid in hub.engines(self.engine_set)})
-                if registered >= plan.engines:
-                    return
-                if time.monotonic() >= next_look:
-                    survey = self._look(engine_set, plan, progress) or survey
-                    next_look = time.monotonic() + self.poll_interval
-                    progress.tell(survey, plan, registered)
-                if time.monotonic() > deadline:
-                    raise GriffinError(self._too_late(plan, survey, registered))
-                self._stopping.wait(0.1)
-
-    def _look(self, engine_set: EngineSet, plan: Plan, progress: Progress) -> Survey | None:
-        """How the servers are; None while the cloud does not say, which fails nothing before the deadline does."""
-        try:
-            survey = engine_set.survey()
-            failures = engine_set.failures(plan, survey)
-        except GriffinError as e:
-            progress.outage(e)
-            return None
-        self._raise_failures(failures, plan)
-        return survey
-
-    def _check_stopped(self) -> None:
-        if self._stopping.is_set():
-            raise Stopped("The engine set was stopped while it was starting.")
-
-    def _raise_failures(self, failures: list[str], plan: Plan) -> None:
-        if failures:
-            more = f" And {len(failures) - 3} more." if len(failures) > 3 else ""
-            raise GriffinError(
-                f"{len(failures)} of {len(plan.servers)} servers failed. {' '.join(failures[:3])}{more} "
-                "All servers of this start are deleted."
-            )
-
-    def _check_controller(self) -> None:
-        controller = getattr(self.parent, "controller", None)
-        if controller is not None and controller.state == "after":
-            raise GriffinError(f"The controller ended while engines were starting: {controller.stop_data}.")
-
-    def _too_late(self, plan: Plan, survey: Survey | None, registered: int) -> str:
-        silent = [p.name for p in plan.servers if survey is not None and p.slot not in survey.reports]
-        for server in [s for s in (survey.servers if survey else ()) if s.name in silent][:3]:
-            with contextlib.suppress(GriffinError):
-                console = self.connect().console_output(server.id, 20) or "(nothing)"
-                self.log.error(f"Console of {server.name}, which never reported:\n{indent(console, '  ')}")
-        why = f" Never reported: {', '.join(silent[:5])} (can they reach the object store?)." if silent else ""
-        return (
-            f"Only {registered} of {plan.engines} engines connected within {self.start_timeout:.0f} s.{why} "
-            "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
-        )
 
     async def _clean_up_after(self, error: Exception) -> None:
         """Take down what a failed start made; the error that counts is the first one.
@@ -483,28 +434,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         except (OSError, ValueError) as e:
             raise GriffinError(f"No controller is running here: can't read {path}.") from e
         return Hub(info, timeout=timeout)
-
-
-class Progress:
-    """Says how a start goes, each thing once."""
-
-    def __init__(self, log: Any) -> None:
-        self._log, self._told, self._outage = log, "", False
-
-    def tell(self, survey: Survey | None, plan: Plan, registered: int) -> None:
-        if survey is None:
-            return
-        text = (
-            f"{survey.active} of {len(plan.servers)} servers active, {registered} of {plan.engines} engines connected"
-        )
-        if text != self._told:
-            self._log.info(text)
-        self._told, self._outage = text, False
-
-    def outage(self, error: Exception) -> None:
-        if not self._outage:
-            self._log.warning(f"Can't look at the servers now, will go on trying: {error}")
-        self._outage = True
 
 
 def _describe(plan: Plan) -> str:
