@@ -218,7 +218,9 @@ def _what_is_there(config: Any) -> str:
     names = ", ".join(sorted(set(config.get_cloud_names()) - {"defaults"})) or "no cloud"
     if config.config_filename:
         return f"{config.config_filename} has: {names}. "
-    for path in config._config_files:
+    asked = os.environ.get("OS_CLIENT_CONFIG_FILE")
+    files = [path for path in dict.fromkeys([asked, *config._config_files]) if path and path.endswith(".yaml")]
+    for path in files:
         try:
             yaml.safe_load(Path(path).read_text())
         except yaml.YAMLError as error:
@@ -227,7 +229,7 @@ def _what_is_there(config: Any) -> str:
             return f"{path}{where}: not YAML ({one_line(getattr(error, 'problem', error))}). "
         except (OSError, UnicodeDecodeError):
             continue
-    return f"There is no {' nor '.join(p for p in config._config_files if p.endswith('.yaml'))}. "
+    return f"There is no {' nor '.join(files)}. "
 
 
 def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:

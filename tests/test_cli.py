@@ -1,15 +1,17 @@
 """`ipp-griffin`: what it writes, asks and prints, and with which status it ends."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from ipp_griffin import __version__
+from ipp_griffin import __version__, cli
 from ipp_griffin.cli import PROFILE_FILES, Command, Griffin, profile_files
 
 BIN = Path(sys.executable).parent
@@ -176,7 +178,7 @@ def test_files_that_ipython_made_and_nobody_edited_are_replaced(griffin, ipython
     assert texts(ipython, "physics") == profile_files()
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../up", "/"])
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "/", "a b", "a.b", "é", "a\n"])
 def test_what_can_be_no_profiles_name_is_refused(griffin, ipython, name):
     status, out, err = griffin("init", f"--profile={name}")
     assert (status, out) == (1, "")
@@ -214,6 +216,16 @@ def test_no_subcommand_prints_the_help(griffin):
     assert "devcloud" in out
 
 
+def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Griffin, "launch_instance", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Interrupted.\n")
+
+
 def test_version(griffin):
     assert griffin("--version") == (0, f"{__version__}\n", "")
 
@@ -236,14 +248,16 @@ def test_the_dev_cloud_from_start_to_stop(tmp_path):
     assert shell('ipp-griffin devcloud env --folder "$FOLDER"') == (
         1,
         "",
-        f"ipp-griffin devcloud env: {not_running} Start it: ipp-griffin devcloud start\n",
+        f"ipp-griffin devcloud env: {not_running} Start it: ipp-griffin devcloud start --folder {shlex.quote(str(folder))}\n",
     )
     assert shell('ipp-griffin devcloud stop --folder "$FOLDER"') == (0, f"{not_running}\n", "")
     try:
         status, out, err = shell('ipp-griffin devcloud start --folder "$FOLDER" --boot-time 0.2')
         assert (status, err) == (0, "")
         clouds_yaml = (folder / "clouds.yaml").read_text()
-        assert "".join(f"    {line}\n" for line in clouds_yaml.splitlines()) in out
+        names = ", ".join(yaml.safe_load(clouds_yaml)["clouds"])
+        assert out.splitlines()[1] == f"It wrote {folder / 'clouds.yaml'}, with the clouds {names}."
+        assert "password" not in out
         hint = out.splitlines()[-1].partition("with:  ")[2]
         # What it says to type is what works.
         assert shell(f'{hint}; echo "$OS_CLOUD"; cat "$OS_CLIENT_CONFIG_FILE"') == (0, f"devcloud\n{clouds_yaml}", "")

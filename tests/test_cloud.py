@@ -134,6 +134,26 @@ def test_one_authentication_is_all_that_connecting_takes(mock: responses.Request
     assert len(mock.calls) == 2
 
 
+def test_a_missing_clouds_yaml_is_named_with_the_files_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    with pytest.raises(CredentialsError) as raised:
+        Cloud.connect("mine")
+    assert f"There is no {tmp_path / 'clouds.yaml'} nor " in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_clouds_yaml_that_is_no_yaml_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "clouds.yaml"
+    path.write_text("clouds:\n  mine: {\n  other: [\n")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+    with pytest.raises(CredentialsError) as raised:
+        Cloud.connect("mine")
+    assert re.search(rf"{re.escape(str(path))}, line \d+: not YAML \(", str(raised.value))
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_every_request_has_a_time_out(mock: responses.RequestsMock, cloud: Cloud) -> None:
     Nova(mock)
     cloud.servers()

@@ -5,6 +5,7 @@ import pytest
 from ipyparallel.error import EngineError, TimeoutError
 
 from ipp_griffin.hub import Hub
+from ipp_griffin.plan import GriffinError
 
 ENGINES = {0: "aaaa1111-0-0-0-0", 1: "aaaa1111-1-0-0-0", 2: "bbbb2222-0-0-0-0", 3: "some-engine-of-nobody"}
 
@@ -123,10 +124,13 @@ def test_the_connection_is_closed_also_after_an_error(hub, client):
     assert client.calls == [("close",)]
 
 
-def test_a_controller_that_does_not_answer_is_the_callers_to_handle(monkeypatch):
+def test_a_controller_that_does_not_answer_is_one_line(monkeypatch):
     def refuse(info, timeout):
         raise TimeoutError("no answer")
 
     monkeypatch.setattr(ipyparallel, "Client", refuse)
-    with pytest.raises(TimeoutError):
-        Hub({})
+    with pytest.raises(GriffinError) as raised:
+        Hub({"interface": "tcp://10.0.0.1", "registration": 20000})
+    assert str(raised.value) == (
+        "The controller at tcp://10.0.0.1:20000 does not answer (no answer). Is it still running?"
+    )

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import threading
 import types
 
 import pytest
 from ipyparallel.cluster.app import IPClusterStart
+from tornado.ioloop import IOLoop
 
-from ipp_griffin.ipcluster import SharedClusterFile, application, check_profile, end_failed_start
+from ipp_griffin.ipcluster import SharedClusterFile, application, check_profile, end_failed_start, end_failed_stop
 from ipp_griffin.plan import GriffinError, SettingError
 
 
@@ -86,6 +88,35 @@ async def test_a_failed_start_raises_outside_ipcluster():
     error = GriffinError("no image")
     with pytest.raises(GriffinError, match="no image"):
         await end_failed_start(launcher_under(None), error)
+
+
+async def test_a_failed_stop_raises_outside_ipcluster():
+    error = GriffinError("2 servers are left")
+    with pytest.raises(GriffinError) as raised:
+        await end_failed_stop(launcher_under(None), error)
+    assert raised.value is error
+
+
+async def test_a_failed_stop_raises_outside_the_loop_of_the_application():
+    """As at exit, when ipcluster's own loop has ended; nobody tries the same once more then."""
+    app = IPClusterStart()
+    app.loop = IOLoop(make_current=False)
+    cluster = types.SimpleNamespace(parent=app, shutdown_atexit=True)
+    with pytest.raises(GriffinError, match="2 servers are left"):
+        await end_failed_stop(launcher_under(cluster), GriffinError("2 servers are left"))
+    assert cluster.shutdown_atexit is False
+    app.loop.close()
+
+
+def test_a_file_that_is_half_written_is_read_again(cluster_file):
+    """ipyparallel writes it in place."""
+    whole = cluster_file.read_text()
+    cluster_file.write_text(whole[:20])
+    writer = threading.Timer(0.15, lambda: cluster_file.write_text(whole))
+    writer.start()
+    SharedClusterFile(str(cluster_file)).put("200", {"n": 2})
+    writer.join()
+    assert set(json.loads(cluster_file.read_text())["engines"]["sets"]) == {"100", "200"}
 
 
 @pytest.mark.parametrize(

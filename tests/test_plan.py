@@ -162,10 +162,17 @@ FLAVORS = [
 
 @pytest.mark.parametrize(
     ("min_ram", "min_disk", "expected"),
-    [(0, 0, "tiny"), (1024, 5, "diskless"), (4096, 0, "large"), (0, 20, "diskless")],
+    [(0, 0, "tiny"), (1024, 5, "small"), (4096, 0, "large"), (0, 20, "large")],
 )
 def test_the_default_flavor_is_the_smallest_that_the_image_fits_on(min_ram, min_disk, expected):
     assert choose_flavor("", FLAVORS, Image("i", "i", min_ram=min_ram, min_disk=min_disk)).name == expected
+
+
+def test_a_flavor_without_a_disk_is_the_last_choice():
+    """Where there are such, servers need volumes."""
+    diskless = Flavor("4", "diskless", 1, 2048, 0)
+    assert choose_flavor("", [diskless, FLAVORS[2]], IMAGE).name == "large"
+    assert choose_flavor("", [diskless], IMAGE) == diskless
 
 
 def test_a_flavor_is_found_by_name_or_id():

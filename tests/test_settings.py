@@ -2,6 +2,9 @@
 
 import ast
 import re
+import threading
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,10 @@ from ipyparallel.controller.app import IPController
 from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.engine.app import IPEngine
 
+from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Cloud
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
-from ipp_griffin.plan import SettingError
+from ipp_griffin.plan import Flavor, Image, Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
 
 PROFILE = Path(__file__).parents[1] / "profile_griffin"
@@ -109,7 +113,7 @@ def logins(monkeypatch) -> list[tuple[str, str]]:
 
     def log_in(name, *, region):
         made.append((name, region))
-        return object()
+        return types.SimpleNamespace(region=region or "north")
 
     monkeypatch.setattr(Cloud, "connect", log_in)
     return made
@@ -119,6 +123,78 @@ def test_the_launchers_of_a_cluster_share_one_login(logins):
     cluster = SomeCluster()
     assert connect(cluster, "mine", "north") is connect(cluster, "mine", "north")
     assert logins == [("mine", "north")]
+
+
+def test_an_empty_region_shares_with_the_region_it_means(logins):
+    """Launchers record the region, and ask by it from then on."""
+    cluster = SomeCluster()
+    assert connect(cluster, "mine", "") is connect(cluster, "mine", "north")
+    assert logins == [("mine", "")]
+
+
+def test_threads_that_connect_at_the_same_time_log_in_once(monkeypatch):
+    made = []
+
+    def log_in(name, *, region):
+        time.sleep(0.05)
+        made.append(name)
+        return types.SimpleNamespace(region="north")
+
+    monkeypatch.setattr(Cloud, "connect", log_in)
+    cluster = SomeCluster()
+    threads = [threading.Thread(target=connect, args=(cluster, "mine", "")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert made == ["mine"]
+
+
+class OneOfEach:
+    """A cloud for plans; ``limits`` fails with ``error``."""
+
+    error: Exception
+
+    def images(self):
+        return [Image("i1", "snapshot1")]
+
+    def flavors(self):
+        return [Flavor("f1", "small", 1, 1024, 10)]
+
+    def security_groups(self):
+        return {"g-1": "lab"}
+
+    def limits(self):
+        raise self.error
+
+
+def make_plan(settings, cloud):
+    network = Network("n1", "net")
+    return settings.plan(
+        cloud, network, labels={"owner": "ada"}, n=2, uid="0123456789ab", engine_set="cafe0001", engines_per_server=0
+    )
+
+
+def test_a_cloud_that_does_not_tell_its_quota_is_used_without_a_look_at_it():
+    cloud = OneOfEach()
+    cloud.error = CloudError("403: Forbidden")
+    plan = make_plan(GriffinCloud(), cloud)
+    assert (len(plan.servers), plan.servers[0].metadata) == (2, {"griffin:owner": "ada"})
+
+
+def test_an_outage_while_the_quota_is_asked_for_is_an_error():
+    cloud = OneOfEach()
+    cloud.error = Unavailable("503")
+    with pytest.raises(Unavailable):
+        make_plan(GriffinCloud(), cloud)
+
+
+def test_security_groups_are_found_by_name_or_id():
+    cloud = OneOfEach()
+    cloud.error = CloudError("403: Forbidden")
+    assert make_plan(GriffinCloud(security_groups=["g-1", "lab"]), cloud).security_groups == ("g-1", "lab")
+    with pytest.raises(SettingError, match="No security group 'g-2'. This cloud has: lab"):
+        make_plan(GriffinCloud(security_groups=["g-2"]), cloud)
 
 
 def test_another_region_cloud_or_cluster_has_a_login_of_its_own(logins):

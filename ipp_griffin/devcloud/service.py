@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -158,7 +159,7 @@ def env(folder: Path) -> dict[str, str]:
     info = status(folder)
     if not info.running:
         raise DevCloudError(
-            f"No dev cloud runs in {info.folder}. Start it: ipp-griffin devcloud start --folder {info.folder}"
+            f"No dev cloud runs in {info.folder}. Start it: ipp-griffin devcloud start --folder {shlex.quote(str(info.folder))}"
         )
     return {"OS_CLIENT_CONFIG_FILE": str(info.clouds_yaml), "OS_CLOUD": "devcloud"}
 

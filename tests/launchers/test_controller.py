@@ -13,7 +13,9 @@ import types
 import psutil
 import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
+from traitlets.config import Config
 
+from ipp_griffin.calls import Unavailable
 from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, _given, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
@@ -48,11 +50,32 @@ def test_what_is_no_such_option_is_not_taken_for_it(args, value):
 # --- ports
 
 
+class AnySocket:
+    """Binds to whatever address and port."""
+
+    def __init__(self, *kind):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def bind(self, address):
+        pass
+
+    def close(self):
+        pass
+
+
 class Sockets:
-    """Which (address, port) are taken."""
+    """Which (address, port) are taken. Every address is one of this machine, and every reservation succeeds."""
 
     def __init__(self, monkeypatch, *busy):
         self.tried = []
+        names = {name: getattr(socket, name) for name in ("AF_INET", "SOCK_DGRAM")}
+        monkeypatch.setattr(module, "socket", types.SimpleNamespace(socket=AnySocket, **names))
 
         def is_free(address, port):
             self.tried.append((address, port))
@@ -69,26 +92,26 @@ def test_a_range_that_is_none_or_too_small_is_refused(ports):
     with pytest.raises(SettingError) as raised:
         free_ports(ports, 20, "127.0.0.1")
     assert str(raised.value) == (
-        f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least 20 ports."
+        f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least 20 ports below 65536."
     )
 
 
 @pytest.mark.parametrize(("ports", "first"), [("20000-20019", 20000), (" 20000 - 20999 ", 20000), ("1-65535", 1)])
 def test_the_first_block_of_a_range(monkeypatch, ports, first):
     sockets = Sockets(monkeypatch)
-    assert free_ports(ports, 20, "10.0.0.1") == first
+    assert free_ports(ports, 20, "10.0.0.1")[0] == first
     assert sockets.tried == [("10.0.0.1", port) for port in range(first, first + 20)]
 
 
 def test_a_block_with_a_busy_port_is_skipped(monkeypatch):
     Sockets(monkeypatch, ("10.0.0.1", 20019), ("10.0.0.1", 20020))
-    assert free_ports("20000-20999", 20, "10.0.0.1") == 20040
+    assert free_ports("20000-20999", 20, "10.0.0.1")[0] == 20040
 
 
 def test_the_choice_begins_at_random_and_goes_round(monkeypatch):
     Sockets(monkeypatch, ("10.0.0.1", 20040))
     monkeypatch.setattr(module.random, "randrange", lambda n: n - 1)
-    assert free_ports("20000-20059", 20, "10.0.0.1") == 20000
+    assert free_ports("20000-20059", 20, "10.0.0.1")[0] == 20000
 
 
 def test_no_free_block_is_a_setting_error(monkeypatch):
@@ -112,7 +135,35 @@ def test_a_port_that_is_busy_at_another_address_is_free():
         assert module._is_free("127.0.0.9", other.getsockname()[1])
 
 
+def test_a_block_that_another_start_has_reserved_is_skipped(monkeypatch):
+    """Two clusters that start at the same moment see the same free ports."""
+    monkeypatch.setattr(module, "_is_free", lambda address, port: True)
+    monkeypatch.setattr(module.random, "randrange", lambda n: 0)
+    first, reservation = free_ports("47000-47999", 20, "127.0.0.1")
+    with reservation:
+        second, other = free_ports("47000-47999", 20, "127.0.0.1")
+        other.close()
+    again, reservation = free_ports("47000-47999", 20, "127.0.0.1")
+    reservation.close()
+    assert second > first
+    assert again == first
+
+
 # --- address
+
+
+def test_an_address_of_another_machine_is_refused_in_one_line():
+    with pytest.raises(SettingError) as raised:
+        module.check_address("192.0.2.77")
+    assert str(raised.value) == (
+        "The controller can't listen on 192.0.2.77 (Cannot assign requested address): "
+        "it must be an address of this machine. Set GriffinControllerLauncher.ip."
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "localhost", "*", "0.0.0.0"])
+def test_an_address_of_this_machine_passes(address):
+    module.check_address(address)
 
 
 class FakeCloud:
@@ -224,7 +275,7 @@ def test_the_signing_key_is_random_stays_the_same_and_is_no_argument(launcher):
     assert launcher.get_env()["IPP_SESSION_KEY"] == key
     assert GriffinControllerLauncher().get_env()["IPP_SESSION_KEY"] != key
     launcher._own_args = launcher._decide_args(GriffinCloud())
-    assert launcher.args[-4:] == launcher._own_args
+    assert launcher.args[-5:] == launcher._own_args
     assert key not in launcher.arg_str
     assert key not in json.dumps(launcher.to_dict())
 
@@ -263,6 +314,7 @@ async def local(tmp_path, monkeypatch):
     made.security = security
     monkeypatch.setattr(made, "_decide_args", lambda settings: [])
     monkeypatch.setattr(made, "sweep", lambda: None)
+    monkeypatch.setattr(made, "record_project", lambda: None)
     yield made
     if made.pid > 0:
         made._end_group()
@@ -286,11 +338,11 @@ async def test_files_of_an_earlier_controller_are_removed_before_the_start(local
 
 
 @pytest.mark.parametrize("arg", ["--reuse", "--restore", "--IPController.reuse_files=True"])
-async def test_using_connection_files_again_is_refused(local, arg):
+def test_using_connection_files_again_is_refused(launcher, arg):
     """ipcontroller makes new Curve keys in every run, and does not write them to files that are used again."""
-    local.controller_args = [arg]
+    launcher.controller_args = [arg]
     with pytest.raises(SettingError, match="can't be used again"):
-        await local.start()
+        launcher._decide_args(GriffinCloud())
 
 
 async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_lines(local):
@@ -329,7 +381,7 @@ async def test_a_pid_that_another_process_has_now_is_not_running():
     """ipyparallel alone would take it for the controller, and signal it at the stop."""
     me = psutil.Process()
     state = {"pid": me.pid, "process_created": me.create_time() - 60, "state": "running"}
-    with pytest.raises(NotRunning, match=f"Process {me.pid} is another one now"):
+    with pytest.raises(NotRunning, match=f"Process {me.pid} has ended"):
         GriffinControllerLauncher.from_dict(state)
 
 
@@ -377,3 +429,77 @@ async def test_another_signal_goes_to_the_controller_alone(local, monkeypatch):
     local.signal(signal.SIGINT)
     assert sent == [signal.SIGINT]
     assert len(group(local.pid)) == 2
+
+
+# --- what fails, and what is restored
+
+
+async def test_a_start_records_which_project_it_is_in(launcher, monkeypatch):
+    """`stop` must not take another project's emptiness for success."""
+    cloud = types.SimpleNamespace(region="north", project_id="p1")
+    monkeypatch.setattr(launcher, "connect", lambda: cloud)
+    launcher.record_project()
+    assert (launcher.region, launcher.project) == ("north", "p1")
+    assert launcher.to_dict()["project"] == "p1"
+
+
+async def test_a_stop_that_fails_leaves_the_controller_running_and_another_one_succeeds(local, monkeypatch):
+    """Otherwise nobody could find what is left."""
+    await local.start()
+    error = Unavailable("the cloud said 503")
+
+    def refuse():
+        raise error
+
+    monkeypatch.setattr(local, "sweep", refuse)
+    with pytest.raises(Unavailable) as raised:
+        await local.stop()
+    assert raised.value is error
+    assert local.state == "running"
+    assert local.process.is_running()
+    assert len(list(local.security.iterdir())) == 2
+    monkeypatch.setattr(local, "sweep", lambda: None)
+    await local.stop()
+    assert local.state == "after"
+    assert list(local.security.iterdir()) == []
+
+
+async def test_stop_keeps_the_connection_files_of_another_controller(local):
+    await local.start()
+    stale(local)
+    for path in local.security.iterdir():
+        path.write_text(json.dumps({**CONNECTION, "registration": 1, "key": "another"}))
+    await local.stop()
+    assert len(list(local.security.iterdir())) == 2
+
+
+async def test_a_controller_that_was_killed_is_restored_while_its_group_lives_and_stop_ends_the_group(
+    tmp_path, monkeypatch
+):
+    leader = subprocess.Popen(["sh", "-c", "sleep 600 & wait"], start_new_session=True)
+    created = psutil.Process(leader.pid).create_time()
+    while len(group(leader.pid)) < 2:
+        await asyncio.sleep(0.01)
+    (child,) = [p for p in group(leader.pid) if p.pid != leader.pid]
+    leader.kill()
+    leader.wait()
+    try:
+        state = {"pid": leader.pid, "process_created": created, "state": "running", "uid": "0123456789ab"}
+        restored = GriffinControllerLauncher.from_dict(state, profile_dir=str(tmp_path))
+        swept = []
+        monkeypatch.setattr(restored, "sweep", lambda: swept.append(restored.uid))
+        assert restored.running
+        await restored.stop()
+        assert (restored.state, swept) == ("after", ["0123456789ab"])
+        gone, alive = psutil.wait_procs([child], timeout=30)
+        assert alive == []
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+async def test_a_setting_of_a_wrong_type_is_told_by_the_start(tmp_path):
+    wrong = Config({"GriffinControllerLauncher": {"ip": 5}})
+    launcher = GriffinControllerLauncher(config=wrong, profile_dir=str(tmp_path))
+    with pytest.raises(SettingError, match="A setting is wrong: .*'ip' trait"):
+        await launcher.start()

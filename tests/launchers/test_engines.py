@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+import types
 
 import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
@@ -14,7 +15,7 @@ from traitlets.config import Config, Configurable
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet
-from ipp_griffin.launchers import GriffinEngineSetLauncher
+from ipp_griffin.launchers import GriffinEngineSetLauncher, engines
 from ipp_griffin.launchers import common as module
 from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
 from ipp_griffin.rendezvous import cluster_uid
@@ -73,6 +74,9 @@ class FakeHub:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self.calls.append("close")
 
     def engines(self, engine_set=""):
@@ -95,7 +99,8 @@ class FakeCluster(Configurable):
 
     written = List()
     launcher = Any()
-    controller = None
+    controller = types.SimpleNamespace(state="running", stop_data={})
+    engines = {}  # noqa: RUF012
     cluster_file = ""
 
     def update_cluster_file(self):
@@ -142,11 +147,12 @@ def cluster():
 
 
 @pytest.fixture
-async def launcher(cloud, store, hub, cluster, tmp_path):
+async def launcher(cloud, store, hub, cluster, tmp_path, monkeypatch):
     """A launcher as ipyparallel makes one, connection info in its environment."""
     made = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path), engine_set_id="1700000000")
     made.environment = {"IPP_CONNECTION_INFO": json.dumps(CONNECTION)}
     made.cloud_below, cluster.launcher = cloud, made
+    monkeypatch.setattr(engines, "CLEAN_UP_PAUSE", 0.0)
     yield made
     made._stopping.set()  # ends the watcher
 
@@ -196,27 +202,6 @@ async def test_connection_info_is_read_when_the_start_begins_not_before(launcher
     launcher.environment = {"IPP_CONNECTION_INFO": json.dumps(later)}
     await launcher.start(1)
     assert rendezvous(launcher, store)["connection"] == later
-
-
-async def test_connection_info_is_else_read_from_the_file(launcher, store, tmp_path):
-    """`ipcluster engines` has no controller object."""
-    launcher.environment = {}
-    (tmp_path / "security").mkdir()
-    filed = {**CONNECTION, "registration": 22000}
-    (tmp_path / "security" / "ipcontroller-engine.json").write_text(json.dumps(filed))
-    await launcher.start(1)
-    assert rendezvous(launcher, store)["connection"] == filed
-
-
-async def test_without_connection_info_nothing_is_made(launcher, cloud, store, tmp_path):
-    launcher.environment = {}
-    with pytest.raises(SettingError) as raised:
-        await launcher.start(1)
-    path = tmp_path / "security" / "ipcontroller-engine.json"
-    assert str(raised.value) == (
-        f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
-    )
-    assert (launcher.state, cloud.creations, store.containers) == ("after", [], {})
 
 
 async def test_what_the_user_set_for_engines_travels_and_the_connection_info_only_once(launcher, store, tmp_path):
@@ -422,8 +407,6 @@ async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(
     [
         ("store", "publish", CloudError("no container")),
         ("cloud", "create_servers", QuotaError("Quota exceeded")),
-        ("cloud", "servers", Unavailable("the cloud said 503")),
-        ("store", "reports", Unavailable("the store said 503")),
     ],
 )
 async def test_a_start_that_fails_at_any_stage_leaves_nothing_and_raises_its_cause(
@@ -462,26 +445,117 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
 async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(launcher, cloud, store):
     cloud.fail["create_servers"] = [QuotaError("Quota exceeded.")]
     cloud.fail["delete_servers"] = [Unavailable("Can't delete.")]
+    launcher.stop_timeout = 0
     with pytest.raises(QuotaError) as raised:
         await launcher.start(2)
-    assert str(raised.value) == "Quota exceeded. And taking it down failed: Can't delete."
+    assert str(raised.value) == ("Quota exceeded. And taking it down failed: Can't delete. Run the same stop again.")
     assert launcher.state == "running"
+    launcher.stop_timeout = 60
     await launcher.stop()
     assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
 
 
 async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher, cloud, hub):
     hub.listed = {}
-    launcher.start_timeout, launcher.poll_interval = 0.0, 0.0
+    launcher.start_timeout, launcher.poll_interval = 1.0, 0.0
     cloud.console_output = lambda id, length: "kernel panic"
     with pytest.raises(GriffinError) as raised:
         await launcher.start(1)
     assert str(raised.value) == (
-        "Only 0 of 1 engines connected within 0 s. "
+        "Only 0 of 1 engines connected within 1 s. "
         f"Never reported: griffin-{launcher.uid}-{launcher.engine_set}-0 (can they reach the object store?). "
         "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
     )
     assert cloud.there == {}
+
+
+async def test_the_clean_up_of_a_failed_start_outlasts_an_outage(launcher, cloud, store):
+    """An outage of the cloud may be what failed the start."""
+    cloud.fail["create_servers"] = [QuotaError("Quota exceeded.")]
+    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")] * 3
+    launcher.stop_timeout = 60
+    with pytest.raises(QuotaError, match=r"^Quota exceeded\.$"):
+        await launcher.start(2)
+    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+
+
+@pytest.mark.parametrize(("door", "method"), [("cloud", "servers"), ("store", "reports")])
+async def test_an_outage_while_engines_are_awaited_fails_nothing_and_is_told_once(
+    launcher, cloud, store, hub, monkeypatch, door, method
+):
+    fails = [Unavailable("the cloud said 503"), Unavailable("the cloud said 503")]
+    {"cloud": cloud, "store": store}[door].fail[method] = fails
+    look = hub.engines
+    hub.engines = lambda engine_set="": {} if fails else look(engine_set)
+    launcher.poll_interval = 0.0
+    told = []
+    monkeypatch.setattr(launcher.log, "warning", told.append)
+    await launcher.start(2)
+    assert launcher.state == "running"
+    assert told == ["Can't look at the servers now, will go on trying: the cloud said 503"]
+
+
+async def test_a_setting_of_a_wrong_type_is_told_by_the_start(cluster, tmp_path, untouchable):
+    """ipcluster can't handle an exception while launchers are made."""
+    cluster.config = Config({"GriffinEngineSetLauncher": {"parallel": "many"}})
+    launcher = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path))
+    cluster.launcher = launcher
+    with pytest.raises(SettingError, match="A setting is wrong: .*'parallel' trait"):
+        await launcher.start(1)
+    assert untouchable == []
+
+
+# --- another project, and a cluster without its controller
+
+
+async def test_credentials_for_another_project_are_refused(launcher, cloud):
+    """Its emptiness is no success."""
+    await launcher.start(1)
+    assert launcher.to_dict()["project"] == "p1"
+    cloud.project_id = "p2"
+    launcher._doors = None
+    with pytest.raises(SettingError) as raised:
+        await launcher.stop()
+    assert str(raised.value).startswith(
+        "This cluster is in project p1, but these credentials are for project p2: use the ones it was started with"
+    )
+    assert str(raised.value).endswith("Run the same stop again.")
+    assert (launcher.state, list(cloud.there)) == ("running", ["id-0"])
+    cloud.project_id = "p1"
+    await launcher.stop()
+    assert cloud.there == {}
+
+
+async def test_the_error_of_a_stop_names_the_file_to_delete_where_the_cloud_is_gone(launcher, cloud, cluster):
+    await launcher.start(1)
+    cluster.cluster_file = "/x/cluster-.json"
+    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503.")]
+    with pytest.raises(Unavailable) as raised:
+        await launcher.stop()
+    assert str(raised.value) == (
+        "the cloud said 503. Run the same stop again; if that cloud is gone for good, delete /x/cluster-.json."
+    )
+
+
+@pytest.mark.parametrize(("controller", "swept"), [(None, True), (types.SimpleNamespace(state="running"), False)])
+async def test_the_last_restored_set_without_a_controller_sweeps_up(launcher, cluster, monkeypatch, controller, swept):
+    """The controller died: nobody else will."""
+    await launcher.start(1)
+    restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), parent=cluster)
+    cluster.controller, cluster.engines = controller, {"1": restored}
+    sweeps = []
+    monkeypatch.setattr(restored, "sweep", lambda: sweeps.append(restored.uid))
+    await restored.stop()
+    assert sweeps == ([launcher.uid] if swept else [])
+    assert restored.state == "after"
+
+
+async def test_a_restored_set_leaves_the_sweep_to_the_last_one(launcher, cluster, monkeypatch):
+    await launcher.start(1)
+    restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), parent=cluster)
+    cluster.controller, cluster.engines = None, {"1": restored, "2": launcher}
+    monkeypatch.setattr(restored, "sweep", lambda: pytest.fail("swept while another set runs"))
+    await restored.stop()
 
 
 # --- signals, output, the end
@@ -541,7 +615,7 @@ async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_to
     await launcher.start(2)
     told = asyncio.Event()
     launcher.on_stop(lambda data: told.set())
-    await in_thread(launcher._all_gone)
+    assert await in_thread(launcher._all_gone) is True
     await asyncio.wait_for(told.wait(), 30)
     assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
     assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
@@ -550,7 +624,7 @@ async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_to
 async def test_all_servers_gone_and_a_cloud_that_fails_leaves_the_set_to_the_next_stop(launcher, cloud, store):
     await launcher.start(1)
     store.fail["delete_prefix"] = [Unavailable("the store said 503")]
-    await in_thread(launcher._all_gone)
+    assert await in_thread(launcher._all_gone) is False
     assert launcher.state == "running"
     await launcher.stop()
     assert (launcher.state, store.containers) == ("after", {})

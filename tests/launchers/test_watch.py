@@ -40,7 +40,8 @@ class ScriptedStop(threading.Event):
 class Watched:
     """A watcher over a list of what its looks will find: a Survey, or an error to raise."""
 
-    def __init__(self, *looks, interval=10.0):
+    def __init__(self, *looks, interval=10.0, deletes=True):
+        self.deletes = deletes  # whether what is left of a gone set can be deleted
         self.looks = list(looks)
         self.stop = ScriptedStop(self.looks)
         self.gone = 0
@@ -60,6 +61,7 @@ class Watched:
 
     def on_gone(self):
         self.gone += 1
+        return self.deletes
 
 
 def messages(caplog):
@@ -114,6 +116,28 @@ def test_one_look_without_a_living_server_is_not_believed(between):
     watched = Watched(servers(), between, servers(), between)
     watched.watcher._run()
     assert watched.gone == 0
+
+
+def test_where_the_rest_cannot_be_deleted_it_tries_again():
+    watched = Watched(servers(), servers(), servers(), OUTAGE, servers("ACTIVE"), deletes=False)
+    watched.watcher._run()
+    assert watched.gone == 2
+
+
+def test_all_servers_gone_at_once_is_one_line(caplog):
+    """Somebody stopped the cluster from elsewhere: not one line for each of a thousand servers."""
+    watched = Watched(servers("ACTIVE", "ACTIVE", "ACTIVE"), servers(), servers())
+    for _ in range(3):
+        watched.watcher.look_once()
+    assert messages(caplog) == [
+        "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
+    ]
+
+
+def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
+    watched = Watched(servers("ACTIVE"), ZeroDivisionError("oops"), KeyError("x"), servers("ACTIVE"))
+    assert [watched.watcher.look_once() for _ in range(4)] == [1, None, None, 1]
+    assert messages(caplog) == ["Can't look at the servers now, will go on trying: oops"]
 
 
 def test_an_outage_for_ever_is_no_end():

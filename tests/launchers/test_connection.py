@@ -1,0 +1,104 @@
+"""The connection info for engines: where it comes from, and which controller is refused before anything is made."""
+
+import json
+import logging
+import types
+
+import pytest
+
+from ipp_griffin.launchers import GriffinControllerLauncher
+from ipp_griffin.launchers.connection import engine_connection
+from ipp_griffin.plan import GriffinError, Network, SettingError
+
+CONNECTION = {
+    "interface": "tcp://10.0.0.1",
+    "registration": 20000,
+    "location": "10.0.0.1",
+    "key": "5ecre7",
+    "curve_serverkey": "cUrVe" * 8,
+}
+LOOPBACK = {**CONNECTION, "interface": "tcp://127.0.0.1", "location": "127.0.0.1"}
+NETWORK = Network("n1", "net", ("10.0.0.0/16",))
+
+
+class FakeHub:
+    closed = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """As much of a launcher as is used: a running controller, its connection info in the environment."""
+    hub = FakeHub()
+    return types.SimpleNamespace(
+        environment={"IPP_CONNECTION_INFO": json.dumps(CONNECTION)},
+        connection_files={"engine": str(tmp_path / "ipcontroller-engine.json")},
+        parent=types.SimpleNamespace(controller=object(), engines={}),
+        hub=hub,
+        open_hub=lambda timeout=30: hub,
+        log=logging.getLogger("connection"),
+    )
+
+
+async def test_connection_info_is_read_from_the_environment(launcher):
+    assert await engine_connection(launcher, NETWORK) == CONNECTION
+    assert not launcher.hub.closed
+
+
+async def test_connection_info_is_else_read_from_the_file(launcher, tmp_path):
+    """`ipcluster engines` has no controller object."""
+    launcher.environment, launcher.parent.controller = {}, None
+    filed = {**CONNECTION, "registration": 22000}
+    (tmp_path / "ipcontroller-engine.json").write_text(json.dumps(filed))
+    assert await engine_connection(launcher, NETWORK) == filed
+    assert launcher.hub.closed
+
+
+async def test_without_connection_info_it_says_what_is_missing(launcher, tmp_path):
+    launcher.environment = {}
+    with pytest.raises(SettingError) as raised:
+        await engine_connection(launcher, NETWORK)
+    assert str(raised.value) == (
+        f"No controller is running here: {tmp_path / 'ipcontroller-engine.json'} does not exist. "
+        "Start one, with `ipcluster start`."
+    )
+
+
+async def test_files_of_a_controller_that_died_are_no_controller(launcher):
+    """Servers would be made for nothing."""
+
+    def refuse(timeout):
+        raise GriffinError("The controller at tcp://10.0.0.1:20000 does not answer (no answer).")
+
+    launcher.parent.controller, launcher.open_hub = None, refuse
+    with pytest.raises(GriffinError) as raised:
+        await engine_connection(launcher, NETWORK)
+    assert str(raised.value) == (
+        "The controller at tcp://10.0.0.1:20000 does not answer (no answer). "
+        "If it has ended: `ipcluster stop`, then `ipcluster start`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("controller", "hint"),
+    [
+        (
+            GriffinControllerLauncher,
+            "Take --ip out of the controller's arguments, or set GriffinControllerLauncher.ip.",
+        ),
+        (object, 'Use controller="griffin" (ipcluster: --controller=griffin).'),
+    ],
+)
+async def test_a_controller_that_servers_cannot_reach_is_refused_with_what_to_do(launcher, controller, hint):
+    launcher.environment = {"IPP_CONNECTION_INFO": json.dumps(LOOPBACK)}
+    launcher.parent.controller = controller()
+    with pytest.raises(SettingError) as raised:
+        await engine_connection(launcher, NETWORK)
+    assert str(raised.value) == (
+        f"The controller listens on 127.0.0.1, where servers on network 'net' can't reach it. {hint}"
+    )
