@@ -121,8 +121,9 @@ def guard(launcher: Any) -> None:
 
 async def _stop_and_fail(app: Any, stop: Callable[..., Awaitable[None]], r: Any = None) -> None:
     """An interrupted `ipcluster start --daemonize`: no cluster, so no status 0."""
-    await stop(r)
-    app.exit(1)
+    if not app._stopping:  # a second Ctrl-C must not cut the first one short
+        await stop(r)
+        app.exit(1)
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -114,7 +114,9 @@ def test_a_start_that_fails_is_one_clear_line(folder):
     (folder / "file").touch()
     with pytest.raises(DevCloudError, match="^Can't use the folder .*: Not a directory.$"):
         service.start(folder / "file" / "x")
-    with pytest.raises(DevCloudError, match="^No dev cloud runs in .* Start it: ipp-griffin devcloud start --folder .*$"):
+    with pytest.raises(
+        DevCloudError, match="^No dev cloud runs in .* Start it: ipp-griffin devcloud start --folder .*$"
+    ):
         service.env(folder)
     with pytest.raises(DevCloudError, match="^No dev cloud runs in"):
         service.set_faults(folder)
