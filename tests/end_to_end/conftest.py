@@ -108,9 +108,9 @@ class Shell:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-        for pid in self.controllers():
+        for pid in self.controllers():  # of a controller that was killed, the children
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
 @pytest.fixture
