@@ -215,7 +215,7 @@ def delete_servers(
             names = ", ".join(sorted(server.name for server in listed.values()))
             raise CloudError(
                 f"These servers are still there {timeout:.0f} s after their deletion: {names}. "
-                "Run the same stop again, or delete them with `openstack server delete`."
+                "If they stay, delete them with `openstack server delete`."
             )
         sleep(pause)
         pause = min(pause * 1.5, 2.0)

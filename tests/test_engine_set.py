@@ -355,7 +355,7 @@ def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, cloud, st
         destroy(engines, timeout=10, clock=clock)
     assert str(raised.value) == (
         f"These servers are still there 10 s after their deletion: {stuck.name}. "
-        "Run the same stop again, or delete them with `openstack server delete`."
+        "If they stay, delete them with `openstack server delete`."
     )
     assert 110 < clock.now <= 112.1
     assert f"{SET}/connection.json" in store.containers[UID]
