@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 state=$PWD/.state/demo
 mkdir -p "$state"
-export IPYTHONDIR=$state/ipython  # your own IPython folder stays as it is
+export IPYTHONDIR=$state/ipython XDG_CACHE_HOME=$state/cache  # your own folders stay as they are
 
 if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; else bold='' plain=''; fi
 say() { printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"; }

@@ -67,6 +67,7 @@ def test_a_wrong_password(shell):
     output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(wrong))
     assert "wrong-one" not in output
     assert "credentials" in cause(output).lower() or "password" in cause(output).lower()
+    assert "The cloud knows that request as req-" in output
 
 
 @pytest.mark.parametrize("text", ["c.GriffinCloud.image = (", "c.GriffinCloud.image = undefined_name"])

@@ -41,15 +41,13 @@ async def test_an_async_context_manager_without_any_profile(profile):
 
 async def test_the_event_loop_goes_on_while_servers_start(profile, devcloud):
     devcloud.faults.set({"server": ".*", "boot_time": 1.5})
-    longest, running = 0.0, True
+    beats, running = 0, True
 
     async def beat():
-        nonlocal longest
-        loop = asyncio.get_running_loop()
+        nonlocal beats
         while running:
-            before = loop.time()
             await asyncio.sleep(0.01)
-            longest = max(longest, loop.time() - before)
+            beats += 1
 
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
     await cluster.start_controller()
@@ -58,7 +56,7 @@ async def test_the_event_loop_goes_on_while_servers_start(profile, devcloud):
     running = False
     await beating
     await cluster.stop_cluster()
-    assert longest < 1.0
+    assert beats > 20  # a blocked loop would have had a few, in the second and a half of the boot and more
 
 
 def test_in_a_notebook_the_sync_api_works_inside_a_running_loop(profile):

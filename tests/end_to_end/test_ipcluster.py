@@ -7,6 +7,9 @@ import subprocess
 
 import ipyparallel as ipp
 
+from ..conftest import running_cloud
+from .conftest import Shell
+
 START = ("ipcluster", "start", "--profile=griffin")
 STOP = ("ipcluster", "stop", "--profile=griffin")
 
@@ -190,3 +193,18 @@ def test_a_listing_and_a_stop_under_another_profiles_config(shell):
     assert [line.split()[:4] for line in listing.splitlines()[1:]] == [["griffin", "''", "True", "1"]]
     assert (shell.profile() / "security" / "cluster-.json").read_text() == before
     shell.run("ipcluster", "stop", f"--profile-dir={shell.profile()}", OS_CLOUD="")
+
+
+def test_the_default_controller_is_restarted_under_ipcluster_too(tmp_path):
+    """`ipcluster start --engines=griffin` without a profile of ours, on a cloud that can't reach this machine's loopback."""
+    with running_cloud(tmp_path / "faraway", subnet="10.99.0.0/16") as cloud:
+        shell = Shell(tmp_path, cloud)
+        try:
+            output = shell.run("ipcluster", "start", "--engines=griffin", "-n", "1", "--daemonize")
+            assert output.count("restarting it as a griffin controller") == 1
+            with connect(shell, "default") as rc:
+                assert rc.ids == [0]
+            shell.run("ipcluster", "stop")
+            shell.assert_nothing_left()
+        finally:
+            shell.close()
