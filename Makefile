@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-openstack test-guest-vm realcloud-up realcloud-down lint format bench clean
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
@@ -15,6 +15,16 @@ demo: .venv/installed  ## a cluster on the dev cloud, from start to stop
 
 test: .venv/installed  ## every test
 	$(BIN)/python -m pytest -n 2
+
+test-openstack: .venv/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say
+	tests/openstack/run.sh "$(CLOUD)" $(if $(SETTINGS),--cloud-settings="$(SETTINGS)") $(if $(SHARED),--cloud-shared)
+
+realcloud-up: .venv/installed  ## OpenStack's own services on this machine (Debian, as root)
+	IPYPARALLEL=$$($(BIN)/python -c 'import ipyparallel; print(ipyparallel.__version__)') tests/openstack/realcloud/install.sh
+	tests/openstack/realcloud/up.sh
+
+realcloud-down:
+	tests/openstack/realcloud/down.sh
 
 lint: .venv/installed  ## style and types
 	$(BIN)/ruff check .

@@ -125,11 +125,20 @@ class Store:
         self._digest()  # without TempURL, make nothing
         name = self._name(uid)
         answer: dict[str, Any] = {}
+        tries = 0
+
+        def put(*args: Any, **kwargs: Any) -> None:
+            nonlocal tries
+            tries += 1
+            swift.put_container(*args, **kwargs)
+
         # Without headers: on a container that exists, they would change what it has.
-        self._call(f"Can't make container {name}", swift.put_container, name, response_dict=answer)
+        self._call(f"Can't make container {name}", put, name, response_dict=answer)
         if answer.get("status") == 201:
             self._mark(uid, labels)
         else:
+            if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
+                self._mark(uid, labels)
             self._await_marker(uid)
         self._check_key(uid)
 
@@ -140,6 +149,14 @@ class Store:
             headers[f"{MARKER}-{re.sub('[^A-Za-z0-9]', '-', label)}"] = _header(value)
         self._call(f"Can't mark container {self._name(uid)}", swift.post_container, self._name(uid), headers)
         self._keys[uid] = key
+
+    def _is_bare(self, uid: str) -> bool:
+        """Whether nothing is in the container and nobody marks it within a second."""
+        for _ in range(2):
+            if MARKER in self._head(uid) or self.objects(uid):
+                return False
+            self._sleep(0.5)
+        return True
 
     def _await_marker(self, uid: str) -> None:
         for _ in range(MARKER_WAIT * 2):

@@ -163,7 +163,7 @@ class _Connection(swift.HTTPConnection):  # type: ignore[misc]
             insecure=verify is False,
             cert=cert,
             cert_key=key,
-            timeout=TIMEOUT,
+            timeout=session.timeout or TIMEOUT,  # api_timeout of clouds.yaml
         )
         self._heard = heard
 

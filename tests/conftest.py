@@ -1,7 +1,11 @@
-"""Every test runs in an empty home, without anybody's credentials, and on clouds of its own."""
+"""Every test runs in an empty home, without anybody's credentials, and on clouds of its own.
+
+``--cloud NAME`` runs the end-to-end tests on that entry of clouds.yaml instead of the dev cloud; see `clouds`.
+"""
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,71 @@ from typing import Any
 import pytest
 
 from ipp_griffin.devcloud import DevCloud
+
+from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient
+
+named_cloud = pytest.StashKey[OnNamedCloud]()
+left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cloud", "the cloud that end-to-end tests run on")
+    group.addoption(
+        "--cloud", default="devcloud", metavar="NAME", help="an entry of clouds.yaml (default: the dev cloud)"
+    )
+    group.addoption(
+        "--cloud-settings", metavar="FILE", help="lines for ipcluster_config.py: image, flavor, network ..."
+    )
+    group.addoption("--cloud-shared", action="store_true", help="use a project in which others have servers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(what, ...): left out on clouds that have it not; see tests/clouds.py")
+    config.addinivalue_line("markers", "openstack: compares the dev cloud with a real one: needs --cloud NAME")
+    config.addinivalue_line("markers", "guest_vm: boots virtual machines: needs -m guest_vm, and root")
+    name = config.getoption("--cloud")
+    if name == "devcloud" or config.option.help:
+        return
+    file = config.getoption("--cloud-settings")
+    options: dict[str, Any] = {
+        "settings": Path(file).read_text() if file else "",
+        "shared": config.getoption("--cloud-shared"),
+        "folder": Path(tempfile.mkdtemp(prefix="griffin-test-")),
+    }
+    if state := os.environ.get("REALCLOUD_STATE"):
+        config.stash[named_cloud] = OnRealCloud(name, state=Path(state), **options)
+    else:
+        config.stash[named_cloud] = OnNamedCloud(name, **options)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return config.stash[named_cloud].describe() if named_cloud in config.stash else ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this cloud has not, and say so; tests of machinery that was not asked for go without a word."""
+    cloud = config.stash.get(named_cloud, None)
+    has = cloud.has if cloud else OnDevCloud.has
+    out: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        wanted = {need for marker in item.iter_markers("needs") for need in marker.args}
+        not_asked_for = (
+            item.get_closest_marker("guest_vm")
+            and "guest_vm" not in config.option.markexpr
+            or (item.get_closest_marker("openstack") and cloud is None)
+        )
+        if not_asked_for:
+            out.setdefault("", []).append(item)
+        elif wanted - has:
+            out.setdefault(", ".join(sorted(wanted - has)), []).append(item)
+    dropped = [item for group in out.values() for item in group]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if item not in dropped]
+    config.stash[left_out] = {why: len(group) for why, group in out.items() if why}
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return [f"left out: {n} tests that need of the cloud: {why}" for why, n in config.stash[left_out].items()]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,10 +96,17 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @contextlib.contextmanager
 def running_cloud(folder: Path, **options: Any) -> Iterator[DevCloud]:
     """A dev cloud, named by OS_CLOUD."""
-    with DevCloud(folder, boot_time=0.3, **options) as cloud, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
-        patch.setenv("OS_CLOUD", "devcloud")
+    with DevCloud(folder, boot_time=0.3, **options) as cloud, named(cloud.clouds_yaml, "devcloud"):
         yield cloud
+
+
+@contextlib.contextmanager
+def named(clouds_yaml: Path, name: str) -> Iterator[None]:
+    """OS_CLOUD names this cloud."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds_yaml))
+        patch.setenv("OS_CLOUD", name)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +121,34 @@ def assert_empty(cloud: DevCloud) -> None:
     """No server and no container, of whatever project."""
     assert [server["name"] for server in cloud.servers()] == []
     assert cloud.containers() == []
+
+
+@pytest.fixture(scope="session")
+def listed_alike(request: pytest.FixtureRequest, nobodys_home: Path) -> Iterator[None]:
+    """On a named cloud, what the plain ``openstack`` client lists is the same before and after all tests."""
+    on = request.config.stash.get(named_cloud, None)
+    before = OpenStackClient(on, nobodys_home).everything() if on else {}
+    yield
+    if on:
+        assert OpenStackClient(on, nobodys_home).everything() == before
+
+
+@pytest.fixture
+def cloud(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, listed_alike: None
+) -> Iterator[Cloud]:
+    """The cloud of this run, named by OS_CLOUD; the test must leave nothing on it."""
+    on = request.config.stash.get(named_cloud, None)
+    if on is None:
+        with running_cloud(tmp_path_factory.mktemp("devcloud")) as running:
+            yield OnDevCloud(running)
+            assert_empty(running)
+        return
+    with named(on.clouds_yaml, on.name):
+        try:
+            yield on
+            assert on.left_over() == []
+        finally:
+            if "faults" in on.has:
+                on.faults.clear()
+            on.clean_up()

@@ -1,14 +1,18 @@
-"""ipyparallel's own tests of launchers, with ours for controller and engines, on the dev cloud.
+"""ipyparallel's own tests of launchers, with ours for controller and engines, on the dev cloud or another.
 
 As ipyparallel's ``test_slurm.py`` does, but every test that takes the ``Cluster`` fixture or ``engine_launcher_class``.
 
-One of them can't hold for a launcher whose engines are elsewhere:
+Two of them can't hold for a launcher whose engines are elsewhere:
 
 - ``test_wait_for_engines_crash`` patches this process's own ``os.environ`` and expects engines to inherit it. Its
   substitute is `test_engines_that_crash_at_their_start_fail_the_start`.
+- ``test_restart_engines`` wants other process ids after a restart; where servers count processes for themselves, as on
+  every cloud but the dev cloud, the first engine of each has the same. `test_restarted_engines_are_on_new_servers` is in its place.
 """
 
+import asyncio
 import logging
+import os
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -17,7 +21,6 @@ from ipyparallel.tests import test_cluster
 from ipyparallel.tests.conftest import (  # noqa: F401
     Cluster,
     Context,
-    cluster_config,
     ipython,
     ipython_dir,
     temporary_ipython_dir,
@@ -41,7 +44,10 @@ from ipyparallel.tests.test_cluster import (  # noqa: F401
 
 import ipp_griffin.launchers
 
-pytestmark = pytest.mark.usefixtures("devcloud")
+from .clouds import settings_of
+
+pytestmark = pytest.mark.usefixtures("cloud")
+pytest.mark.needs("devcloud")(test_restart_engines)
 REPLACED = {"test_wait_for_engines_crash"}
 
 
@@ -49,6 +55,11 @@ REPLACED = {"test_wait_for_engines_crash"}
 def nothing_in_tmp(tmp_path, monkeypatch):
     """`test_cluster_repr` uses the temporary folder itself as profile folder."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.fixture
+def cluster_config(cloud):
+    return settings_of(cloud)
 
 
 @pytest.fixture
@@ -83,11 +94,23 @@ async def test_engines_that_crash_at_their_start_fail_the_start(Cluster):  # noq
     await cluster.stop_cluster()
 
 
+async def test_restarted_engines_are_on_new_servers(Cluster):  # noqa: F811, N803
+    async with Cluster(n=2) as rc:
+        before, ids = set(rc[:].apply_sync(os.getenv, "GRIFFIN_SERVER")), set(rc.ids)
+        await rc.cluster.restart_engines()
+        while ids & set(rc.ids):
+            await asyncio.sleep(0.1)
+        rc.wait_for_engines(2, timeout=60, interactive=False)
+        after = set(rc[:].apply_sync(os.getenv, "GRIFFIN_SERVER"))
+        assert len(after) == 2
+        assert not after & before
+
+
 class TestDefaultHeartbeat:
     """The same at ipyparallel's default heartbeat of 3000 ms: an engine is listed seconds after it registered."""
 
     @pytest.fixture
-    def Cluster(self, request, tmp_path):  # noqa: N802
+    def Cluster(self, request, tmp_path, cluster_config):  # noqa: N802
         def construct(**kwargs):
             log = logging.getLogger(__file__)
             cluster = ipp.Cluster(
@@ -96,6 +119,7 @@ class TestDefaultHeartbeat:
                 profile_dir=str(tmp_path),
                 log=log,
                 load_profile=False,
+                config=cluster_config,
                 **kwargs,
             )
             request.addfinalizer(cluster.stop_cluster_sync)

@@ -125,6 +125,32 @@ def test_of_two_processes_the_second_waits_for_the_firsts_key(
     assert len(slept) == 2
 
 
+def test_a_container_whose_making_was_answered_too_late_is_ours(mock: responses.RequestsMock, store: Store) -> None:
+    """The first PUT landed, though its answer was lost; nobody else is going to mark that container."""
+    mock.put(CONTAINER, status=503)
+    mock.put(CONTAINER, status=202)
+    mock.head(CONTAINER, status=204)
+    mock.head(CONTAINER, status=204)
+    mock.get(CONTAINER, json=[])
+    mock.get(CONTAINER, json=[])
+    mock.post(CONTAINER, status=204)
+    mock.head(CONTAINER, status=204, headers=OURS)
+    store.publish(UID, {})
+    assert [line.split()[0] for line in lines(mock)].count("POST") == 1
+
+
+def test_what_somebody_has_in_a_container_is_left_alone_after_a_lost_answer_too(
+    mock: responses.RequestsMock, store: Store
+) -> None:
+    mock.put(CONTAINER, status=503)
+    mock.put(CONTAINER, status=202)
+    mock.head(CONTAINER, status=204)
+    mock.get(CONTAINER, json=listing("thesis.txt"))
+    with pytest.raises(StoreError, match="exists and is not ours"):
+        store.publish(UID, {})
+    assert "POST" not in " ".join(lines(mock))
+
+
 @pytest.mark.parametrize(
     "headers", [{}, {"X-Container-Meta-Ipp-Griffin": UID}, OURS | {"X-Container-Meta-Ipp-Griffin": "x"}]
 )

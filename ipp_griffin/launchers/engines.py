@@ -197,6 +197,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         return {
             "owner": _user_name(),
             "host": socket.gethostname(),
+            "container": self.container,
             "profile": Path(self.profile_dir).name.removeprefix("profile_"),
             "cluster_id": self.cluster_id,
             "start_deadline": _iso(time.time() + self.start_timeout),

@@ -1,9 +1,6 @@
 """Fixtures of the dev cloud's tests: a running cloud, and plain HTTP to it."""
 
 import base64
-import fcntl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +11,7 @@ import requests
 
 from ipp_griffin.devcloud import DevCloud
 
-REPO = Path(__file__).parents[2]
-CLIENTS = ["python-openstackclient==8.3.0", "python-swiftclient==4.11.0"]
+from ..clouds import client_tools
 
 
 def wait_for(what: Callable[[], object], timeout: float = 15.0) -> object:
@@ -77,18 +73,5 @@ def http(cloud: DevCloud, connection: openstack.connection.Connection) -> Iterat
 
 @pytest.fixture(scope="session")
 def clients() -> Path:
-    """The folder of the real ``openstack`` and ``swift`` commands, in a virtual environment of their own.
-
-    It is kept in the repository's .tools, one for each set of versions.
-    """
-    key = "-".join(requirement.split("==")[1] for requirement in CLIENTS)
-    venv = REPO / ".tools" / "openstackclient" / f"{key}-py{sys.version_info[0]}.{sys.version_info[1]}"
-    venv.parent.mkdir(parents=True, exist_ok=True)
-    with (venv.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
-        if not (venv / "complete").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-            pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, *CLIENTS], check=True)
-            (venv / "complete").touch()
-    return venv / "bin"
+    """The folder of the real ``openstack`` and ``swift`` commands."""
+    return client_tools()

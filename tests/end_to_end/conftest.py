@@ -1,4 +1,4 @@
-"""A user's shell on the dev cloud: an IPython folder of its own, and the griffin profile in it."""
+"""A user's shell on a cloud: an IPython folder of its own, and the griffin profile in it."""
 
 import contextlib
 import os
@@ -12,9 +12,7 @@ import ipyparallel as ipp
 import psutil
 import pytest
 
-import ipp_griffin.devcloud
-
-from ..conftest import running_cloud
+from ..clouds import Cloud, OpenStackClient
 
 BIN = Path(sys.executable).parent
 
@@ -22,7 +20,7 @@ BIN = Path(sys.executable).parent
 class Shell:
     """Runs commands as a user would; none may print a traceback or outlive the test."""
 
-    def __init__(self, folder: Path, cloud: ipp_griffin.devcloud.DevCloud) -> None:
+    def __init__(self, folder: Path, cloud: Cloud) -> None:
         self.folder, self.cloud = folder, cloud
         self.ipython = folder / "ipython"
         self.ipython.mkdir()
@@ -31,7 +29,7 @@ class Shell:
             "HOME": str(folder),
             "IPYTHONDIR": str(self.ipython),
             "OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml),
-            "OS_CLOUD": "devcloud",
+            "OS_CLOUD": cloud.name,
         }
         self._started: list[subprocess.Popen[str]] = []
 
@@ -74,7 +72,7 @@ class Shell:
         with (self.profile(name) / "ipcontroller_config.py").open("a") as f:
             f.write("c.HeartMonitor.period = 200\n")
         with (self.profile(name) / "ipcluster_config.py").open("a") as f:
-            f.write(extra)
+            f.write(self.cloud.settings + extra)
 
     def cluster_files(self) -> list[str]:
         return sorted(str(p.relative_to(self.ipython)) for p in self.ipython.glob("profile_*/security/cluster-*.json"))
@@ -98,8 +96,7 @@ class Shell:
         return found
 
     def assert_nothing_left(self) -> None:
-        assert [server["name"] for server in self.cloud.servers()] == []
-        assert self.cloud.containers() == []
+        assert self.cloud.left_over() == []
         assert self.controllers() == []
         assert self.cluster_files() == []
 
@@ -114,16 +111,9 @@ class Shell:
 
 
 @pytest.fixture
-def devcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ipp_griffin.devcloud.DevCloud]:
-    """A dev cloud for one test: what one leaves behind does not disturb another."""
-    with running_cloud(tmp_path_factory.mktemp("devcloud")) as cloud:
-        yield cloud
-
-
-@pytest.fixture
-def bare_shell(devcloud: ipp_griffin.devcloud.DevCloud, tmp_path: Path) -> Iterator[Shell]:
+def bare_shell(cloud: Cloud, tmp_path: Path) -> Iterator[Shell]:
     """A shell without a griffin profile."""
-    shell = Shell(tmp_path, devcloud)
+    shell = Shell(tmp_path, cloud)
     try:
         yield shell
     finally:
@@ -136,6 +126,12 @@ def shell(bare_shell: Shell) -> Iterator[Shell]:
     bare_shell.make_profile()
     yield bare_shell
     bare_shell.assert_nothing_left()
+
+
+@pytest.fixture
+def openstack_client(cloud: Cloud, tmp_path: Path) -> OpenStackClient:
+    """The plain ``openstack`` command on that cloud."""
+    return OpenStackClient(cloud, tmp_path)
 
 
 @pytest.fixture

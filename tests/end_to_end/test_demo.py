@@ -11,6 +11,7 @@ import pytest
 
 from .conftest import BIN
 
+pytestmark = pytest.mark.needs("devcloud")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

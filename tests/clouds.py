@@ -1,0 +1,244 @@
+"""The clouds that the end-to-end tests run on: the dev cloud, or an entry of clouds.yaml (`--cloud NAME`).
+
+Both have the same few attributes and methods, so that there is one body of tests. A test that needs more than every
+cloud has says so by ``@pytest.mark.needs(...)``, and is left out, visibly, on a cloud that lacks it:
+
+    faults     requests and servers can be disturbed from outside
+    catalog    there are flavors of one and of four vCPUs and one that no host can fit, and images snapshot1, 2 and 10
+    app, app-reader, tiny, other, colleague    clouds.yaml has NAME-app (an application credential of the same project),
+               NAME-app-reader (one with no role but reader), NAME-tiny (a project with a quota of 2 instances),
+               NAME-other (another project), NAME-colleague (another user in the same project)
+    devcloud   a dev cloud of a shape that no real one has
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import openstack
+import yaml
+from traitlets.config import Config, PyFileConfigLoader
+
+from ipp_griffin.devcloud import DevCloud
+
+REPO = Path(__file__).parents[1]
+CLIENTS = ["python-openstackclient==8.3.0", "python-swiftclient==4.11.0"]
+SIBLINGS = ("app", "app-reader", "tiny", "other", "colleague")
+PREFIX = "griffin-test"  # of the names of what tests make on somebody's cloud
+KINDS = ("server", "port", "security group", "floating ip", "keypair", "image", "network", "container")
+
+
+class Faults(Protocol):
+    """What disturbs requests and servers; the faults are those of `ipp_griffin.devcloud.faults`."""
+
+    def set(self, *faults: Mapping[str, Any]) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class OnDevCloud:
+    """A dev cloud of its own for every test."""
+
+    name = "devcloud"
+    has = frozenset({"faults", "catalog", "app", "tiny", "other", "devcloud"})
+    too_big, four_cores = "dev.toobig", "dev.medium"
+    address = "127.0.0.2"  # of this machine, as servers may call it
+    slowness = 1  # how much longer a server takes to come up
+    hang = (1, 2)  # seconds: a request's time-out that is long enough here, and a longer delay
+    settings = ""  # lines for ipcluster_config.py
+
+    def __init__(self, running: DevCloud) -> None:
+        self.running = running
+        self.faults: Faults = running.faults
+        self.clouds_yaml = running.clouds_yaml
+
+    def servers(self) -> list[str]:
+        """The names of all servers that tests made."""
+        return [str(server["name"]) for server in self.running.servers()]
+
+    def containers(self) -> list[str]:
+        """The names of all containers that tests made."""
+        return [str(name) for name in self.running.containers()]
+
+    def left_over(self) -> list[str]:
+        """Whatever is there that was not before."""
+        return self.servers() + self.containers()
+
+
+class OnNamedCloud:
+    """A project of an OpenStack cloud. What was there before the tests is none of their business.
+
+    ``settings``: lines for ipcluster_config.py, such as the flavor. ``shared``: use a project that has servers.
+    """
+
+    slowness = 5
+
+    def __init__(self, name: str, *, settings: str, shared: bool, folder: Path) -> None:
+        self.name = name
+        self.settings = f"c.GriffinCloud.container = {PREFIX!r}\n{settings}"
+        self.clouds_yaml = folder / "clouds.yaml"
+        _copy_clouds(name, self.clouds_yaml)
+        self.connection = openstack.connection.Connection(
+            config=openstack.config.OpenStackConfig(config_files=[str(self.clouds_yaml)], load_envvars=False).get_one(
+                name
+            )
+        )
+        entries = yaml.safe_load(self.clouds_yaml.read_text())["clouds"]
+        self.has = frozenset(s for s in SIBLINGS if f"{name}-{s}" in entries)
+        self.before = set(self._things())
+        found = [thing for thing in self.before if thing.startswith(("server ", f"container {PREFIX}"))]
+        if found and not shared:
+            raise SystemExit(
+                f"Cloud {name} has {', '.join(sorted(found))}: these tests delete what they make, and want a project "
+                "without anybody's servers. Use another project, or add --cloud-shared (make: SHARED=1)."
+            )
+
+    def describe(self) -> str:
+        """What the tests will do there."""
+        project = self.connection.current_project
+        return (
+            f"On cloud {self.name}, project {project.name or project.id}, these tests create and delete: up to 8 servers at a time, "
+            f"named griffin-..., of the image and flavor that the settings choose, and containers {PREFIX}-...; "
+            f"left alone: {len(self.before)} things that are there now."
+        )
+
+    def servers(self) -> list[str]:
+        return [s.name for s in self._servers()]
+
+    def containers(self) -> list[str]:
+        return [thing.removeprefix("container ") for thing in self._new() if thing.startswith(f"container {PREFIX}")]
+
+    def left_over(self) -> list[str]:
+        return [thing for thing in self._new() if not thing.startswith("container ") or PREFIX in thing]
+
+    def clean_up(self) -> None:
+        """Delete what failed tests left, by the container's name in the servers' metadata."""
+        for server in self._servers():
+            self.connection.compute.delete_server(server, ignore_missing=True)
+        for server in self._servers():
+            self.connection.compute.wait_for_delete(server, wait=120)
+        for container in self.containers():
+            for stored in self.connection.object_store.objects(container):
+                self.connection.object_store.delete_object(stored, container=container)
+            self.connection.object_store.delete_container(container)
+
+    def _servers(self) -> list[Any]:
+        found = self.connection.compute.servers()
+        return [
+            s for s in found if f"server {s.name}" not in self.before and s.metadata.get("griffin:container") == PREFIX
+        ]
+
+    def _new(self) -> list[str]:
+        return [thing for thing in self._things() if thing not in self.before]
+
+    def _things(self) -> list[str]:
+        project = self.connection.current_project_id
+        return [
+            *(f"server {s.name}" for s in self.connection.compute.servers()),
+            *(f"port {p.id}" for p in self.connection.network.ports(project_id=project)),
+            *(f"security group {g.id}" for g in self.connection.network.security_groups(project_id=project)),
+            *(f"container {c.name}" for c in self.connection.object_store.containers()),
+        ]
+
+
+class OnRealCloud(OnNamedCloud):
+    """The services of ``tests/openstack/realcloud``, on this machine: they can be disturbed."""
+
+    too_big, four_cores = "m1.toobig", "m1.medium"
+    hang = (4, 6)
+    address = "10.77.0.2"
+
+    def __init__(self, name: str, *, state: Path, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.has |= {"faults", "catalog"}
+        self.faults: Faults = _FaultFile(state / "faults.json")
+
+
+class _FaultFile:
+    """The faults of ``tests/openstack/realcloud/extras/realcloud/fault.py``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clear()
+
+    def set(self, *faults: Mapping[str, Any]) -> None:
+        with self.path.open("a+") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            f.truncate(0)
+            json.dump(faults, f)
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+Cloud = OnDevCloud | OnNamedCloud
+
+
+def settings_of(cloud: Cloud) -> Config:
+    """The cloud's settings, for a Cluster that loads no profile."""
+    path = cloud.clouds_yaml.with_name("settings.py")
+    path.write_text("c = get_config()\n" + cloud.settings)
+    return PyFileConfigLoader(path.name, str(path.parent)).load_config()
+
+
+def _copy_clouds(name: str, target: Path) -> None:
+    """The entry ``name`` and its siblings, from wherever this user has them, in one file: tests run in an empty home."""
+    found = openstack.config.OpenStackConfig().cloud_config["clouds"]
+    if name not in found:
+        raise SystemExit(f"clouds.yaml has no cloud {name!r}. It has: {', '.join(found) or 'none'}.")
+    entries = {n: found[n] for n in (name, *(f"{name}-{s}" for s in SIBLINGS)) if n in found}
+    target.touch(0o600)
+    target.write_text(yaml.safe_dump({"clouds": entries}))
+
+
+class OpenStackClient:
+    """The plain ``openstack`` command, in a virtual environment of its own."""
+
+    def __init__(self, cloud: Cloud, home: Path) -> None:
+        self.cloud, self.home = cloud, home
+
+    def __call__(self, *arguments: str) -> str:
+        """What the command prints; it must succeed."""
+        ran = subprocess.run(
+            [client_tools() / "openstack", "--os-cloud", self.cloud.name, *arguments],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "LANG": "C.UTF-8",
+                "OS_CLIENT_CONFIG_FILE": str(self.cloud.clouds_yaml),
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def everything(self) -> dict[str, str]:
+        """What it lists, of each kind of thing that a cluster could leave behind."""
+        return {kind: self(*kind.split(), "list", "-f", "csv") for kind in KINDS}
+
+
+def client_tools() -> Path:
+    """The folder of the real ``openstack`` and ``swift`` commands, in a virtual environment of their own.
+
+    It is kept in the repository's .tools, one for each set of versions.
+    """
+    key = "-".join(requirement.split("==")[1] for requirement in CLIENTS)
+    venv = REPO / ".tools" / "openstackclient" / f"{key}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with (venv.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
+        if not (venv / "complete").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+            pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, *CLIENTS], check=True)
+            (venv / "complete").touch()
+    return venv / "bin"

@@ -1,0 +1,77 @@
+"""Every service answers 503, or hangs, for a while, at every stage of a start and of a stop: both go on, and nothing is left."""
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.needs("faults")
+
+CONTAINER = r"-[0-9a-f]{12}$"
+# What is disturbed, by the name of what it is asked for.
+START = {
+    "login": {"service": "identity", "methods": ["POST"]},
+    "networks": {"service": "network", "path": "/networks$"},
+    "subnets": {"service": "network", "path": "/subnets$"},
+    "images": {"service": "image", "path": "/images$"},
+    "flavors": {"service": "compute", "path": "/flavors/detail$"},
+    "quota": {"service": "compute", "path": "/limits$"},
+    "what the store can do": {"service": "object-store", "path": "^/info$"},
+    "container": {"service": "object-store", "methods": ["PUT"], "path": CONTAINER},
+    "container's key": {"service": "object-store", "methods": ["POST"], "path": CONTAINER},
+    "connection object": {"service": "object-store", "methods": ["PUT"], "path": "/connection.json$"},
+    "servers": {"service": "compute", "methods": ["POST"], "path": "/servers$"},
+    "status of servers": {"service": "compute", "methods": ["GET"], "path": "/servers/detail$"},
+    "reading by an agent": {"service": "object-store", "methods": ["GET"], "path": "/connection.json$"},
+    "reports of an agent": {"service": "object-store", "methods": ["PUT"], "path": r"/\d{4}-"},
+    "list of reports": {"service": "object-store", "methods": ["GET"], "path": CONTAINER},
+}
+STOP = {
+    "login": {"service": "identity", "methods": ["POST"]},
+    "deletion of servers": {"service": "compute", "methods": ["DELETE"]},
+    "list of servers": {"service": "compute", "methods": ["GET"], "path": "/servers/detail$"},
+    "list of objects": {"service": "object-store", "methods": ["GET"], "path": CONTAINER},
+    "deletion of objects": {"service": "object-store", "methods": ["POST", "DELETE"]},
+    "deletion of the container": {"service": "object-store", "methods": ["DELETE"], "path": CONTAINER},
+}
+
+
+@pytest.fixture(params=["503", "hangs"])
+def disturb(request, shell):
+    """``disturb(fault)``: the next requests of that kind are answered 503, or only after the client has given up."""
+    patience, delay = shell.cloud.hang
+    clouds = yaml.safe_load(shell.cloud.clouds_yaml.read_text())
+    clouds["clouds"][shell.cloud.name]["api_timeout"] = patience
+    path = shell.folder / "impatient.yaml"
+    path.write_text(yaml.safe_dump(clouds))
+    shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
+    how = {"status": 503, "count": 2} if request.param == "503" else {"delay": delay, "count": 1}
+    return lambda fault: shell.cloud.faults.set({**fault, **how})
+
+
+def start(shell):
+    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize")
+
+
+def stop(shell):
+    shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+@pytest.mark.parametrize("stage", START)
+def test_at_the_start(shell, disturb, stage):
+    disturb(START[stage])
+    start(shell)
+    assert len(shell.cloud.servers()) == 1
+    stop(shell)
+
+
+@pytest.mark.parametrize("stage", STOP)
+def test_at_the_stop(shell, disturb, stage):
+    start(shell)
+    disturb(STOP[stage])
+    stop(shell)
+
+
+def test_a_server_whose_creation_was_answered_503_though_it_landed_is_found_and_used(shell):
+    shell.cloud.faults.set({**START["servers"], "status": 503, "after": True, "count": 1})
+    start(shell)
+    assert len(shell.cloud.servers()) == 1
+    stop(shell)

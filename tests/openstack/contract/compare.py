@@ -1,0 +1,151 @@
+"""Make the answers of two clouds comparable, and compare them field by field.
+
+What differs in every cloud (ids, times, its own URL, the names of its flavors) becomes a word like ``<uuid>``; the
+rules that are particular, each with its reason, are in requests.yaml: ``ignored_headers``, ``only_named``,
+``not_compared`` and ``left_out``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from .send import Answer, Cloud, Step
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_GENERAL = [  # (what it looks like, what stands for it); the shape of a time is compared
+    (re.compile(rf"(?<![0-9a-f]){_UUID}(?![0-9a-f])"), "<uuid>"),
+    (re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d+)?"), lambda m: f"<time{m[1]}{'0' * len(m[2] or '')}>"),
+    (re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"), "<date>"),
+    (re.compile(r"\btx[0-9a-f]{21}-[0-9a-f]{10}\b"), "<transaction>"),
+    (re.compile(r"\b\d{10}(\.\d+)?\b"), lambda m: f"<epoch{'0' * len(m[1] or '')}>"),
+    (re.compile(r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b"), "<mac>"),
+    (re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b"), "<ip>"),
+    (re.compile(r"\b[0-9a-f]{32}([0-9a-f]{24})?\b"), "<hex>"),
+]
+_HASHES = re.compile(r"headers\.Etag|.*\.hash")  # of contents that are the same on both
+Plain = dict[str, Any]
+
+
+class Rules:
+    """The rules of requests.yaml; they note which of them were of use."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._headers = {name: rule.get("services") for name, rule in spec["ignored_headers"].items()}
+        self._named = [(_pattern(rule["in"]), rule["in"]) for rule in spec["only_named"]]
+        self._values = [(_pattern(path), path) for rule in spec["not_compared"] for path in rule["fields"]]
+        self._left = {
+            (place, name): _pattern(place) for rule in spec["left_out"] for place in rule["in"] for name in rule["fields"]
+        }
+        self.rules = {
+            *(place for _, place in self._named),
+            *(place for _, place in self._values),
+            *(f"{place}.{name}" for place, name in self._left),
+        }
+        self.used: set[str] = set()
+
+    def keeps_header(self, name: str, service: str) -> bool:
+        services = self._headers.get(name, ())
+        return services is not None and service not in services
+
+    def is_filtered(self, path: str) -> bool:
+        return self._hit(path, self._named)
+
+    def hides(self, path: str) -> bool:
+        return self._hit(path, self._values)
+
+    def left_out(self, place: str) -> set[str]:
+        """The fields of the mapping at ``place`` that the dev cloud has not."""
+        return {name for (_, name), pattern in self._left.items() if pattern.fullmatch(place)}
+
+    def note_left_out(self, place: str, name: str) -> None:
+        self.used |= {f"{p}.{n}" for (p, n), pattern in self._left.items() if n == name and pattern.fullmatch(place)}
+
+    def _hit(self, path: str, patterns: list[tuple[re.Pattern[str], str]]) -> bool:
+        hits = {rule for pattern, rule in patterns if pattern.fullmatch(path)}
+        self.used |= hits
+        return bool(hits)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """``compute:body.servers[].id``; ``[]`` is any place in a list, ``*`` any text."""
+    return re.compile(re.escape(path).replace(r"\[\]", r"\[\d+\]").replace(r"\*", ".*"), re.DOTALL)
+
+
+class Normaliser:
+    """Makes the answers of one cloud comparable. ``real``: fields may be left out of its bodies."""
+
+    def __init__(self, cloud: Cloud, rules: Rules, *, real: bool) -> None:
+        self._cloud, self._rules, self._real = cloud, rules, real
+
+    def plain(self, step: Step, answer: Answer) -> Plain:
+        """The answer as JSON: status, headers, body; nothing in it is particular to this cloud."""
+        headers = {k: v for k, v in sorted(answer.headers.items()) if self._rules.keeps_header(k, step.service)}
+        found = {"status": answer.status, "headers": headers, "body": answer.body}
+        plain = self._value(found, f"{step.service}:", self._words())
+        assert isinstance(plain, dict)
+        return plain
+
+    def _words(self) -> list[tuple[re.Pattern[str], str]]:
+        """What this cloud calls things, longest first, and the word for each."""
+        cloud = self._cloud
+        known = {value: f"<{name}>" for name, value in {**cloud.names, **cloud.saved}.items()}
+        known |= {root: f"<{service}>" for service, root in cloud.roots.items()}
+        for who, login in cloud._logins.items():
+            known |= {login["project"]: "<project>" if who != "tiny" else "<tiny project>"}
+            known |= {value: f"<{name} of {who}>" for name, value in login.items() if name in ("user", "token")}
+        return [
+            (re.compile(rf"(?<![\w.]){re.escape(value)}(?![\w])"), known[value])
+            for value in sorted(known, key=len, reverse=True)
+        ]
+
+    def _value(self, value: Any, path: str, words: list[tuple[re.Pattern[str], str]]) -> Any:
+        if isinstance(value, dict):
+            return self._mapping(value, path, words)
+        if isinstance(value, list):
+            kept = value
+            if self._rules.is_filtered(path):
+                kept = [each for each in value if each.get("name") in self._cloud.names.values()]
+            return [self._value(each, f"{path}[{n}]", words) for n, each in enumerate(kept)]
+        if self._rules.hides(path):
+            return f"<any {type(value).__name__}>"
+        if not isinstance(value, str):
+            return value
+        for pattern, word in words:
+            value = pattern.sub(lambda m, word=word: word, value)  # type: ignore[misc]
+        hashes = _HASHES.fullmatch(path.partition(":")[2])
+        for pattern, word in _GENERAL[: -1 if hashes else None]:
+            value = pattern.sub(word, value)
+        return re.sub(r"(.)\1{59,}", lambda m: f"<{len(m[0])} times {m[1]}>", value)
+
+    def _mapping(self, value: dict[str, Any], path: str, words: list[tuple[re.Pattern[str], str]]) -> dict[str, Any]:
+        dropped = self._rules.left_out(path) & value.keys() if self._real else set()
+        for name in dropped:
+            self._rules.note_left_out(path, name)
+        dot = "" if path.endswith(":") else "."
+        return {
+            self._value(name, "", words): self._value(each, f"{path}{dot}{name}", words)
+            for name, each in value.items()
+            if name not in dropped
+        }
+
+
+def differences(real: Any, dev: Any, path: str = "") -> Iterator[str]:
+    """``path: real X, dev Y`` for each field that is not the same in kind and value."""
+    if isinstance(real, dict) and isinstance(dev, dict):
+        for name in [*real, *(n for n in dev if n not in real)]:
+            where = f"{path}.{name}" if path else name
+            if name not in dev:
+                yield f"{where}: real {real[name]!r:.300}, dev has none"
+            elif name not in real:
+                yield f"{where}: real has none, dev {dev[name]!r:.300}"
+            else:
+                yield from differences(real[name], dev[name], where)
+    elif isinstance(real, list) and isinstance(dev, list):
+        if len(real) != len(dev):
+            yield f"{path}: real has {len(real)}, dev {len(dev)}: {real!r:.300} / {dev!r:.300}"
+        for number, (left, right) in enumerate(zip(real, dev)):
+            yield from differences(left, right, f"{path}[{number}]")
+    elif type(real) is not type(dev) or real != dev:
+        yield f"{path}: real {real!r:.300}, dev {dev!r:.300}"
