@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import openstack
+import pytest
 import yaml
 from traitlets.config import Config, PyFileConfigLoader
 
@@ -95,7 +96,7 @@ class OnNamedCloud:
         self.before = set(self._things())
         found = [thing for thing in self.before if thing.startswith(("server ", f"container {PREFIX}"))]
         if found and not shared:
-            raise SystemExit(
+            raise pytest.UsageError(
                 f"Cloud {name} has {', '.join(sorted(found))}: these tests delete what they make, and want a project "
                 "without anybody's servers. Use another project, or add --cloud-shared (make: SHARED=1)."
             )
@@ -192,7 +193,7 @@ def _copy_clouds(name: str, target: Path) -> None:
     """The entry ``name`` and its siblings, from wherever this user has them, in one file: tests run in an empty home."""
     found = openstack.config.OpenStackConfig().cloud_config["clouds"]
     if name not in found:
-        raise SystemExit(f"clouds.yaml has no cloud {name!r}. It has: {', '.join(found) or 'none'}.")
+        raise pytest.UsageError(f"clouds.yaml has no cloud {name!r}. It has: {', '.join(found) or 'none'}.")
     entries = {n: found[n] for n in (name, *(f"{name}-{s}" for s in SIBLINGS)) if n in found}
     target.touch(0o600)
     target.write_text(yaml.safe_dump({"clouds": entries}))

@@ -5,13 +5,17 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
 
+from ipp_griffin.calls import one_line
 from ipp_griffin.devcloud import DevCloud
 
 from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient
@@ -39,15 +43,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if name == "devcloud" or config.option.help:
         return
     file = config.getoption("--cloud-settings")
+    folder = Path(tempfile.mkdtemp(prefix="griffin-test-"))  # for credentials
+    config.add_cleanup(lambda: shutil.rmtree(folder))
     options: dict[str, Any] = {
         "settings": Path(file).read_text() if file else "",
         "shared": config.getoption("--cloud-shared"),
-        "folder": Path(tempfile.mkdtemp(prefix="griffin-test-")),
+        "folder": folder,
     }
-    if state := os.environ.get("REALCLOUD_STATE"):
-        config.stash[named_cloud] = OnRealCloud(name, state=Path(state), **options)
-    else:
-        config.stash[named_cloud] = OnNamedCloud(name, **options)
+    try:
+        if state := os.environ.get("REALCLOUD_STATE"):
+            config.stash[named_cloud] = OnRealCloud(name, state=Path(state), **options)
+        else:
+            config.stash[named_cloud] = OnNamedCloud(name, **options)
+    except (SDKException, ClientException) as error:
+        raise pytest.UsageError(f"Can't use cloud {name!r}: {one_line(error)}") from None
 
 
 def pytest_report_header(config: pytest.Config) -> str:
