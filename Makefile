@@ -19,6 +19,9 @@ test: .venv/installed  ## every test
 test-openstack: .venv/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say
 	tests/openstack/run.sh "$(CLOUD)" $(if $(SETTINGS),--cloud-settings="$(SETTINGS)") $(if $(SHARED),--cloud-shared)
 
+test-guest-vm: .venv/installed  ## the agent on a virtual machine (Debian, as root)
+	IPYPARALLEL=$$($(BIN)/python -c 'import ipyparallel; print(ipyparallel.__version__)') tests/openstack/guest-vm/run.sh
+
 realcloud-up: .venv/installed  ## OpenStack's own services on this machine (Debian, as root)
 	IPYPARALLEL=$$($(BIN)/python -c 'import ipyparallel; print(ipyparallel.__version__)') tests/openstack/realcloud/install.sh
 	tests/openstack/realcloud/up.sh

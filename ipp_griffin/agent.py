@@ -51,6 +51,7 @@ SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts a
 REPORT_TRIES, REPORT_TIMEOUT = 3, 5.0
 HEAD, TAIL, BODY = 16 << 10, 48 << 10, 256 << 10  # bytes of one engine's log in a report; of a whole report
 STREAMS = [sys.stdout]
+PIP = re.compile(r"(?:^|/)pip-[0-9.]+-py3-none-any\.whl$")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Run = Callable[..., Tuple[int, str]]
@@ -265,7 +266,14 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as f:
         os.fchmod(f.fileno(), mode)
         f.write(data)
+        f.flush()
+        os.fsync(f.fileno())  # a server that is reset must not use an engine's uuid again
     os.replace(temporary, path)
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read(path: str) -> bytes:
@@ -359,6 +367,17 @@ def connect_error(address: str, port: int) -> str:
     except OSError as e:
         return e.strerror or str(e) or type(e).__name__
     return ""
+
+
+def wheel_places(pip_args: Sequence[str]) -> Iterator[str]:
+    """The folders, and the pages of URLs, on which pip would look for a package named pip, out of its arguments."""
+    words = iter(pip_args)
+    for word in words:
+        option, _, value = word.partition("=")
+        if option in ("-i", "--index-url", "--extra-index-url"):
+            yield (value or next(words, "")).rstrip("/") + "/pip/"
+        elif option in ("-f", "--find-links"):
+            yield value or next(words, "")
 
 
 def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
@@ -678,12 +697,17 @@ class Agent:
 
     def bare_venv(self, base: str, folder: str, environment: Dict[str, str]) -> List[str]:
         """Make the venv; returns the pip command for it. Debian's python3 has neither ensurepip nor pip."""
+        python = os.path.join(folder, "bin", "python")
         code, output = self.run([base, "-m", "venv", folder], user=self.user, env=environment, timeout=300)
-        if code and self.run([base, "-m", "pip", "--version"], user=self.user, env=environment)[0] == 0:
+        pip = [base, "-m", "pip"]
+        if code and self.run(pip + ["--version"], user=self.user, env=environment)[0]:
+            wheel = self.pip_wheel()
+            pip = [python, wheel + "/pip"] if wheel else []
+        if code and pip:
             arguments = [base, "-m", "venv", "--clear", "--without-pip", folder]
             code, output = self.run(arguments, user=self.user, env=environment, timeout=300)
             if code == 0:
-                return [base, "-m", "pip"]
+                return pip
         elif code and self.root and shutil.which("apt-get"):
             apt = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=300"]
             environment = dict(environment, DEBIAN_FRONTEND="noninteractive", HOME="/root")
@@ -697,7 +721,37 @@ class Agent:
                 f"no ipyparallel in this image, and no venv could be made for it with {base}: {last_lines(output, 4)}. Put ipyparallel or "
                 "python3-venv into the image."
             )
-        return [os.path.join(folder, "bin", "python"), "-m", "pip"]
+        return [python, "-m", "pip"]
+
+    def pip_wheel(self) -> str:
+        """pip's own wheel, out of the index or the folder that ``pip_args`` name; "" if there is none.
+
+        It can be run as it is, so that an image needs nothing but Python where packages come from a place of the user's.
+        """
+        wheels: Dict[str, str] = {}
+        for place in wheel_places(self.rendezvous.get("pip_args", [])):
+            try:
+                if "://" not in place:
+                    page, found = place + "/", os.listdir(place)
+                else:
+                    with self.urlopen(place, timeout=30) as response:
+                        page, found = place, re.findall(r'href="([^"#]+)', response.read(1 << 24).decode())
+            except (OSError, ValueError, http.client.HTTPException) as e:
+                self.log("no pip at {}: {}".format(place.rpartition("@")[2], type(e).__name__))
+                continue
+            wheels.update((w.rpartition("/")[2], urllib.parse.urljoin(page, w)) for w in found if PIP.search(w))
+        if not wheels:
+            return ""
+        newest = max(wheels, key=lambda name: [int(n) for n in re.findall(r"\d+", name.split("-")[1])])
+        if "://" not in wheels[newest]:
+            return wheels[newest]
+        try:
+            with self.urlopen(wheels[newest], timeout=60) as response, acting_as(self.user):
+                write(self.engine_path(newest), response.read(1 << 26))
+        except (OSError, http.client.HTTPException) as e:
+            self.log("can't fetch {}: {}".format(newest, type(e).__name__))
+            return ""
+        return self.engine_path(newest)
 
     def pip_environment(self) -> Dict[str, str]:
         environment = dict(self.base_environment(self.user), PIP_DISABLE_PIP_VERSION_CHECK="1")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .calls import one_line
+from .calls import logger, one_line
 from .plan import Plan, ServerPlan, set_tag, uid_tag
 from .userdata import agent_source, server_parameters, user_data
 
@@ -99,6 +99,19 @@ class EngineSet:
         """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""
         survey = Survey(tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set))))
         return Survey(survey.servers, self.last_reports()) if reports and survey.active else survey
+
+    def delete_spares(self, survey: Survey, known: Collection[str]) -> Survey:
+        """Delete servers that were created twice, and return the survey without them.
+
+        A POST that was given up may land much later, when its server has been asked for again; ``known`` are the ids
+        of the servers that count.
+        """
+        kept = {server.name for server in survey.servers if server.id in known}
+        spares = {server.id: server.name for server in survey.servers if server.id not in known and server.name in kept}
+        if spares:
+            logger.warning("deleting servers that were created twice: %s", ", ".join(spares.values()))
+            self.cloud.delete_servers(spares)
+        return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
 
     def last_reports(self) -> dict[int, Report]:
         """Slot -> the newest report of its server."""

@@ -43,6 +43,10 @@ class Faults(Protocol):
 
     def clear(self) -> None: ...
 
+    def unspent(self) -> list[dict[str, Any]]:
+        """Those with a count that has not been used up."""
+        ...
+
 
 class OnDevCloud:
     """A dev cloud of its own for every test."""
@@ -57,7 +61,7 @@ class OnDevCloud:
 
     def __init__(self, running: DevCloud) -> None:
         self.running = running
-        self.faults: Faults = running.faults
+        self.faults: Faults = _DevCloudFaults(running)
         self.clouds_yaml = running.clouds_yaml
 
     def servers(self) -> list[str]:
@@ -71,6 +75,15 @@ class OnDevCloud:
     def left_over(self) -> list[str]:
         """Whatever is there that was not before."""
         return self.servers() + self.containers()
+
+
+class _DevCloudFaults:
+    def __init__(self, running: DevCloud) -> None:
+        self.set, self.clear = running.faults.set, running.faults.clear
+        self._snapshot = running.faults.snapshot
+
+    def unspent(self) -> list[dict[str, Any]]:
+        return [fault for fault in self._snapshot() if fault.get("count")]
 
 
 class OnNamedCloud:
@@ -177,6 +190,9 @@ class _FaultFile:
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
+
+    def unspent(self) -> list[dict[str, Any]]:
+        return [fault for fault in json.loads(self.path.read_text()) if fault.get("count")]
 
 
 Cloud = OnDevCloud | OnNamedCloud

@@ -613,6 +613,46 @@ def test_debians_python_without_pip_gets_its_venv_package_by_apt(world, tmp_path
     assert w.agent.python == image.venv + "/bin/python"
 
 
+def test_an_image_with_nothing_but_python_takes_pip_from_the_users_index(world, tmp_path):
+    net = Net(
+        b'<a href="../files/pip-9.0-py3-none-any.whl#sha256=1">pip</a> <a href="../files/pip-26.3-py3-none-any.whl">pip</a>'
+        b'<a href="../files/pip-27.0.tar.gz">pip</a>',
+        b"the wheel",
+    )
+    w = world(net, run=Image(tmp_path, ensurepip=False, pip=False))
+    w.agent.rendezvous.update(engine_python=sys.executable, pip_args=["--index-url=http://index/simple"])
+    w.agent.prepare()
+    assert net.requests == ["http://index/simple/pip/", "http://index/simple/files/pip-26.3-py3-none-any.whl"]
+    venv, wheel = w.agent.path("venv"), w.agent.path("pip-26.3-py3-none-any.whl")
+    assert Path(wheel).read_bytes() == b"the wheel"
+    assert installs(w)[2:] == [
+        f"{sys.executable} -m venv --clear --without-pip {venv}",
+        f"{venv}/bin/python {wheel}/pip install --no-input --index-url=http://index/simple ipyparallel==9.2.0",
+    ]
+
+
+@pytest.mark.parametrize("option", [["--find-links={}"], ["-f", "{}"]])
+def test_an_image_with_nothing_but_python_takes_pip_from_a_folder_of_its_own(world, tmp_path, option):
+    (tmp_path / "wheels").mkdir()
+    wheel = tmp_path / "wheels" / "pip-26.3-py3-none-any.whl"
+    wheel.touch()
+    w = world(run=Image(tmp_path, ensurepip=False, pip=False))
+    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.rendezvous["pip_args"] = ["--no-index", *(word.format(wheel.parent) for word in option)]
+    w.agent.prepare()
+    assert f"/venv/bin/python {wheel}/pip install --no-input --no-index" in installs(w)[-1]
+
+
+@pytest.mark.parametrize(
+    "answers", [[OSError()], [http_error(404)], [b"<html>"], [b'<a href="pip-1-py3-none-any.whl">', OSError()]]
+)
+def test_an_index_without_pip_is_a_failure_that_says_what_to_do(world, tmp_path, answers):
+    w = world(Net(*answers), run=Image(tmp_path, ensurepip=False, pip=False))
+    w.agent.rendezvous.update(engine_python=sys.executable, pip_args=["-i", "http://index/simple"])
+    with pytest.raises(Failure, match="Put ipyparallel or python3-venv into the image"):
+        w.agent.prepare()
+
+
 def test_no_way_to_make_a_venv_is_a_failure_that_says_what_to_do(world, tmp_path):
     w = world(run=Image(tmp_path, ensurepip=False, pip=False))
     w.agent.rendezvous["engine_python"] = sys.executable

@@ -245,7 +245,7 @@ def test_sigterm_ends_engines_and_their_nannies_and_the_next_start_counts_on(
     left = [p for p in Path("/proc").glob("[0-9]*/environ") if f"HOME={tmp_path / 'home'}".encode() in read_bytes(p)]
     assert left == []
     report = store.wait_for("0000-agent", "0001-connected", "0002-engines", "0003-gone")
-    assert "Completed registration" in report["engines"][0]["output"]
+    assert "Registering with controller" in report["engines"][0]["output"]
     store.status = 404
     start_agent(controller[0], engine_set="aaaa0002", publish=False)
     report = store.wait_for(

@@ -181,6 +181,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         waiting = WaitForEngines(
             self._on_cloud(),
             plan,
+            known=self.servers,
             controller=getattr(self.parent, "controller", None),
             stopping=self._stopping,
             timeout=self.start_timeout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,14 @@ def check_not_stopped(stopping: threading.Event) -> None:
 
 
 class WaitForEngines:
-    """One wait. ``timeout``: what ``deadline`` (monotonic) stands for, in seconds; ``controller``: its launcher, if here."""
+    """One wait. ``known``: the ids of the plan's servers; ``timeout``: what ``deadline`` (monotonic) stands for, in seconds; ``controller``: its launcher, if here."""
 
     def __init__(
         self,
         engine_set: EngineSet,
         plan: Plan,
         *,
+        known: Collection[str],
         controller: Any,
         stopping: threading.Event,
         timeout: float,
@@ -40,7 +41,8 @@ class WaitForEngines:
         poll_interval: float,
         log: Any,
     ) -> None:
-        self._engine_set, self._plan, self._controller, self._stopping = engine_set, plan, controller, stopping
+        self._engine_set, self._plan, self._known = engine_set, plan, known
+        self._controller, self._stopping = controller, stopping
         self._timeout, self._deadline, self._poll_interval, self._log = timeout, deadline, poll_interval, log
         self._survey: Survey | None = None
         self._told = ""
@@ -70,7 +72,7 @@ class WaitForEngines:
     def _look(self, registered: int) -> None:
         """See how the servers are, and tell what is new. An outage of the cloud fails nothing before the deadline."""
         try:
-            survey = self._engine_set.survey()
+            survey = self._engine_set.delete_spares(self._engine_set.survey(), self._known)
             failures = self._engine_set.failures(self._plan, survey)
         except GriffinError as e:
             if not self._outage:

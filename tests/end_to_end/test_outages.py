@@ -1,4 +1,8 @@
-"""Every service answers 503, or hangs, for a while, at every stage of a start and of a stop: both go on, and nothing is left."""
+"""Every service answers 503, or hangs, for a while, at every stage of a start and of a stop: both go on, and nothing is left.
+
+All stages in one start and one stop on every cloud that can be disturbed; on the dev cloud, where that is quick, each stage by
+itself as well, so that a failure names it.
+"""
 
 import pytest
 import yaml
@@ -34,27 +38,43 @@ STOP = {
 }
 
 
+def be_impatient(shell, seconds):
+    clouds = yaml.safe_load(shell.cloud.clouds_yaml.read_text())
+    clouds["clouds"][shell.cloud.name]["api_timeout"] = seconds
+    path = shell.folder / "impatient.yaml"
+    path.write_text(yaml.safe_dump(clouds))
+    shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
+
+
 @pytest.fixture(params=["503", "hangs"])
 def disturb(request, shell):
     """``disturb(fault)``: the next requests of that kind are answered 503, or only after the client has given up."""
     patience, delay = shell.cloud.hang
-    clouds = yaml.safe_load(shell.cloud.clouds_yaml.read_text())
-    clouds["clouds"][shell.cloud.name]["api_timeout"] = patience
-    path = shell.folder / "impatient.yaml"
-    path.write_text(yaml.safe_dump(clouds))
-    shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
+    be_impatient(shell, patience)
     how = {"status": 503, "count": 2} if request.param == "503" else {"delay": delay, "count": 1}
-    return lambda fault: shell.cloud.faults.set({**fault, **how})
+    return lambda *faults: shell.cloud.faults.set(*({**fault, **how} for fault in faults))
 
 
 def start(shell):
-    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize")
+    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize", timeout=300)
 
 
 def stop(shell):
-    shell.run("ipcluster", "stop", "--profile=griffin")
+    shell.run("ipcluster", "stop", "--profile=griffin", timeout=300)
 
 
+@pytest.mark.timeout(600)
+def test_at_every_stage_of_one_start_and_one_stop(shell, disturb):
+    disturb(*START.values())
+    start(shell)
+    assert shell.cloud.faults.unspent() == []
+    assert len(shell.cloud.servers()) == 1
+    disturb(*STOP.values())
+    stop(shell)
+    assert shell.cloud.faults.unspent() == []
+
+
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize("stage", START)
 def test_at_the_start(shell, disturb, stage):
     disturb(START[stage])
@@ -63,10 +83,21 @@ def test_at_the_start(shell, disturb, stage):
     stop(shell)
 
 
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize("stage", STOP)
 def test_at_the_stop(shell, disturb, stage):
     start(shell)
     disturb(STOP[stage])
+    stop(shell)
+
+
+def test_a_server_that_was_asked_for_again_and_landed_after_all_is_deleted(shell, eventually):
+    """The creation hangs until long after its client gave up, listed the servers and asked again."""
+    patience, _ = shell.cloud.hang
+    be_impatient(shell, patience)
+    shell.cloud.faults.set({**START["servers"], "delay": 2 * patience + 2, "count": 1})
+    start(shell)
+    eventually(lambda: len(shell.cloud.servers()) == 1, "one server", timeout=10)
     stop(shell)
 
 

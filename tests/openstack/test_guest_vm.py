@@ -1,0 +1,155 @@
+"""The agent under a real kernel, systemd and cloud-init, on virtual machines: run by ``make test-guest-vm``.
+
+Emulated, a server takes a minute to its engine; each test is one server's life.
+"""
+
+import asyncio
+import functools
+import getpass
+import http.server
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import ipyparallel as ipp
+import pytest
+from traitlets.config import Config
+
+from ..conftest import running_cloud
+from .virtual_machines import HOST, STATE, VirtualMachines
+
+pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(600)]
+AGENT = "ipp-griffin-agent.service"
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """The class of what the dev cloud boots: tests set its attributes."""
+
+    class Machines(VirtualMachines):
+        made: list[VirtualMachines] = []
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.made.append(self)
+
+        @classmethod
+        def one(cls):
+            """The only virtual machine."""
+            (machine,) = cls.made[-1].all.values()
+            return machine
+
+    monkeypatch.setattr("ipp_griffin.devcloud.app.Guests", Machines)
+    return Machines
+
+
+@pytest.fixture
+def start(machines, tmp_path):
+    """``await start(**settings)``: a Cluster with one engine on a virtual machine, and a client of it.
+
+    Its heartbeat is slow enough for an emulated server, and fast enough that engines see within a minute that their
+    controller has gone.
+    """
+    with running_cloud(tmp_path / "cloud", subnet="10.0.2.0/24") as cloud:
+        clusters = []
+
+        async def begin(**settings):
+            store_url = cloud.url.replace("127.0.0.1", HOST)
+            config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
+            cluster = ipp.Cluster(
+                engines="griffin",
+                controller="griffin",
+                n=1,
+                profile_dir=str(tmp_path / "profile"),
+                load_profile=False,
+                config=config,
+                controller_args=["--ip=*", f"--location={HOST}", "--HeartMonitor.period=1000"],
+            )
+            clusters.append(cluster)
+            try:
+                await cluster.start_cluster()
+            except Exception:
+                print(machines.one().console.read_text(errors="replace")[-8000:])
+                raise
+            return cluster, await cluster.connect_client()
+
+        yield begin
+        for cluster in clusters:
+            cluster.stop_cluster_sync()
+        assert cloud.servers() == []
+        assert cloud.containers() == []
+
+
+async def until(condition, what, machines, timeout=240):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            print(machines.one().console.read_text(errors="replace")[-8000:])
+            pytest.fail(f"not within {timeout} s: {what}")
+        await asyncio.sleep(0.5)
+
+
+def output_of(rc, *command):
+    return rc[-1].apply_sync(subprocess.getoutput, " ".join(command)).strip()
+
+
+async def test_a_servers_life(start, machines):
+    """Unit installed, engine unprivileged; back after a crash and after a reset; off when the controller has gone."""
+    cluster, rc = await start(controller_gone_timeout=15)
+    assert rc.ids == [0]
+    assert rc[0].apply_sync(getpass.getuser) == "ipp"
+    assert rc[0].apply_sync(os.getuid) not in (0, os.getuid() or -1)
+    assert output_of(rc, "systemctl is-active", AGENT) == "active"
+    assert output_of(rc, "systemctl is-enabled", AGENT) == "enabled"
+    assert output_of(rc, "systemctl is-system-running") in ("running", "starting")
+    assert "sudo" not in output_of(rc, "id")
+
+    first = rc[0].apply_sync(os.getpid)
+    rc[0].apply_async(os.kill, first, signal.SIGKILL)
+    await until(lambda: rc.ids == [1], "the engine is back after a crash", machines)
+    assert rc[1].apply_sync(os.getpid) != first
+    boot = output_of(rc, "cat /proc/sys/kernel/random/boot_id")
+
+    machines.one().reset()
+    await until(lambda: rc.ids == [2], "the engine is back after a reset", machines)
+    assert output_of(rc, "cat /proc/sys/kernel/random/boot_id") != boot
+    assert rc[2].apply_sync(getpass.getuser) == "ipp"
+
+    rc.close()
+    os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
+    await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+
+
+@pytest.fixture
+def index():
+    """A package index on the namespace, with ipyparallel and what it needs: its URL for guests."""
+    wheels = functools.partial(_Quiet, directory=str(STATE / "wheels"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), wheels)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{HOST}:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+async def test_an_image_that_has_only_python_gets_ipyparallel_from_the_users_own_place(start, machines, index):
+    machines.image = "bare"
+    _, rc = await start(pip_args=["--no-index", f"--find-links={index}", "--trusted-host", HOST], start_timeout=500)
+    assert rc[0].apply_sync(os.getenv, "GRIFFIN_SLOT") == "0"
+    assert "/venv/bin/python" in output_of(rc, "readlink -f /proc/self/exe; tr '\\0' ' ' < /proc/$PPID/cmdline")
+    assert rc[0].apply_sync(getpass.getuser) == "ipp"
+    rc.close()
+
+
+async def test_the_metadata_service_instead_of_a_config_drive(start, machines):
+    machines.metadata = True
+    _, rc = await start()
+    assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
+    assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
+    rc.close()
