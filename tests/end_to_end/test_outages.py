@@ -95,7 +95,7 @@ def test_a_server_that_was_asked_for_again_and_landed_after_all_is_deleted(shell
     """The creation hangs until long after its client gave up, listed the servers and asked again."""
     patience, _ = shell.cloud.hang
     be_impatient(shell, patience)
-    shell.cloud.faults.set({**START["servers"], "delay": 2 * patience + 2, "count": 1})
+    shell.cloud.faults.set({**START["servers"], "delay": patience + 3, "count": 1})
     start(shell)
     eventually(lambda: len(shell.cloud.servers()) == 1, "one server", timeout=10)
     stop(shell)
