@@ -24,6 +24,7 @@ from .calls import (
     TIMEOUT,
     CredentialsError,
     Unavailable,
+    Unsupported,
     from_exception,
     from_status,
     logger,
@@ -34,6 +35,7 @@ from .calls import (
 
 FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
 
+ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
 PAGE = 1000  # items asked for per page; services cut it to their own limit
 _ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
 
@@ -93,18 +95,57 @@ class Api:
         try:
             with quiet():
                 access = auth.get_access(self.session)
+        except keystone.NotFound as error:
+            raise Unsupported(
+                f"{what}: there is no Keystone v3 at {self.auth_url} ({one_line(error)}). Is auth_url right? Identity v3 is needed."
+            ) from None
         except FAILURES as error:
+            if isinstance(error, keystone.DiscoveryFailure) and "v2" in str(error):
+                raise Unsupported(f"{what}: {ONLY_V2}") from None
             raise from_exception(what, error) from None
+        if access.version == "v2.0":
+            raise Unsupported(f"{what}: {ONLY_V2}")
         if not access.project_id:
             raise CredentialsError(f"{what}: these credentials are for no project. Set project_name in clouds.yaml.")
         self.project_id = access.project_id
         self.user_id = access.user_id or ""
+        self._check_region(access, what)
 
-    def endpoint(self, service_type: str, interface: str) -> str:
-        """URL of a service, from clouds.yaml or the catalog (no request); "" if there is none."""
-        override = self._connection.config.get_endpoint(service_type)
-        if override:
-            return str(override)
+    def _check_region(self, access: Any, what: str) -> None:
+        """Services of several regions must not be mixed, and a wrong region is no missing service."""
+        endpoints = [e for service in access.service_catalog.catalog for e in service.get("endpoints", ())]
+        regions = sorted({str(e.get("region_id") or e.get("region")) for e in endpoints} - {"None"})
+        if self.region and regions and self.region not in regions:
+            raise CredentialsError(
+                f"{what}: it has no region {self.region!r}. It has: {', '.join(regions)}. "
+                "Set GriffinCloud.region, or region_name in clouds.yaml."
+            )
+        if not self.region and len(regions) > 1:
+            raise CredentialsError(
+                f"{what}: it has several regions: {', '.join(regions)}. Set GriffinCloud.region to one of them."
+            )
+
+    def compute_microversion(self) -> str:
+        """The latest microversion of compute, "" without any; out of what making the connection asked for anyway."""
+        adapter = self._adapter("compute")
+        try:
+            with quiet():
+                data = adapter.get_endpoint_data()
+        except FAILURES as error:
+            raise from_exception("Can't ask compute for its versions", error) from None
+        latest = data.max_microversion if data else None
+        return ".".join(str(number) for number in latest) if latest else ""
+
+    def endpoint(self, service_type: str, interface: str = "") -> str:
+        """URL of a service, from clouds.yaml or the catalog (no request); "" if there is none.
+
+        ``interface``: of the catalog; "": what clouds.yaml says, an endpoint of its own or an interface.
+        """
+        if not interface:
+            override = self._connection.config.get_endpoint(service_type)
+            if override:
+                return str(override)
+            interface = str(self._connection.config.get_interface(service_type) or "public")
         try:
             url = self.session.get_endpoint(
                 service_type=service_type,
@@ -200,6 +241,10 @@ def _configure(name: str, region: str, label: str) -> openstack.connection.Conne
             config = openstack.config.OpenStackConfig(app_name="ipp-griffin", app_version=__version__)
         have = _what_is_there(config)
         cloud = config.get_one(**options)
+        # Which versions are spoken is this program's business, whatever other programs need there.
+        for service in ("compute", "image", "network", "object_store"):
+            cloud.config.pop(f"{service}_api_version", None)
+            cloud.config.pop(f"{service}_default_microversion", None)
         if not cloud.config.get("api_timeout"):
             cloud.config["api_timeout"] = TIMEOUT
         connection = openstack.connection.Connection(config=cloud)

@@ -140,8 +140,11 @@ def from_exception(what: str, error: Exception) -> CloudError:
         headers = {key.lower(): value for key, value in headers.items()}
         headers.setdefault("x-openstack-request-id", getattr(error, "request_id", None) or "")
         return from_status(what, status, getattr(error, "message", None) or said, headers)
-    if isinstance(error, keystone.SSLError):
-        return CloudError(f"{what}: {said}. Set cacert (or verify) of this cloud in clouds.yaml.")
+    # It may be wrapped in other errors, as deep as version discovery is.
+    untrusted = re.search(r"certificate verify failed: (.+?)(?: \(_ssl|['\"])", str(error))
+    if untrusted or isinstance(error, keystone.SSLError):
+        why = f"the cloud's certificate is not trusted: {one_line(untrusted[1])}" if untrusted else said
+        return CloudError(f"{what}: {why}. Set cacert of this cloud in clouds.yaml to the file of the CA that signed it.")
     # The latter is a kind of ConfigException: first.
     if isinstance(error, keystone.EndpointNotFound | sdk.ServiceDisabledException):
         return Unsupported(f"{what}: {said}. Is the region right, and does the cloud have this service?")

@@ -98,15 +98,31 @@ class Cloud:
 
     # -- what there is ---------------------------------------------------------------------------------
 
-    def object_store_url(self, interface: str = "public") -> str:
-        """URL of the project's account in the object store. No request. Raises `Unsupported` without one."""
+    def object_store_url(self, interface: str = "") -> str:
+        """URL of the project's account in the object store. No request. Raises `Unsupported` without one.
+
+        ``interface``: "public", "internal" or "admin"; "": as clouds.yaml says, else public.
+        """
         url = self._api.endpoint("object-store", interface)
         if not url:
             raise Unsupported(
-                f"The catalog of this cloud has no object store ({interface} endpoint, region "
-                f"{self.region or 'any'}): ipp-griffin needs Swift with TempURL."
+                f"The catalog of this cloud has no object store (no {interface + ' ' if interface else ''}endpoint in region "
+                f"{self.region or '(any)'}): Swift, or Ceph's gateway, with TempURLs is needed."
             )
         return url.rstrip("/")
+
+    def check_compute(self) -> None:
+        """Raise `Unsupported` if Nova is too old for tags at creation, by which everything is found again."""
+        latest = self._api.compute_microversion()
+        if tuple(map(int, latest.split("."))) < tuple(map(int, MICROVERSION.split("."))) if latest else True:
+            has = f"offers microversions up to {latest}" if latest else "has no microversions"
+            raise Unsupported(
+                f"This cloud's Nova {has}; {MICROVERSION} (Pike, 2017) or later is needed, for tags of servers at their creation."
+            )
+
+    def ca_file(self) -> str:
+        """The file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own."""
+        return self.session.verify if isinstance(self.session.verify, str) else ""
 
     def images(self, pattern: str = "") -> list[Image]:
         """The active images this project sees; with ``pattern`` (like ``snapshot*``) those of such a name."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
 import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from traitlets import List, Unicode
 from traitlets.config import LoggingConfigurable
@@ -79,18 +82,20 @@ class GriffinCloud(LoggingConfigurable):
         "",
         config=True,
         help="""The object store's address as servers see it, e.g. "https://store.internal:8080/v1/AUTH_ab12",
-        where that differs from the address that this machine uses. Default: the same address.""",
+        where that differs from the address that this machine uses; or "public", "internal" or "admin": that endpoint of
+        the cloud's catalog. Default: the same address.""",
     )
     proxy = Unicode(
         "",
         config=True,
-        help="Proxy that servers use towards the object store and package indexes, e.g. http://10.0.0.1:3128.",
+        help="""Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128". It can't
+        have a password: it stands in the servers' user-data. Default: none.""",
     )
     ca_certificates = Unicode(
         "",
         config=True,
-        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https.
-        Default: the ones of the image.""",
+        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https, besides
+        those of the image. Default: cacert of the cloud in clouds.yaml, as far as this machine's own ones are not in it.""",
     )
 
     def cloud_name(self) -> str:
@@ -102,6 +107,7 @@ class GriffinCloud(LoggingConfigurable):
 
         Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
         """
+        cloud.check_compute()
         image = choose_image(self.image, cloud.images())
         plan = make_plan(
             image=image,
@@ -135,14 +141,44 @@ class GriffinCloud(LoggingConfigurable):
             self.log.info(f"Going on without a look at the quota: {e}")
             return Limits(-1, 0, -1, 0, -1, 0)
 
-    def ca_text(self) -> str:
-        """The CA certificates as text. Raises `SettingError` where the file can't be read."""
-        if not self.ca_certificates:
+    def check(self) -> None:
+        """Raise `SettingError` for what is wrong whatever the cloud: before anything is asked of it."""
+        self.ca_text()
+        if not self.proxy:
+            return
+        url = urlsplit(self.proxy)
+        if url.username or url.password:
+            raise SettingError(
+                "GriffinCloud.proxy has a user name or a password in it, which would stand in the servers' user-data "
+                "for all to read. Let the proxy admit the servers by their addresses, and leave it out."
+            )
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise SettingError(
+                f'GriffinCloud.proxy {self.proxy!r} is no URL of a proxy: give it as "http://10.0.0.1:3128".'
+            )
+
+    def ca_text(self, default: str = "") -> str:
+        """The CA certificates for servers, as PEM text; ``default``: the file that clouds.yaml names, "" for none.
+
+        Raises `SettingError` where a file can't be read.
+        """
+        name, path = (
+            ("GriffinCloud.ca_certificates", self.ca_certificates) if self.ca_certificates else ("cacert", default)
+        )
+        if not path:
             return ""
         try:
-            return Path(self.ca_certificates).expanduser().read_text()
+            text = Path(path).expanduser().read_text()
         except (OSError, UnicodeDecodeError) as e:
-            raise SettingError(f"Can't read GriffinCloud.ca_certificates: {e}") from e
+            raise SettingError(f"Can't read {name}: {e}") from e
+        return text if self.ca_certificates else _without_the_systems(text)
+
+
+def _without_the_systems(text: str) -> str:
+    """The certificates that this machine does not trust of itself: a cacert may be a whole system's, and servers have theirs."""
+    trusted = ssl.create_default_context().get_ca_certs(binary_form=True)
+    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", text, re.DOTALL)
+    return "".join(block for block in blocks if ssl.PEM_cert_to_DER_cert(block.strip()) not in trusted)
 
 
 def connect(cluster: Any, name: str, region: str) -> Cloud:
@@ -165,4 +201,6 @@ def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
     """The object store of ``cloud``. Raises `ipp_griffin.cloud.Unsupported` where it has none."""
     from .store import Store
 
+    if servers_url in ("public", "internal", "admin"):
+        servers_url = cloud.object_store_url(servers_url)
     return Store(cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url)

@@ -38,13 +38,14 @@ c = get_config()  # noqa: F821
 # c.GriffinCloud.container = "ipp-griffin"
 
 # The object store's address as servers see it, where it differs from the one this machine uses,
-# e.g. "https://store.internal:8080/v1/AUTH_ab12".
+# e.g. "https://store.internal:8080/v1/AUTH_ab12", or "internal": that endpoint of the cloud's catalog.
 # c.GriffinCloud.store_url = ""
 
-# Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128".
+# Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128"; without a password.
 # c.GriffinCloud.proxy = ""
 
-# File on this machine (PEM) with the CA certificates that servers need for the object store's https.
+# File on this machine (PEM) with the CA certificates that servers need for the object store's https. Default: what cacert
+# of the cloud in clouds.yaml has beyond this machine's own ones.
 # c.GriffinCloud.ca_certificates = ""
 
 # --- The controller, a process of this machine -----------------------------------------------------------------

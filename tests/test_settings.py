@@ -2,6 +2,7 @@
 
 import ast
 import re
+import ssl
 import threading
 import time
 import types
@@ -19,6 +20,8 @@ from ipp_griffin.cloud import Cloud
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
 from ipp_griffin.plan import Flavor, Image, Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
+
+from .tls import Authority
 
 PROFILE = Path(__file__).parents[1] / "profile_griffin"
 OURS = (GriffinCloud, GriffinControllerLauncher, GriffinEngineSetLauncher)
@@ -102,6 +105,37 @@ def test_ca_certificates_that_cannot_be_read_are_a_setting_error(tmp_path, conte
         GriffinCloud(ca_certificates=str(path)).ca_text()
 
 
+def test_the_clouds_cacert_is_for_servers_too_but_not_what_every_system_trusts(tmp_path):
+    certificate = Authority(tmp_path).pem
+    system = ssl.get_default_verify_paths().cafile
+    assert system, "this machine has no CA certificates of its own"
+    path = tmp_path / "cacert.pem"
+    path.write_text(Path(system).read_text() + "# our own\n" + certificate)
+    assert GriffinCloud().ca_text(str(path)) == certificate
+    chosen = tmp_path / "chosen.pem"
+    chosen.write_text("chosen")
+    assert GriffinCloud(ca_certificates=str(chosen)).ca_text(str(path)) == "chosen"
+    with pytest.raises(SettingError, match="Can't read cacert: .*/nope.pem"):
+        GriffinCloud().ca_text("/nope.pem")
+
+
+@pytest.mark.parametrize("proxy", ["http://ada:s3cr3t@10.0.0.1:3128", "http://ada@10.0.0.1:3128"])
+def test_a_proxy_with_a_password_is_refused_and_not_shown(proxy):
+    with pytest.raises(SettingError, match="would stand in the servers' user-data") as error:
+        GriffinCloud(proxy=proxy).check()
+    assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("proxy", ["10.0.0.1:3128", "socks5://10.0.0.1", "http://"])
+def test_a_proxy_that_is_no_url_is_refused(proxy):
+    with pytest.raises(SettingError, match="is no URL of a proxy"):
+        GriffinCloud(proxy=proxy).check()
+
+
+def test_a_proxy_is_taken_as_it_is():
+    GriffinCloud(proxy="http://proxy.lab:3128").check()
+
+
 class SomeCluster:
     """What the connections hang on; ipyparallel's `Cluster` is hashed by identity, too."""
 
@@ -154,6 +188,9 @@ class OneOfEach:
     """A cloud for plans; ``limits`` fails with ``error``."""
 
     error: Exception
+
+    def check_compute(self):
+        pass
 
     def images(self):
         return [Image("i1", "snapshot1")]

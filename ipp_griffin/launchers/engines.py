@@ -154,7 +154,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         if n is None or n < 1:
             raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
         settings = self.settle_cloud()
-        settings.ca_text()  # a file that can't be read is told before anything is made
+        settings.check()
         await in_thread(self.record_project)
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
         connection = await engine_connection(self, network)
@@ -237,7 +237,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
                     report_seconds=WEEK,
                     fetch_timeout=int(self.start_timeout),
                     proxy=settings.proxy,
-                    ca_certificates=settings.ca_text(),
+                    ca_certificates=settings.ca_text(engine_set.cloud.ca_file()),
                 ),
                 on_created=lambda planned, server: self.servers.append(server.id),
                 stop=self._stopping,

@@ -40,6 +40,12 @@ class OneCloud(FakeCloud):
     before_landing = staticmethod(lambda stop: None)
     region, project_id = "north", "p1"
 
+    def check_compute(self):
+        pass
+
+    def ca_file(self):
+        return ""
+
     def images(self):
         return [Image("i1", "snapshot1")]
 

@@ -18,7 +18,7 @@ import pytest
 from traitlets.config import Config
 
 from ..conftest import running_cloud
-from .virtual_machines import HOST, STATE, VirtualMachines
+from .virtual_machines import HOST, METADATA, STATE, VirtualMachines
 
 pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(600)]
 AGENT = "ipp-griffin-agent.service"
@@ -56,7 +56,8 @@ def start(machines, tmp_path):
         clusters = []
 
         async def begin(**settings):
-            store_url = cloud.url.replace("127.0.0.1", HOST)
+            host = METADATA if machines.metadata else HOST
+            store_url = cloud.url.replace("127.0.0.1", host)
             config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
             cluster = ipp.Cluster(
                 engines="griffin",
@@ -65,7 +66,7 @@ def start(machines, tmp_path):
                 profile_dir=str(tmp_path / "profile"),
                 load_profile=False,
                 config=config,
-                controller_args=["--ip=*", f"--location={HOST}", "--HeartMonitor.period=1000"],
+                controller_args=["--ip=*", f"--location={host}", "--HeartMonitor.period=1000"],
             )
             clusters.append(cluster)
             try:

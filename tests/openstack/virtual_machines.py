@@ -20,7 +20,8 @@ import uuid
 from pathlib import Path
 
 STATE = Path(os.environ.get("GUEST_VM_STATE", "/var/tmp/guest-vm"))
-HOST = "10.0.2.2"  # the namespace, for guests
+HOST = "10.0.2.2"  # the namespace, for guests; with a metadata service it is METADATA, where Nova's is
+METADATA = "169.254.169.254"
 QEMU = [
     *("qemu-system-x86_64", "-machine", "q35,usb=off,vmport=off,smm=off,hpet=off", "-accel", "tcg,tb-size=256"),
     *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand", "-smp", "1", "-m", "1024"),
@@ -53,7 +54,7 @@ class VirtualMachine:
             serve = functools.partial(_Metadata, directory=str(folder / "drive"))
             self._metadata = http.server.ThreadingHTTPServer(("127.0.0.1", 80), serve)
             threading.Thread(target=self._metadata.serve_forever, daemon=True).start()
-            network += ",net=169.254.0.0/16,host=169.254.169.254,dns=169.254.169.253,dhcpstart=169.254.9.10"
+            network += f",net=169.254.0.0/16,host={METADATA},dns=169.254.169.253,dhcpstart=169.254.9.10"
         else:
             iso = folder / "config-2.iso"
             make = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "config-2", "-J", "-r", "-o", iso, folder / "drive"]

@@ -1,9 +1,9 @@
 #!/bin/bash
 # The tests of the agent on virtual machines, in a network namespace that has loopback only: what the guests call 10.0.2.2
-# is its 127.0.0.1, and nothing else can be reached.
+# (or, with a metadata service, 169.254.169.254) is its 127.0.0.1, and nothing else can be reached.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 tests/openstack/guest-vm/build-image.sh
 [ $# -gt 0 ] || set -- -n 2
-exec unshare --net sh -c 'ip link set lo up && ip addr add 10.0.2.2/32 dev lo && exec "$@"' sh \
+exec unshare --net sh -c 'ip link set lo up && ip addr add 10.0.2.2/32 dev lo && ip addr add 169.254.169.254/32 dev lo && exec "$@"' sh \
     .venv/bin/python -m pytest -m guest_vm tests/openstack/test_guest_vm.py "$@"
