@@ -732,7 +732,7 @@ class Agent:
         for place in wheel_places(self.rendezvous.get("pip_args", [])):
             try:
                 if "://" not in place:
-                    page, found = place + "/", os.listdir(place)
+                    page, found = "", glob.glob(os.path.join(place, "pip-*.whl"))
                 else:
                     with self.urlopen(place, timeout=30) as response:
                         page, found = place, re.findall(r'href="([^"#]+)', response.read(1 << 24).decode())
@@ -749,7 +749,7 @@ class Agent:
             with self.urlopen(wheels[newest], timeout=60) as response, acting_as(self.user):
                 write(self.engine_path(newest), response.read(1 << 26))
         except (OSError, http.client.HTTPException) as e:
-            self.log("can't fetch {}: {}".format(newest, type(e).__name__))
+            self.log(f"can't fetch {newest}: {type(e).__name__}")
             return ""
         return self.engine_path(newest)
 

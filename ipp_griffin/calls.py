@@ -144,7 +144,9 @@ def from_exception(what: str, error: Exception) -> CloudError:
     untrusted = re.search(r"certificate verify failed: (.+?)(?: \(_ssl|['\"])", str(error))
     if untrusted or isinstance(error, keystone.SSLError):
         why = f"the cloud's certificate is not trusted: {one_line(untrusted[1])}" if untrusted else said
-        return CloudError(f"{what}: {why}. Set cacert of this cloud in clouds.yaml to the file of the CA that signed it.")
+        return CloudError(
+            f"{what}: {why}. Set cacert of this cloud in clouds.yaml to the file of the CA that signed it."
+        )
     # The latter is a kind of ConfigException: first.
     if isinstance(error, keystone.EndpointNotFound | sdk.ServiceDisabledException):
         return Unsupported(f"{what}: {said}. Is the region right, and does the cloud have this service?")
