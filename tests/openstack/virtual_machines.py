@@ -13,7 +13,6 @@ import functools
 import http.server
 import json
 import os
-import socket
 import subprocess
 import threading
 import uuid
@@ -60,36 +59,24 @@ class VirtualMachine:
             make = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "config-2", "-J", "-r", "-o", iso, folder / "drive"]
             subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
             drives += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
-        self.process = subprocess.Popen(
-            [
-                *QEMU,
-                *drives,
-                "-nic",
-                network,
-                "-serial",
-                f"file:{self.console}",
-                "-qmp",
-                f"unix:{folder}/qmp,server=on,wait=off",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=(folder / "qemu.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with (folder / "qemu.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*QEMU, *drives, "-nic", network, "-serial", f"file:{self.console}", "-qmp", "stdio"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
 
     def reset(self) -> None:
         """As the reset button does: nothing is shut down."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self.folder / "qmp"))
-            with connection.makefile("rw") as monitor:
-                monitor.readline()
-                for command in ("qmp_capabilities", "system_reset"):
-                    monitor.write(json.dumps({"execute": command}) + "\n")
-                    monitor.flush()
-                    monitor.readline()
+        assert self.process.stdin
+        for command in ("qmp_capabilities", "system_reset"):
+            self.process.stdin.write(json.dumps({"execute": command}).encode() + b"\n")
+        self.process.stdin.flush()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
         if self._metadata is not None:
             self._metadata.shutdown()
             self._metadata.server_close()
