@@ -1,45 +1,33 @@
 """The one door to the object store, through python-swiftclient.
 
 Each cluster has one private container of its own, ``ipp-griffin-<uid>``, with a random TempURL key in its
-metadata. All that servers ever get are URLs signed with that key; once the container is gone, every one of
-them is dead. API: https://docs.openstack.org/api-ref/object-store/ and
+metadata. All that servers ever get are URLs into it, signed with that key, or with one of the account where the store
+honours no other (see `tempurl`); once the container is gone, every one of them is dead. API: https://docs.openstack.org/api-ref/object-store/ and
 https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
 """
 
 from __future__ import annotations
 
-import hmac
 import json
-import math
 import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-import requests
 import swiftclient.client as swift
 
-from .calls import (
-    TIMEOUT,
-    CloudError,
-    Unsupported,
-    backoff,
-    from_exception,
-    in_parallel,
-    logger,
-    one_line,
-    quiet,
-)
-from .swift import Account, StoreError, StoreUnavailable, as_store_error
+from .calls import CloudError, backoff, in_parallel, logger, one_line
+from .swift import Account, StoreError, StoreUnavailable
+from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
 
 __all__ = ["Report", "Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
 
 PREFIX = "ipp-griffin"
 MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
-KEY = "x-container-meta-temp-url-key"
 NO_KEY = "x-remove-container-meta-temp-url-key"
 PHASES = ("agent", "connected", "engines", "gone", "failed")  # what an agent reports, by their number
 MARKER_WAIT = 10  # seconds for another process to finish making the container
@@ -109,9 +97,10 @@ class Store:
     ) -> None:
         self._account = Account(session, url, retries=retries, sleep=sleep, clock=clock)
         self._prefix = prefix
-        self._servers_url = (servers_url or self._account.base).rstrip("/").removesuffix(self._account.path)
+        self._account_key = AccountKey(self._account, prefix)
+        self._urls = TempUrls(self._account, self._account_key, servers_url)
         self._retries, self._sleep = retries, sleep
-        self._keys: dict[str, str] = {}
+        self._signers: dict[str, Signer] = {}
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -120,9 +109,24 @@ class Store:
 
         ``labels`` go into its metadata, for people. Two processes may do this at once: the one whose PUT made
         the container sets the key, the other waits for it. Raises `StoreError` for somebody else's container
-        of that name, in which nothing is changed, and `Unsupported` without TempURL.
+        of that name, in which nothing is changed, and `Unsupported` without TempURL or a key that is honoured.
         """
-        self._digest()  # without TempURL, make nothing
+        self._urls.digests()  # without TempURL, make nothing
+        if self._account.is_swift():
+            self._make(uid, labels)
+        else:
+            # Only of Swift is it known for every release that a PUT of what exists is answered otherwise.
+            if not self._head(uid):
+                self._make(uid, labels)
+            self._await_marker(uid)
+            self._signers[uid] = self._urls.settle(
+                self._signers[uid],
+                self._name(uid),
+                note=lambda headers: self._note(uid, headers),
+                give_back=self._give_back_account_key,
+            )
+
+    def _make(self, uid: str, labels: Mapping[str, str]) -> None:
         name = self._name(uid)
         answer: dict[str, Any] = {}
         tries = 0
@@ -140,15 +144,16 @@ class Store:
             if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
                 self._mark(uid, labels)
             self._await_marker(uid)
-        self._check_key(uid)
 
     def _mark(self, uid: str, labels: Mapping[str, str]) -> None:
-        key = secrets.token_hex(32)
-        headers = {MARKER: uid, KEY: key}
+        headers = {MARKER: uid, KEY: secrets.token_hex(32)}
         for label, value in labels.items():
             headers[f"{MARKER}-{re.sub('[^A-Za-z0-9]', '-', label)}"] = _header(value)
+        self._note(uid, headers)
+        self._signers[uid] = Signer(headers[KEY], self._urls.digests()[0])
+
+    def _note(self, uid: str, headers: Mapping[str, str]) -> None:
         self._call(f"Can't mark container {self._name(uid)}", swift.post_container, self._name(uid), headers)
-        self._keys[uid] = key
 
     def _is_bare(self, uid: str) -> bool:
         """Whether nothing is in the container and nobody marks it within a second."""
@@ -162,7 +167,7 @@ class Store:
         for _ in range(MARKER_WAIT * 2):
             found = self._head(uid)
             if found.get(MARKER) == uid and found.get(KEY):
-                self._keys[uid] = found[KEY]
+                self._signers[uid] = self._urls.signer_of(found)
                 return
             if found.get(MARKER, uid) != uid:
                 break
@@ -179,13 +184,13 @@ class Store:
         if not found:
             return False
         if found.get(MARKER) != uid:
-            gone = MARKER not in found and self._delete_container(uid)
+            gone = MARKER not in found and self._delete_container(uid, found)
             if not gone:
                 logger.warning("%s", self._foreign(uid))
             return gone
         for attempt in range(self._retries + 1):
             self.delete_prefix(uid, "")
-            if self._delete_container(uid):
+            if self._delete_container(uid, found):
                 return True
             if attempt == 0:
                 # Something was written meanwhile, by an agent perhaps: end all URLs, then try again.
@@ -197,7 +202,8 @@ class Store:
 
     def remove_if_empty(self, uid: str) -> bool:
         """Delete the container if it is ours and nothing is in it; whether it was."""
-        return self._head(uid).get(MARKER) == uid and self._delete_container(uid)
+        found = self._head(uid)
+        return found.get(MARKER) == uid and self._delete_container(uid, found)
 
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""
@@ -205,8 +211,11 @@ class Store:
         found = self._account.listing("Can't list containers", swift.get_account, prefix=prefix)
         return [str(entry["name"]).removeprefix(prefix) for entry in found]
 
-    def _delete_container(self, uid: str) -> bool:
-        """Delete the container, or find that it has just gone; False if something is in it."""
+    def _delete_container(self, uid: str, found: Mapping[str, str]) -> bool:
+        """Delete the container, or find that it has just gone; False if something is in it. ``found``: its headers.
+
+        The last one that needs the account's key gives that back.
+        """
         name = self._name(uid)
         try:
             self._call(f"Can't delete container {name}", swift.delete_container, name)
@@ -215,7 +224,9 @@ class Store:
                 return False
             if error.status != 404:
                 raise
-        self._keys.pop(uid, None)
+        self._signers.pop(uid, None)
+        if is_signed_by_account(found):
+            self._give_back_account_key()
         return True
 
     def _head(self, uid: str) -> dict[str, str]:
@@ -332,7 +343,8 @@ class Store:
 
     def get_url(self, uid: str, name: str, seconds: float) -> str:
         """A URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
-        return self._object_url(uid, name, "GET", self._expiry(seconds))
+        expires = self._urls.expiry(seconds)
+        return self._urls.of_object(self._signer(uid), self._name(uid), name, "GET", expires)
 
     def report_urls(self, uid: str, prefix: str, seconds: float) -> dict[str, Any]:
         """How an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
@@ -340,86 +352,34 @@ class Store:
         ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
         prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase.
         """
-        expires = self._expiry(seconds)
-        if not self._has_prefix_urls():
+        expires, signer, container = self._urls.expiry(seconds), self._signer(uid), self._name(uid)
+        if not self._account.is_swift():
             names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
-            return {"urls": {phase: self._object_url(uid, name, "PUT", expires) for phase, name in names.items()}}
-        path = self._object_path(uid, prefix)
-        query = {
-            "temp_url_sig": self._sign(uid, f"PUT\n{expires}\nprefix:{path}"),
-            "temp_url_expires": str(expires),
-            "temp_url_prefix": prefix,
-        }
-        return {"prefix": self._servers_url + quote(path), "query": urlencode(query)}
+            url = partial(self._urls.of_object, signer, container, method="PUT", expires=expires)
+            return {"urls": {phase: url(name) for phase, name in names.items()}}
+        start, query = self._urls.of_prefix(signer, container, prefix, "PUT", expires)
+        return {"prefix": start, "query": query}
 
-    def _object_url(self, uid: str, name: str, method: str, expires: int) -> str:
-        path = self._object_path(uid, name)
-        signature = self._sign(uid, f"{method}\n{expires}\n{path}")
-        return f"{self._servers_url}{quote(path)}?temp_url_sig={signature}&temp_url_expires={expires}"
-
-    def _object_path(self, uid: str, name: str) -> str:
-        return f"{self._account.path}/{self._name(uid)}/{name}"
-
-    def _sign(self, uid: str, text: str) -> str:
-        if uid not in self._keys:
+    def _signer(self, uid: str) -> Signer:
+        if uid not in self._signers:
             found = self._head(uid)
             if not found:
                 raise StoreError(f"There is no container {self._name(uid)}.", status=404)
             if found.get(MARKER) != uid or not found.get(KEY):
                 raise self._foreign(uid)
-            self._keys[uid] = found[KEY]
-        return hmac.new(self._keys[uid].encode(), text.encode(), self._digest()).hexdigest()
+            self._signers[uid] = self._urls.signer_of(found)
+        return self._signers[uid]
 
-    def _expiry(self, seconds: float) -> int:
-        return math.ceil(self._account.now() + seconds)
-
-    def _digest(self) -> str:
-        """The best digest this store takes. Raises `Unsupported` if it has no TempURL for what is needed."""
-        if not self._account.info():
-            return "sha256"  # it doesn't say; Swift takes it since 2.17 (2018)
-        tempurl = self._account.capability("tempurl")
-        if tempurl is not None and {"GET", "PUT"} <= set(tempurl.get("methods") or ("GET", "PUT")):
-            allowed = tempurl.get("allowed_digests") or ["sha1"]
-            for digest in ("sha256", "sha512", "sha1"):
-                if digest in allowed:
-                    return digest
-        raise Unsupported(
-            f"The object store at {self._account.url} has no TempURL for GET and PUT (its /info says so): servers "
-            "could not find their controller. Ask the cloud's operators to enable it."
-        )
-
-    def _has_prefix_urls(self) -> bool:
-        """Swift has them since 2.12 (2017); nothing in /info says so but its version."""
-        found = self._account.capability("swift") or {}
-        version = re.match(r"(\d+)\.(\d+)", str(found.get("version") or ""))
-        return version is not None and (int(version[1]), int(version[2])) >= (2, 12)
-
-    def _check_key(self, uid: str) -> None:
-        """See that the container's key opens it, on a store that isn't known to be Swift.
-
-        Ceph's object gateway takes such a key, shows it, and ignores it: it honours those of a whole account
-        only (https://docs.ceph.com/en/latest/radosgw/swift/tempurl/), which outlive a cluster and open
-        every container of the project.
-        """
-        if self._has_prefix_urls():
-            return
-        url = self._object_url(uid, "connection.json", "GET", self._expiry(60))
-        session = self._account.session
+    def _give_back_account_key(self) -> None:
+        """Free the account's slot if no container of ours needs it. Not worth a failure: the next cluster uses it."""
         try:
-            with quiet():
-                answer = requests.head(
-                    self._account.base + url[len(self._servers_url) :],
-                    timeout=TIMEOUT,
-                    verify=session.verify,
-                    cert=session.cert,
-                )
-        except requests.RequestException as error:
-            raise as_store_error(from_exception("Can't try a TempURL", error)) from None
-        if answer.status_code == 401:
-            raise Unsupported(
-                f"The object store at {self._account.url} does not honour the TempURL key of a container (Ceph's "
-                "object gateway does not): servers could not find their controller. Swift is needed."
-            )
+            self._account_key.give_back(lambda: any(self._needs_account_key(uid) for uid in self.containers()))
+        except CloudError as error:
+            logger.warning("a TempURL key stays in the object store's account, for the next cluster: %s", error)
+
+    def _needs_account_key(self, uid: str) -> bool:
+        found = self._head(uid)
+        return found.get(MARKER) == uid and is_signed_by_account(found)
 
     def _foreign(self, uid: str) -> StoreError:
         return StoreError(

@@ -30,6 +30,7 @@ from .calls import (
 )
 
 PAGE = 10_000  # Swift's own limit of a listing
+SHORT_PAGE = 1000  # entries after which another store may have more
 _FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
 
 
@@ -89,10 +90,25 @@ class Account:
         found = self.info().get(name)
         return found if isinstance(found, dict) else None
 
+    def is_swift(self) -> bool:
+        """Whether this is known to be a Swift with URLs of a whole prefix, which came with 2.12 (2017).
+
+        Nothing in /info says so but the version. Ceph's object gateway has a section of that name too, with its own
+        version, such as 18.2.0 (ceph/ceph, src/rgw/rgw_rest_swift.cc: ``RGWInfo_ObjStore_SWIFT::list_swift_data``):
+        those before 2014 were 0.x, and those since 2015 begin with 9.
+        """
+        found = re.match(r"(\d+)\.(\d+)", str((self.capability("swift") or {}).get("version") or ""))
+        return found is not None and (2, 12) <= (int(found[1]), int(found[2])) < (9, 0)
+
     def listing(self, what: str, function: Callable[..., Any], *args: Any, prefix: str) -> list[dict[str, Any]]:
-        """All entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift)."""
+        """All entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift).
+
+        Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
+        """
         limits = self.capability("swift") or {}
         size = min(PAGE, int(limits.get("container_listing_limit") or PAGE))
+        if not self.is_swift():
+            size = min(size, SHORT_PAGE)
         found: list[dict[str, Any]] = []
         marker = None
         while True:
@@ -111,6 +127,13 @@ class Account:
         """
         try:
             return persist(lambda: self._once(what, function, *args, **kwargs), retries=self.retries, sleep=self.sleep)
+        except CloudError as error:
+            raise as_store_error(error) from None
+
+    def call_once(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Like `call`, for what may not be repeated without a look at what came of it."""
+        try:
+            return self._once(what, function, *args, **kwargs)
         except CloudError as error:
             raise as_store_error(error) from None
 

@@ -176,22 +176,6 @@ def test_a_store_without_tempurl_is_unsupported_before_anything_is_made(
     assert lines(mock) == ["GET /info"]
 
 
-@pytest.mark.parametrize(("status", "fits"), [(404, True), (200, True), (401, False)])
-def test_a_store_that_ignores_keys_of_containers_is_unsupported(
-    mock: responses.RequestsMock, session: Any, status: int, fits: bool
-) -> None:
-    """Ceph's object gateway; whatever isn't known to be Swift is tried once."""
-    mock.put(CONTAINER, status=201)
-    mock.post(CONTAINER, status=204)
-    mock.head(f"{CONTAINER}/connection.json", status=status)
-    store = store_with(mock, session, {"tempurl": {"methods": ["GET", "PUT"]}})
-    if fits:
-        store.publish(UID, {})
-    else:
-        with pytest.raises(Unsupported, match="Ceph"):
-            store.publish(UID, {})
-
-
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_store_that_hides_its_info_is_taken_for_a_plain_swift(
     mock: responses.RequestsMock, session: Any, status: int

@@ -1,0 +1,227 @@
+"""TempURLs: what a store honours, how they are signed, and the key that clusters share where only an account has keys.
+
+Swift takes a key of a container, so that each cluster has its own. Ceph's object gateway takes such a key, shows it
+and ignores it: it looks for the two keys of the account that owns the container (ceph/ceph,
+src/rgw/rgw_swift_auth.cc: ``TempURLEngine::get_owner_info`` and ``authenticate``, which try both keys, on the path
+with and without the ``/swift`` in front of it; doc/radosgw/swift/tempurl.rst). API:
+https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
+
+import requests
+import swiftclient.client as swift
+
+from .calls import TIMEOUT, Unavailable, Unsupported, backoff, from_exception, logger, quiet
+from .swift import Account, as_store_error
+
+KEY = "x-container-meta-temp-url-key"
+SIGNED_BY = "x-container-meta-ipp-griffin-key"  # "account" or "container", and the digest where it isn't the best
+NO_SIGNED_BY = SIGNED_BY.replace("x-", "x-remove-", 1)
+DIGESTS = ("sha256", "sha512", "sha1")  # best first
+SLOTS = ("x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2")
+SETTLE = 1.0  # seconds after which whoever saw the slot free at the same time as we has set it too
+TRIES = 5  # to get a slot of the account
+NEW_KEY_TRIES = 3  # of URLs signed with a new key of the account, a second apart: gateways may have cached the old
+
+
+@dataclass(frozen=True)
+class Signer:
+    """What signs URLs into one container. ``digest``: sha1, sha256 or sha512."""
+
+    key: str = field(repr=False)
+    digest: str
+
+    def sign(self, text: str) -> str:
+        """The signature in hexadecimal, by whose length the store tells the digest."""
+        return hmac.new(self.key.encode(), text.encode(), self.digest).hexdigest()
+
+
+class TempUrls:
+    """URLs into one account, for servers. ``servers_url``: how they reach the store ("": as this machine does)."""
+
+    def __init__(self, account: Account, account_key: AccountKey, servers_url: str = "") -> None:
+        self._account, self._account_key = account, account_key
+        self._servers_url = (servers_url or account.base).rstrip("/").removesuffix(account.path)
+
+    def digests(self) -> list[str]:
+        """What the store takes, best first: all to be tried if it hides that. Raises `Unsupported` without TempURL.
+
+        A store that has TempURL and names no digest is an old Swift or Ceph's gateway (``list_tempurl_data`` in
+        src/rgw/rgw_rest_swift.cc): sha1 is what all of those take.
+        """
+        if not self._account.info():
+            return ["sha256", "sha1"]  # Swift takes sha256 since 2.17 (2018), and no sha1 by default since 2.30 (2022)
+        tempurl = self._account.capability("tempurl")
+        if tempurl is not None and {"GET", "PUT"} <= set(tempurl.get("methods") or ("GET", "PUT")):
+            allowed = tempurl.get("allowed_digests") or ["sha1"]
+            if taken := [digest for digest in DIGESTS if digest in allowed]:
+                return taken[:1]
+        raise Unsupported(
+            f"The object store at {self._account.url} has no TempURL for GET and PUT (its /info says so): servers "
+            "could not find their controller. Ask the cloud's operators to enable it."
+        )
+
+    def signer_of(self, found: Mapping[str, str]) -> Signer:
+        """What signs URLs into the container with these headers: by default its own key, with the best digest."""
+        scope, _, digest = found.get(SIGNED_BY, "").partition(" ")
+        key = self._account_key.share() if scope == "account" else found[KEY]
+        return Signer(key, digest if digest in DIGESTS else self.digests()[0])
+
+    def settle(
+        self,
+        signer: Signer,
+        container: str,
+        *,
+        note: Callable[[dict[str, str]], None],
+        give_back: Callable[[], None],
+    ) -> Signer:
+        """``signer``, or another that the store honours, for a store that isn't known to be Swift.
+
+        ``note`` sets the container's metadata, so that `signer_of` finds the same; ``give_back`` frees the account's
+        slot if nobody needs it. Raises `Unsupported` if no key is honoured.
+        """
+        best, *others = digests = self.digests()
+        if self.honours(signer, container):
+            return signer
+        for digest in others:
+            signer = Signer(signer.key, digest)
+            if self.honours(signer, container):
+                note({SIGNED_BY: f"container {digest}"})
+                return signer
+        # Before the slots are looked at: whoever frees ours looks at the containers for this.
+        note({SIGNED_BY: "account"})
+        key = self._account_key.share()
+        for digest in digests * NEW_KEY_TRIES:
+            signer = Signer(key, digest)
+            if self.honours(signer, container):
+                if digest != best:
+                    note({SIGNED_BY: f"account {digest}"})
+                return signer
+            self._account.sleep(SETTLE)
+        note({NO_SIGNED_BY: "x"})
+        give_back()
+        raise Unsupported(
+            f"The object store at {self._account.url} honours neither the TempURL key of a container nor one of the "
+            "account: servers could not find their controller. Ask the cloud's operators to enable TempURLs; Ceph's "
+            "object gateway may need the account in its URLs (rgw_swift_account_in_url)."
+        )
+
+    def expiry(self, seconds: float) -> int:
+        """So many seconds from now, as seconds since 1970 by the store's clock."""
+        return math.ceil(self._account.now() + seconds)
+
+    def of_object(self, signer: Signer, container: str, name: str, method: str, expires: int) -> str:
+        """A URL for ``method`` (or HEAD) on one object."""
+        path = f"{self._account.path}/{container}/{name}"
+        signature = signer.sign(f"{method}\n{expires}\n{path}")
+        return f"{self._servers_url}{quote(path)}?temp_url_sig={signature}&temp_url_expires={expires}"
+
+    def of_prefix(self, signer: Signer, container: str, prefix: str, method: str, expires: int) -> tuple[str, str]:
+        """The start and the query of all URLs for ``method`` on objects below ``prefix``; see `Account.is_swift`.
+
+        Ceph's gateway has such URLs since some release, and doesn't say so.
+        """
+        path = f"{self._account.path}/{container}/{prefix}"
+        signature = signer.sign(f"{method}\n{expires}\nprefix:{path}")
+        query = {"temp_url_sig": signature, "temp_url_expires": str(expires), "temp_url_prefix": prefix}
+        return self._servers_url + quote(path), urlencode(query)
+
+    def honours(self, signer: Signer, container: str) -> bool:
+        """Whether the store lets a URL of this signer in, whatever it then finds there. One request, without a token.
+
+        A refusal is 401 (Swift, and EPERM of Ceph's gateway) or 403 (its EACCES: src/rgw/rgw_common.cc,
+        ``rgw_http_swift_errors``).
+        """
+        url = self.of_object(signer, container, "connection.json", "GET", self.expiry(60))
+        session = self._account.session
+        try:
+            with quiet():
+                answer = requests.head(
+                    self._account.base + url[len(self._servers_url) :],
+                    timeout=TIMEOUT,
+                    verify=session.verify,
+                    cert=session.cert,
+                )
+        except requests.RequestException as error:
+            raise as_store_error(from_exception("Can't try a TempURL", error)) from None
+        return answer.status_code not in (401, 403)
+
+
+class AccountKey:
+    """The TempURL key of the account that all clusters with one ``prefix`` of container names share.
+
+    An account has two slots, which others may use: one that holds something else is never changed. Ours is known by
+    its value, ``<prefix>-<64 hexadecimal digits>``. No call reads and writes at once, so whatever is written is
+    looked at again.
+    """
+
+    def __init__(self, account: Account, prefix: str) -> None:
+        self._account, self._prefix, self._sleep = account, prefix, account.sleep
+
+    def share(self) -> str:
+        """Our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots."""
+        for attempt in range(TRIES):
+            slots = self._slots()
+            if ours := [key for key in slots.values() if self._is_ours(key)]:
+                return ours[0]
+            free = [slot for slot in SLOTS if slot not in slots]
+            if not free:
+                raise Unsupported(
+                    f"The object store at {self._account.url} honours TempURL keys of the account only (Ceph's "
+                    "gateway does so), and others have both (X-Account-Meta-Temp-URL-Key and -Key-2). Free one that "
+                    "nobody needs (openstack object store account unset --property Temp-URL-Key-2), or use another "
+                    "project."
+                )
+            try:
+                self._post({free[0]: f"{self._prefix}-{secrets.token_hex(32)}"})
+                self._sleep(SETTLE)
+            except Unavailable:
+                # It may have landed all the same. Repeated blindly, it could change what somebody has set since.
+                if attempt == TRIES - 1:
+                    raise
+                self._sleep(backoff(attempt))
+        raise Unsupported(
+            f"The object store at {self._account.url} does not keep a TempURL key of the account, or does not show it "
+            "to these credentials: servers could not find their controller. Use credentials that own the account."
+        )
+
+    def give_back(self, needed: Callable[[], bool]) -> None:
+        """Free our slot, unless a cluster needs the key. It is put back for one that came meanwhile."""
+        if needed():
+            return
+        removed = {slot: key for slot, key in self._slots().items() if self._is_ours(key)}
+        for slot in removed:
+            if self._is_ours(self._slots().get(slot, "")):
+                self._post({slot.replace("x-", "x-remove-", 1): "x"})
+        if removed and needed():
+            slots = self._slots()
+            again = {slot: key for slot, key in removed.items() if slot not in slots}
+            if again and not any(self._is_ours(key) for key in slots.values()):
+                self._post(again)
+        logger.debug("object store: gave back %d TempURL keys of the account", len(removed))
+
+    def _is_ours(self, key: str) -> bool:
+        return re.fullmatch(re.escape(self._prefix) + "-[0-9a-f]{64}", key) is not None
+
+    def _slots(self) -> dict[str, str]:
+        """What is in the slots that aren't free."""
+        found = self._account.call("Can't look at the account", swift.head_account)
+        headers = {str(name).lower(): str(value) for name, value in found.items()}
+        return {slot: headers[slot] for slot in SLOTS if headers.get(slot)}
+
+    def _post(self, headers: dict[str, str]) -> None:
+        self._account.call_once("Can't change the TempURL keys of the account", swift.post_account, headers)
+
+
+def is_signed_by_account(found: Mapping[str, str]) -> bool:
+    """Whether URLs into the container with these headers are signed with the account's key."""
+    return found.get(SIGNED_BY, "").startswith("account")
