@@ -14,7 +14,8 @@ import pytest
 from ipp_griffin.devcloud import DevCloud, DevCloudError
 from ipp_griffin.devcloud.guests import MARKER
 
-from .conftest import REPO, connect, create, script, wait_for
+from ..clouds import REPO
+from .conftest import connect, create, script, wait_for
 
 
 def guests_of(cloud_id: str) -> list[psutil.Process]:
