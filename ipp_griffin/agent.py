@@ -753,11 +753,20 @@ class Agent:
             return ""
         return self.engine_path(newest)
 
+    def proxy_environment(self) -> Dict[str, str]:
+        """What tells programs to use the proxy, but not towards the controller; in both spellings, as they differ."""
+        proxy = self.parameters.get("proxy")
+        if not proxy:
+            return {}
+        controller = controller_address(self.rendezvous["connection"], socket.gethostname())
+        direct = ",".join(dict.fromkeys(("localhost", "127.0.0.1", "::1", controller)))
+        lower = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": direct}
+        return dict(lower, **{k.upper(): v for k, v in lower.items()})
+
     def pip_environment(self) -> Dict[str, str]:
         environment = dict(self.base_environment(self.user), PIP_DISABLE_PIP_VERSION_CHECK="1")
-        proxy, certificates = self.parameters.get("proxy"), self.parameters.get("ca_certificates")
-        if proxy:
-            environment.update((k, proxy) for k in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"))
+        environment.update(self.proxy_environment())
+        certificates = self.parameters.get("ca_certificates")
         if certificates:
             bundle = self.engine_path("ca.pem")
             system = read(ssl.get_default_verify_paths().cafile or "")
@@ -811,7 +820,7 @@ class Agent:
         engine.uuid = "{}-{}-{}-{}-{}".format(p["engine_set"], p["slot"], p["incarnation"], k, generations[k])
         generations[k] += 1
         self.keep()
-        environment = self.base_environment(self.user, self.python)
+        environment = dict(self.base_environment(self.user, self.python), **self.proxy_environment())
         environment.update((k, str(v)) for k, v in self.rendezvous["environment"].items())
         environment.pop("IPP_CONNECTION_INFO", None)  # would win over the file
         environment.pop("IPP_PROFILE_DIR", None)

@@ -6,22 +6,19 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-import openstack.config
 import openstack.connection
 import requests
-import yaml
 from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
-from . import __version__
 from .calls import (
-    TIMEOUT,
+    CloudError,
     CredentialsError,
     Unavailable,
     Unsupported,
@@ -32,6 +29,7 @@ from .calls import (
     persist,
     quiet,
 )
+from .clouds_yaml import configure
 
 FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
 
@@ -81,7 +79,7 @@ class Api:
         """
         wanted = name or os.environ.get("OS_CLOUD", "")
         label = f"cloud {wanted!r}" if wanted else "the cloud of the OS_* variables"
-        connection = _configure(name, region, label)
+        connection = configure(name, region, label)
         try:
             api = cls(connection, retries=retries, sleep=sleep)
             persist(lambda: api._authenticate(label), retries=retries, sleep=sleep)
@@ -95,14 +93,20 @@ class Api:
         try:
             with quiet():
                 access = auth.get_access(self.session)
-        except keystone.NotFound as error:
-            raise Unsupported(
-                f"{what}: there is no Keystone v3 at {self.auth_url} ({one_line(error)}). Is auth_url right? Identity v3 is needed."
-            ) from None
         except FAILURES as error:
-            if isinstance(error, keystone.DiscoveryFailure) and "v2" in str(error):
+            undiscovered = isinstance(error, keystone.DiscoveryFailure)
+            if undiscovered and "v2" in str(error):
                 raise Unsupported(f"{what}: {ONLY_V2}") from None
+            if isinstance(error, keystone.NotFound) or (undiscovered and "HTTP 404" in str(error)):
+                raise Unsupported(
+                    f"{what}: there is no Keystone v3 at {self.auth_url} ({one_line(error)}). "
+                    "Is auth_url right? Identity v3 is needed."
+                ) from None
             raise from_exception(what, error) from None
+        except Exception as error:  # keystoneauth: a bare one for a missing password, after all else was fine
+            raise CredentialsError(
+                f"{what}: {one_line(error).rstrip('. ')}. Set it in clouds.yaml or secure.yaml, or by the OS_* variables."
+            ) from None
         if access.version == "v2.0":
             raise Unsupported(f"{what}: {ONLY_V2}")
         if not access.project_id:
@@ -113,7 +117,9 @@ class Api:
 
     def _check_region(self, access: Any, what: str) -> None:
         """Services of several regions must not be mixed, and a wrong region is no missing service."""
-        endpoints = [e for service in access.service_catalog.catalog for e in service.get("endpoints", ())]
+        # Identity answers at auth_url; one for all regions has, in some clouds, a region of its own.
+        services = [service for service in access.service_catalog.catalog if service.get("type") != "identity"]
+        endpoints = [endpoint for service in services for endpoint in service.get("endpoints", ())]
         regions = sorted({str(e.get("region_id") or e.get("region")) for e in endpoints} - {"None"})
         if self.region and regions and self.region not in regions:
             raise CredentialsError(
@@ -127,14 +133,27 @@ class Api:
 
     def compute_microversion(self) -> str:
         """The latest microversion of compute, "" without any; out of what making the connection asked for anyway."""
-        adapter = self._adapter("compute")
         try:
             with quiet():
-                data = adapter.get_endpoint_data()
+                data = self._adapter("compute").get_endpoint_data()
         except FAILURES as error:
             raise from_exception("Can't ask compute for its versions", error) from None
         latest = data.max_microversion if data else None
-        return ".".join(str(number) for number in latest) if latest else ""
+        # The library takes an outage for a service without versions.
+        return ".".join(str(number) for number in latest) if latest else self._ask_for_microversion()
+
+    def _ask_for_microversion(self) -> str:
+        """The same out of Nova's version document: https://docs.openstack.org/api-ref/compute/#api-versions"""
+        found = re.match(r"(.*?/v2(\.\d+)?)(/|$)", self.endpoint("compute"))
+        if not found:
+            return ""
+        what = "Can't ask compute for its versions"
+        try:
+            return self.ask(what, "compute", f"{found[1]}/", lambda answer: str(answer["version"].get("version") or ""))
+        except Unavailable:
+            raise
+        except CloudError:
+            return ""
 
     def endpoint(self, service_type: str, interface: str = "") -> str:
         """URL of a service, from clouds.yaml or the catalog (no request); "" if there is none.
@@ -145,11 +164,11 @@ class Api:
             override = self._connection.config.get_endpoint(service_type)
             if override:
                 return str(override)
-            interface = str(self._connection.config.get_interface(service_type) or "public")
+            wanted: Any = self._connection.config.get_interface(service_type) or "public"  # may be a list, best first
         try:
             url = self.session.get_endpoint(
                 service_type=service_type,
-                interface=interface,
+                interface=interface or wanted,
                 region_name=self.region or None,
                 skip_discovery=True,
             )
@@ -230,51 +249,6 @@ class Api:
             if not marker or not new:
                 return list(found.values())
             query["marker"] = marker
-
-
-def _configure(name: str, region: str, label: str) -> openstack.connection.Connection:
-    """A connection that has made no request yet."""
-    options: dict[str, Any] = {"cloud": name or None, **({"region_name": region} if region else {})}
-    have = ""
-    try:
-        with quiet():
-            config = openstack.config.OpenStackConfig(app_name="ipp-griffin", app_version=__version__)
-        have = _what_is_there(config)
-        cloud = config.get_one(**options)
-        # Which versions are spoken is this program's business, whatever other programs need there.
-        for service in ("compute", "image", "network", "object_store"):
-            cloud.config.pop(f"{service}_api_version", None)
-            cloud.config.pop(f"{service}_default_microversion", None)
-        if not cloud.config.get("api_timeout"):
-            cloud.config["api_timeout"] = TIMEOUT
-        connection = openstack.connection.Connection(config=cloud)
-        _ = connection.session
-        return connection
-    except Exception as error:  # a broken clouds.yaml can end in any kind of error there
-        why = "its entry is empty or broken" if isinstance(error, TypeError | AttributeError) else one_line(error)
-        raise CredentialsError(
-            f"Can't use {label}: {why.rstrip('. ')}. {have}"
-            "Set OS_CLOUD or GriffinCloud.cloud to one of clouds.yaml, or the OS_* variables."
-        ) from None
-
-
-def _what_is_there(config: Any) -> str:
-    """Which clouds there are to choose from, or why there are none, as a sentence."""
-    names = ", ".join(sorted(set(config.get_cloud_names()) - {"defaults"})) or "no cloud"
-    if config.config_filename:
-        return f"{config.config_filename} has: {names}. "
-    asked = os.environ.get("OS_CLIENT_CONFIG_FILE")
-    files = [path for path in dict.fromkeys([asked, *config._config_files]) if path and path.endswith(".yaml")]
-    for path in files:
-        try:
-            yaml.safe_load(Path(path).read_text())
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark else ""
-            return f"{path}{where}: not YAML ({one_line(getattr(error, 'problem', error))}). "
-        except (OSError, UnicodeDecodeError):
-            continue
-    return f"There is no {' nor '.join(files)}. "
 
 
 def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:

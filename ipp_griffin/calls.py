@@ -140,16 +140,11 @@ def from_exception(what: str, error: Exception) -> CloudError:
         headers = {key.lower(): value for key, value in headers.items()}
         headers.setdefault("x-openstack-request-id", getattr(error, "request_id", None) or "")
         return from_status(what, status, getattr(error, "message", None) or said, headers)
-    # It may be wrapped in other errors, as deep as version discovery is.
-    untrusted = re.search(r"certificate verify failed: (.+?)(?: \(_ssl|['\"])", str(error))
-    if untrusted or isinstance(error, keystone.SSLError):
-        why = f"the cloud's certificate is not trusted: {one_line(untrusted[1])}" if untrusted else said
-        return CloudError(
-            f"{what}: {why}. Set cacert of this cloud in clouds.yaml to the file of the CA that signed it."
-        )
+    if tls := _tls(error):
+        return CloudError(f"{what}: {tls}")
     # The latter is a kind of ConfigException: first.
     if isinstance(error, keystone.EndpointNotFound | sdk.ServiceDisabledException):
-        return Unsupported(f"{what}: {said}. Is the region right, and does the cloud have this service?")
+        return Unsupported(f"{what}: {said}. Are region and interface right, and does the cloud have this service?")
     if isinstance(error, _UNUSABLE):
         return CredentialsError(
             f"{what}: {said}. Set OS_CLOUD or GriffinCloud.cloud to an entry of clouds.yaml, or the OS_* variables."
@@ -164,6 +159,39 @@ _UNUSABLE = (
     keystone.EmptyCatalog,
     sdk.ConfigException,
 )
+
+
+def _tls(error: Exception) -> str:
+    """What is wrong between a certificate and this machine, and what next; "" if that isn't what failed.
+
+    It may be wrapped in other errors, as deep as version discovery is: the text is all that is left of it.
+    """
+    text = str(error)
+    if missing := re.search(r"Could not find (?:the|a suitable) TLS .*, invalid path: (.+)", text):
+        return f"there is no file {one_line(missing[1])}. Set cacert (or cert and key) of this cloud in clouds.yaml."
+    if re.search(r"NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|NO_START_LINE", text):
+        return "the file of cacert (or of cert and key) in clouds.yaml is not in PEM form."
+    if "WRONG_VERSION_NUMBER" in text:
+        return "the service does not speak https at this address. Is auth_url in clouds.yaml right, or is it http?"
+    refused = re.search(r"certificate verify failed: (.+?)(?: \(_ssl|['\"])", text)
+    if not refused:
+        said = one_line(_cause(text)).rstrip(". ")
+        return f"{said}. Does this cloud need cacert in clouds.yaml?" if isinstance(error, keystone.SSLError) else ""
+    why = one_line(refused[1]).removesuffix(", certificate is not valid for")
+    if "mismatch" in why:
+        host = re.search(r"host='([^']+)'", text)
+        return (
+            f"the certificate of {host[1] if host else 'the cloud'} is for another name ({why}). "
+            "Use the name that it is for, in auth_url of clouds.yaml, say."
+        )
+    if "expired" in why or "not yet valid" in why:
+        return (
+            f"the cloud's certificate is not valid now: {why}. Is this machine's clock right? Else it must be renewed."
+        )
+    return (
+        f"the cloud's certificate is not trusted: {why}. "
+        "Set cacert of this cloud in clouds.yaml to the file of the CA that signed it."
+    )
 
 
 def _cause(text: str) -> str:

@@ -111,17 +111,26 @@ class Cloud:
             )
         return url.rstrip("/")
 
-    def check_compute(self) -> None:
-        """Raise `Unsupported` if Nova is too old for tags at creation, by which everything is found again."""
+    def check_services(self, servers_interface: str = "") -> None:
+        """Raise `Unsupported` if Nova is too old for tags at creation, by which everything is found again, or if there is
+        no object store, for this machine or on the ``servers_interface`` of the catalog.
+        """
         latest = self._api.compute_microversion()
         if tuple(map(int, latest.split("."))) < tuple(map(int, MICROVERSION.split("."))) if latest else True:
             has = f"offers microversions up to {latest}" if latest else "has no microversions"
             raise Unsupported(
                 f"This cloud's Nova {has}; {MICROVERSION} (Pike, 2017) or later is needed, for tags of servers at their creation."
             )
+        self.object_store_url()
+        self.object_store_url(servers_interface)
 
-    def ca_file(self) -> str:
-        """The file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own."""
+    def ca_file(self) -> str | None:
+        """The file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own.
+
+        None: this machine does not check the certificate that the object store has (``verify: false``).
+        """
+        if self.session.verify is False and self.object_store_url().startswith("https:"):
+            return None
         return self.session.verify if isinstance(self.session.verify, str) else ""
 
     def images(self, pattern: str = "") -> list[Image]:

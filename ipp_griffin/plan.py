@@ -221,17 +221,31 @@ def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image) -> Flavo
 
 
 def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
-    """The network with this id or name; for "" the project's only one."""
+    """The network with this id or name; for "" the project's only one. An external one has to be asked for."""
     networks = list(networks)
     if wanted:
-        return _one("network", wanted, networks, lambda network: network.name)
+        return _one("network", wanted, networks, lambda network: network.name or network.id)
     usable = [network for network in networks if not network.external]
     if len(usable) == 1:
         return usable[0]
-    if not usable:
-        raise SettingError("This project has no network that servers can be put on: create one.")
-    raise SettingError(
-        f"This project has several networks: {_listing(n.name for n in usable)}. Set GriffinCloud.network to one of them."
+    if usable:
+        raise SettingError(
+            f"This project has several networks: {_labels(usable)}. Set GriffinCloud.network to one of them."
+        )
+    if networks:
+        raise SettingError(
+            f"This project has no network but external ones: {_labels(networks)}. Create a network, or, where this "
+            "cloud puts servers on an external one, set GriffinCloud.network to it."
+        )
+    raise SettingError("This project has no network that servers can be put on: create one.")
+
+
+def _labels(networks: Iterable[Network]) -> str:
+    """A list of names, with the id where a name is not enough."""
+    networks = list(networks)
+    names = [network.name for network in networks]
+    return _listing(
+        n.name if n.name and names.count(n.name) == 1 else f"{n.name or 'no name'} (id {n.id})" for n in networks
     )
 
 

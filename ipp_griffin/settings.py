@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from traitlets import List, Unicode
 from traitlets.config import LoggingConfigurable
@@ -30,6 +30,8 @@ from .plan import (
 if TYPE_CHECKING:
     from .cloud import Cloud
     from .store import Store
+
+INTERFACES = ("public", "internal", "admin")
 
 # The connection that the launchers of one Cluster share, so that a start authenticates once.
 _connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
@@ -88,14 +90,15 @@ class GriffinCloud(LoggingConfigurable):
     proxy = Unicode(
         "",
         config=True,
-        help="""Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128". It can't
-        have a password: it stands in the servers' user-data. Default: none.""",
+        help="""Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128". Engines find
+        it in their environment (http_proxy, https_proxy; in no_proxy is the controller). It can't have a password: it
+        stands in the servers' user-data. Default: none.""",
     )
     ca_certificates = Unicode(
         "",
         config=True,
         help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https, besides
-        those of the image. Default: cacert of the cloud in clouds.yaml, as far as this machine's own ones are not in it.""",
+        those of the image. Default: cacert of the cloud in clouds.yaml, or OS_CACERT, as far as this machine's own ones are not in it.""",
     )
 
     def cloud_name(self) -> str:
@@ -107,7 +110,6 @@ class GriffinCloud(LoggingConfigurable):
 
         Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
         """
-        cloud.check_compute()
         image = choose_image(self.image, cloud.images())
         plan = make_plan(
             image=image,
@@ -144,34 +146,63 @@ class GriffinCloud(LoggingConfigurable):
     def check(self) -> None:
         """Raise `SettingError` for what is wrong whatever the cloud: before anything is asked of it."""
         self.ca_text()
+        if self.store_url and self.store_url not in INTERFACES and _url_parts(self.store_url) is None:
+            raise SettingError(
+                f"GriffinCloud.store_url {self.store_url!r} is neither the URL of an object store, such as "
+                f'"https://store.internal:8080/v1/AUTH_ab12", nor one of {", ".join(INTERFACES)}.'
+            )
         if not self.proxy:
             return
-        url = urlsplit(self.proxy)
-        if url.username or url.password:
+        if "@" in self.proxy:
             raise SettingError(
                 "GriffinCloud.proxy has a user name or a password in it, which would stand in the servers' user-data "
                 "for all to read. Let the proxy admit the servers by their addresses, and leave it out."
             )
-        if url.scheme not in ("http", "https") or not url.hostname:
+        if _url_parts(self.proxy) is None:
             raise SettingError(
                 f'GriffinCloud.proxy {self.proxy!r} is no URL of a proxy: give it as "http://10.0.0.1:3128".'
             )
 
-    def ca_text(self, default: str = "") -> str:
-        """The CA certificates for servers, as PEM text; ``default``: the file that clouds.yaml names, "" for none.
+    def check_cloud(self, cloud: Cloud) -> None:
+        """Raise `ipp_griffin.cloud.Unsupported` where the cloud lacks what every cluster needs: before anything is made."""
+        cloud.check_services(self.store_url if self.store_url in INTERFACES else "")
+
+    def ca_text(self, default: str | None = "") -> str:
+        """The CA certificates for servers, as PEM text. ``default``: the file or folder that clouds.yaml names; "": none;
+        None: this machine does not check certificates, which servers always do.
 
         Raises `SettingError` where a file can't be read.
         """
-        name, path = (
-            ("GriffinCloud.ca_certificates", self.ca_certificates) if self.ca_certificates else ("cacert", default)
-        )
+        path = self.ca_certificates or default
         if not path:
+            if default is None:
+                self.log.warning(
+                    "clouds.yaml says not to verify certificates, but servers do verify the object store's. "
+                    "If they can't reach it, set GriffinCloud.ca_certificates."
+                )
             return ""
         try:
-            text = Path(path).expanduser().read_text()
-        except (OSError, UnicodeDecodeError) as e:
-            raise SettingError(f"Can't read {name}: {e}") from e
-        return text if self.ca_certificates else _without_the_systems(text)
+            text = _read(Path(path).expanduser())
+            return text if self.ca_certificates else _without_the_systems(text)
+        except (OSError, ValueError) as e:  # no text; no base64 between the lines of a certificate
+            name = "GriffinCloud.ca_certificates" if self.ca_certificates else "cacert"
+            raise SettingError(f"Can't read {name} {path}: {e}") from e
+
+
+def _url_parts(url: str) -> SplitResult | None:
+    """An http or https URL with a host, taken apart; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", url) else None
+
+
+def _read(path: Path) -> str:
+    """The text of a file, or of all files of a folder of certificates (whose hashed names are links to the others)."""
+    files = sorted({file.resolve() for file in path.iterdir()} if path.is_dir() else {path})
+    return "".join(file.read_text() for file in files if not file.is_dir())
 
 
 def _without_the_systems(text: str) -> str:
@@ -201,6 +232,6 @@ def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
     """The object store of ``cloud``. Raises `ipp_griffin.cloud.Unsupported` where it has none."""
     from .store import Store
 
-    if servers_url in ("public", "internal", "admin"):
+    if servers_url in INTERFACES:
         servers_url = cloud.object_store_url(servers_url)
     return Store(cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url)

@@ -209,7 +209,9 @@ class Store:
         """The uids of all clusters that have a container of our kind of name."""
         prefix = self._name("")
         found = self._account.listing("Can't list containers", swift.get_account, prefix=prefix)
-        return [str(entry["name"]).removeprefix(prefix) for entry in found]
+        # Old releases of Ceph's gateway list all of them (before its pull request 12047, 2016).
+        names = [str(entry["name"]) for entry in found]
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
     def _delete_container(self, uid: str, found: Mapping[str, str]) -> bool:
         """Delete the container, or find that it has just gone; False if something is in it. ``found``: its headers.

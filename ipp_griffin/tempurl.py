@@ -30,6 +30,7 @@ DIGESTS = ("sha256", "sha512", "sha1")  # best first
 SLOTS = ("x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2")
 SETTLE = 1.0  # seconds after which whoever saw the slot free at the same time as we has set it too
 TRIES = 5  # to get a slot of the account
+POLICIES = "x-account-storage-policy-"  # what a HEAD of an account has that shows TempURL keys, too: `AccountKey.share`
 NEW_KEY_TRIES = 3  # of URLs signed with a new key of the account, a second apart: gateways may have cached the old
 
 
@@ -168,11 +169,23 @@ class AccountKey:
         self._account, self._prefix, self._sleep = account, prefix, account.sleep
 
     def share(self) -> str:
-        """Our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots."""
+        """Our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots, or may have.
+
+        A slot that isn't shown may be taken all the same: old releases of Ceph's gateway show no key. Those that have
+        /info, or that show an account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``,
+        ``dump_account_metadata``) to all users of Keystone (rgw_auth_keystone.cc: ``get_creds_info``), as Swift does.
+        """
         for attempt in range(TRIES):
-            slots = self._slots()
+            headers = self._headers()
+            slots = self._slots(headers)
             if ours := [key for key in slots.values() if self._is_ours(key)]:
                 return ours[0]
+            if not slots and not any(name.startswith(POLICIES) for name in headers) and not self._account.info():
+                raise Unsupported(
+                    f"The object store at {self._account.url} honours TempURL keys of the account only, and does not "
+                    "tell whether others have set them (old releases of Ceph's gateway don't). Ask the cloud's "
+                    "operators; use another cloud, or another object store of it (object_store_endpoint_override)."
+                )
             free = [slot for slot in SLOTS if slot not in slots]
             if not free:
                 raise Unsupported(
@@ -212,10 +225,14 @@ class AccountKey:
     def _is_ours(self, key: str) -> bool:
         return re.fullmatch(re.escape(self._prefix) + "-[0-9a-f]{64}", key) is not None
 
-    def _slots(self) -> dict[str, str]:
-        """What is in the slots that aren't free."""
+    def _headers(self) -> dict[str, str]:
+        """What the store says of the account, with names in lower case."""
         found = self._account.call("Can't look at the account", swift.head_account)
-        headers = {str(name).lower(): str(value) for name, value in found.items()}
+        return {str(name).lower(): str(value) for name, value in found.items()}
+
+    def _slots(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What is in the slots that aren't free."""
+        headers = self._headers() if headers is None else headers
         return {slot: headers[slot] for slot in SLOTS if headers.get(slot)}
 
     def _post(self, headers: dict[str, str]) -> None:

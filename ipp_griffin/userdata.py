@@ -85,9 +85,9 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
     """
     data = gzip.compress(render(parameters, agent_source), mtime=0)
     if len(data) > LIMIT:
+        size = len(str(parameters.get("ca_certificates", "")).encode())
         raise SettingError(
-            f"The user-data is {len(data)} bytes, Nova takes {LIMIT}. Make GriffinCloud.ca_certificates "
-            f"({len(str(parameters.get('ca_certificates', '')).encode())} bytes) shorter: only the certificate that "
-            "signed the object store's."
+            f"The user-data is {len(data)} bytes, Nova takes {LIMIT}; {size} bytes of it, uncompressed, are certificates. Set "
+            "GriffinCloud.ca_certificates to a file with the one CA certificate that signed the object store's, and no other."
         )
     return data

@@ -49,6 +49,22 @@ def serve_identity(mock: responses.RequestsMock, *, without: str = "", project: 
     )
 
 
+def serve_services(mock: responses.RequestsMock, *, latest: str | None = "2.96") -> None:
+    """All services, empty; compute with that latest microversion."""
+    version = {"id": "v2.1", "status": "CURRENT", "links": [{"rel": "self", "href": COMPUTE}]}
+    if latest:
+        version |= {"version": latest, "min_version": "2.1"}
+    mock.get(re.compile(re.escape(COMPUTE) + "/?$"), json={"version": version})
+    for url, key in (
+        (f"{COMPUTE}/servers/detail", "servers"),
+        (f"{COMPUTE}/flavors/detail", "flavors"),
+        (f"{IMAGE}/images", "images"),
+        (f"{NETWORK}/v2.0/networks", "networks"),
+        (f"{NETWORK}/v2.0/subnets", "subnets"),
+    ):
+        mock.get(url, json={key: []})
+
+
 def token(without: str = "", project: bool = True) -> dict[str, Any]:
     services = {"compute": COMPUTE, "image": IMAGE, "network": NETWORK, "object-store": ACCOUNT, "identity": AUTH}
     catalog = [
@@ -71,6 +87,25 @@ def token(without: str = "", project: bool = True) -> dict[str, Any]:
         "roles": [{"id": "member", "name": "member"}],
         **scope,
     }
+
+
+def regions(*names: str) -> dict[str, Any]:
+    """A token whose catalog has every service in each of these regions, with internal endpoints as well."""
+    content = token()
+    for service in content["catalog"]:
+        url = service["endpoints"][0]["url"]
+        service["endpoints"] = [
+            {
+                "interface": interface,
+                "region": name,
+                "region_id": name,
+                "id": name,
+                "url": f"{url}{suffix}".replace("//127", f"//{name.lower()}.127"),
+            }
+            for name in names
+            for interface, suffix in (("public", ""), ("internal", "/internal"))
+        ]
+    return content
 
 
 def lines(mock: responses.RequestsMock, start: int = 0) -> list[str]:

@@ -554,6 +554,19 @@ def test_an_image_without_ipyparallel_gets_a_venv_with_the_clients_version_and_t
     assert w.agent.python == f"{venv}/bin/python"
 
 
+def test_the_proxy_is_in_the_environment_of_pip_and_the_controller_is_not_behind_it(world):
+    w = world(proxy="http://proxy:3128")
+    w.agent.rendezvous["connection"] = {**CONNECTION, "interface": "tcp://10.9.8.7"}
+    found = w.agent.pip_environment()
+    assert {k.lower(): v for k, v in found.items() if k.lower().endswith("_proxy")} == {
+        "http_proxy": "http://proxy:3128",
+        "https_proxy": "http://proxy:3128",
+        "no_proxy": "localhost,127.0.0.1,::1,10.9.8.7",
+    }
+    assert {k for k in found if k.endswith("_PROXY")} == {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
+    assert world().agent.proxy_environment() == {}
+
+
 def test_packages_for_an_image_with_ipyparallel_go_into_a_venv_that_sees_the_images(world, tmp_path):
     w = world(run=Image(tmp_path, ipyparallel=True))
     w.agent.rendezvous.update(packages=["numpy"], engine_python=sys.executable)
@@ -819,6 +832,16 @@ def test_the_environment_of_an_engine(watched, monkeypatch):
         "GRIFFIN_CONNECTION_FILE": "/p/security/ipcontroller-engine.json",
     }
     assert not {"IPP_CONNECTION_INFO", "OS_PASSWORD", "PYTEST_CURRENT_TEST"} & set(environment)
+
+
+def test_engines_get_the_proxy_unless_the_environment_that_they_are_to_have_says_otherwise(world, processes):
+    w = world(proxy="http://proxy:3128")
+    w.agent.home = "/"
+    w.agent.rendezvous["environment"] = {"https_proxy": "http://mine:1"}
+    w.agent.start_engine(agent.Engine(0, w.agent.path("engine-0.log")), "/p")
+    found = processes.all[0].env
+    assert (found["http_proxy"], found["https_proxy"]) == ("http://proxy:3128", "http://mine:1")
+    assert found["no_proxy"].startswith("localhost,127.0.0.1,")
 
 
 def test_a_crashed_engine_is_restarted_as_the_next_generation(watched):

@@ -1,8 +1,7 @@
-"""Clouds differ: what is too old or missing is one clear error; what does not matter does not disturb."""
+"""Clouds differ: what is too old, missing or ambiguous is one clear error; regions, endpoints and certificates are respected."""
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import pytest
 import responses
 
-from ipp_griffin.calls import CredentialsError, Unsupported
+from ipp_griffin.calls import CloudError, CredentialsError, Unavailable, Unsupported
 from ipp_griffin.cloud import Cloud
+from ipp_griffin.plan import SettingError, choose_network
 from ipp_griffin.settings import open_store
 
+from .forward_proxy import forward_proxy
 from .openstack_responses import (
     ACCOUNT,
     AUTH,
@@ -24,10 +25,12 @@ from .openstack_responses import (
     STORE,
     TOKEN,
     lines,
+    regions,
     serve_identity,
-    token,
+    serve_services,
     write_clouds_yaml,
 )
+from .tls import Authority, tls_in_front_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release", "ignore:Comma separated lists")
 ROOT = AUTH.removesuffix("/v3")
@@ -41,14 +44,14 @@ def mock() -> Iterator[responses.RequestsMock]:
 
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``configure(top={...}, key=value, ...)``: more keys for the entry ``fake``, and for the whole file; ``auth`` as it is."""
+    """``configure(key=value, ...)``: more keys for the entry ``fake`` of clouds.yaml."""
     monkeypatch.chdir(tmp_path)
 
-    def write(*, top: dict[str, Any] | None = None, **keys: Any) -> None:
-        path = write_clouds_yaml(tmp_path)
+    def write(*, auth_url: str = AUTH, **keys: Any) -> None:
+        path = write_clouds_yaml(tmp_path, auth_url=auth_url)
         content = json.loads(path.read_text())
         content["clouds"]["fake"].update(keys)
-        path.write_text(json.dumps(content | (top or {})))
+        path.write_text(json.dumps(content))
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
 
     write()
@@ -59,44 +62,14 @@ def connect() -> Cloud:
     return Cloud.connect("fake", sleep=lambda seconds: None)
 
 
-def serve(mock: responses.RequestsMock, *, latest: str | None = "2.96") -> None:
-    """All services, empty; compute with that latest microversion."""
-    version = {"id": "v2.1", "status": "CURRENT", "links": [{"rel": "self", "href": COMPUTE}]}
-    if latest:
-        version |= {"version": latest, "min_version": "2.1"}
-    mock.get(re.compile(re.escape(COMPUTE) + "/?$"), json={"version": version})
-    for url, key in (
-        (f"{COMPUTE}/servers/detail", "servers"),
-        (f"{COMPUTE}/flavors/detail", "flavors"),
-        (f"{IMAGE}/images", "images"),
-        (f"{NETWORK}/v2.0/networks", "networks"),
-        (f"{NETWORK}/v2.0/subnets", "subnets"),
-    ):
-        mock.get(url, json={key: []})
-
-
-def regions(*names: str) -> dict[str, Any]:
-    """A token whose catalog has every service in each of these regions, with internal endpoints as well."""
-    content = token()
-    for service in content["catalog"]:
-        url = service["endpoints"][0]["url"]
-        service["endpoints"] = [
-            {
-                "interface": interface,
-                "region": name,
-                "region_id": name,
-                "id": name,
-                "url": f"{url}{suffix}".replace("//127", f"//{name}.127"),
-            }
-            for name in names
-            for interface, suffix in (("public", ""), ("internal", "/internal"))
-        ]
-    return content
-
-
-def serve_regions(mock: responses.RequestsMock, *names: str) -> None:
+def serve_regions(mock: responses.RequestsMock, *names: str, content: dict[str, Any] | None = None) -> None:
     mock.get(AUTH, json={"version": {"id": "v3.14", "status": "stable", "links": [{"rel": "self", "href": AUTH}]}})
-    mock.post(f"{AUTH}/auth/tokens", json={"token": regions(*names)}, headers={"X-Subject-Token": TOKEN}, status=201)
+    mock.post(
+        f"{AUTH}/auth/tokens",
+        json={"token": content or regions(*names)},
+        headers={"X-Subject-Token": TOKEN},
+        status=201,
+    )
 
 
 # -- too old ----------------------------------------------------------------------------------------------------------
@@ -112,17 +85,36 @@ def serve_regions(mock: responses.RequestsMock, *names: str) -> None:
 )
 def test_a_nova_that_is_too_old_says_what_it_has_and_what_is_needed(mock, configure, latest, said) -> None:
     serve_identity(mock)
-    serve(mock, latest=latest)
+    serve_services(mock, latest=latest)
     with pytest.raises(Unsupported, match=re.escape(f"This cloud's Nova {said}(Pike, 2017) or later is needed")):
-        connect().check_compute()
+        connect().check_services()
     assert not [line for line in lines(mock) if line.startswith("POST") and "tokens" not in line]
 
 
 @pytest.mark.parametrize("latest", ["2.52", "2.53", "2.104", "3.0"])
 def test_a_nova_that_is_new_enough_passes(mock, configure, latest) -> None:
     serve_identity(mock)
-    serve(mock, latest=latest)
-    connect().check_compute()
+    serve_services(mock, latest=latest)
+    connect().check_services()
+
+
+@pytest.mark.parametrize("failure", [{"status": 503}, {"body": ConnectionError("reset")}])
+def test_an_outage_is_not_taken_for_a_nova_that_is_too_old(mock, configure, failure) -> None:
+    """The library takes it for a service without versions."""
+    serve_identity(mock)
+    mock.get(re.compile(re.escape(COMPUTE) + "/?$"), **failure)
+    mock.get(re.compile(re.escape(COMPUTE.removesuffix("v2.1")) + "/?$"), **failure)
+    with pytest.raises(Unavailable, match="Can't ask compute for its versions: "):
+        connect().check_services()
+    mock.replace(responses.GET, re.compile(re.escape(COMPUTE) + "/?$"), json={"version": {"version": "2.96"}})
+    connect().check_services()
+
+
+def test_a_nova_without_a_version_document_is_too_old(mock, configure) -> None:
+    serve_identity(mock)
+    mock.get(re.compile(re.escape(COMPUTE.removesuffix("/v2.1"))), status=404)
+    with pytest.raises(Unsupported, match=r"has no microversions; 2\.52 "):
+        connect().check_services()
 
 
 def serve_identity_v2(mock: responses.RequestsMock) -> None:
@@ -164,17 +156,102 @@ def test_a_cloud_without_an_object_store_says_what_is_needed(mock, configure) ->
         open_store(connect(), container="c")
 
 
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_of_several_networks_shared_ones_are_to_choose_from_and_external_ones_are_not(mock, configure) -> None:
+    serve_identity(mock)
+    networks = [
+        {"id": "a", "name": "mine", "project_id": "p1"},
+        {"id": "b", "name": "public", "project_id": "x", "router:external": True, "shared": True},
+        {"id": "c", "name": "theirs", "project_id": "x"},
+        {"id": "d", "name": "campus", "project_id": "x", "shared": True},
+    ]
+    mock.get(f"{NETWORK}/v2.0/networks", json={"networks": networks})
+    mock.get(f"{NETWORK}/v2.0/subnets", json={"subnets": []})
+    found = connect().networks()
+    with pytest.raises(
+        SettingError, match=r"several networks: campus, mine\. Set GriffinCloud\.network to one of them\."
+    ):
+        choose_network("", found)
+    assert choose_network("campus", found).id == "d"
+
+
+# -- https ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("certificate", "keys", "said"),
+    [
+        ({}, {}, r"certificate is not trusted: unable to get local issuer certificate\. Set cacert of this cloud"),
+        ({}, {"cacert": "/nope.pem"}, r"there is no file /nope\.pem\. Set cacert"),
+        (
+            {},
+            {"cacert": "ca.pem", "cert": "/nope.crt"},
+            r"there is no file /nope\.crt\. Set cacert \(or cert and key\)",
+        ),
+        ({}, {"cacert": "clouds.yaml"}, r"the file of cacert .* is not in PEM form"),
+        (
+            {"address": "192.0.2.7"},
+            {"cacert": "ca.pem"},
+            r"certificate of 127\.0\.0\.1 is for another name \(IP address mismatch",
+        ),
+        ({"days": -1}, {"cacert": "ca.pem"}, r"not valid now: certificate has expired\. Is this machine's clock right"),
+    ],
+)
+def test_a_certificate_that_does_not_do_says_why_and_what_next(configure, tmp_path, certificate, keys, said) -> None:
+    with tls_in_front_of(9, Authority(tmp_path).server(**certificate)) as port:
+        configure(auth_url=f"https://127.0.0.1:{port}/v3", **keys)
+        slept: list[float] = []
+        with pytest.raises(CloudError, match=said) as error:
+            Cloud.connect("fake", sleep=slept.append)
+    assert "\n" not in str(error.value)
+    assert slept == [], "it won't get better by itself"
+
+
+def test_an_address_that_speaks_no_https_says_so(configure) -> None:
+    with forward_proxy() as plain:
+        configure(auth_url=plain.url.replace("http:", "https:"))
+        with pytest.raises(CloudError, match="does not speak https at this address. Is auth_url in clouds.yaml right"):
+            connect()
+
+
 # -- regions and interfaces -------------------------------------------------------------------------------------------
 
 
-def test_the_region_decides_which_endpoints_are_used(mock, configure) -> None:
-    configure(region_name="R2")
+def serve_one_flavor(mock: responses.RequestsMock, region: str, suffix: str = "") -> None:
+    """All services of this region and interface, and of no other."""
+    there = {url: url.replace("//127", f"//{region.lower()}.127") + suffix for url in (COMPUTE, IMAGE, NETWORK)}
+    version = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": "2.1"}
+    for url in (there[COMPUTE], there[COMPUTE].removesuffix("/internal")):
+        mock.get(
+            re.compile(re.escape(url) + "/?$"), json={"version": version | {"links": [{"rel": "self", "href": url}]}}
+        )
+    mock.get(f"{there[COMPUTE]}/flavors/detail", json={"flavors": [{"id": "f", "name": "f", "vcpus": 1, "ram": 1}]})
+    mock.get(f"{there[IMAGE]}/images", json={"images": [{"id": "i", "name": region}]})
+    for key in ("networks", "subnets"):
+        for version_path in ("", "/v2.0"):
+            mock.get(f"{there[NETWORK]}{version_path}/{key}", json={key: []})
+
+
+def assert_all_from(cloud: Cloud, region: str, suffix: str = "") -> None:
+    cloud.check_services()
+    assert [flavor.id for flavor in cloud.flavors()] == ["f"]
+    assert [image.name for image in cloud.images()] == [region]
+    assert cloud.networks() == []
+    assert cloud.object_store_url() == f"http://{region.lower()}.127.0.0.1:8080/v1/AUTH_p1{suffix}"
+
+
+@pytest.mark.parametrize("how", ["clouds.yaml", "setting", "OS_REGION_NAME"])
+def test_the_region_decides_which_endpoints_are_used_of_every_service(mock, configure, monkeypatch, how) -> None:
+    configure(region_name="R2" if how == "clouds.yaml" else None)
+    if how == "OS_REGION_NAME":
+        monkeypatch.setenv("OS_REGION_NAME", "R2")
     serve_regions(mock, "R1", "R2")
-    mock.get("http://R2.127.0.0.1:8774/v2.1/flavors/detail", json={"flavors": []})
-    mock.get("http://R2.127.0.0.1:8774/v2.1", json={})
-    cloud = connect()
-    assert cloud.flavors() == []
-    assert cloud.object_store_url() == "http://R2.127.0.0.1:8080/v1/AUTH_p1"
+    serve_one_flavor(mock, "R2")
+    cloud = Cloud.connect("fake", region="R2" if how == "setting" else "", sleep=lambda seconds: None)
+    assert_all_from(cloud, "R2")
+    assert cloud.region == "R2"
 
 
 def test_a_wrong_region_lists_those_there_are(mock, configure) -> None:
@@ -194,109 +271,81 @@ def test_several_regions_and_none_given_is_an_error_that_lists_them(mock, config
 def test_one_region_needs_no_setting(mock, configure) -> None:
     configure(region_name="")
     serve_regions(mock, "R1")
-    assert connect().object_store_url() == "http://R1.127.0.0.1:8080/v1/AUTH_p1"
+    assert connect().object_store_url() == "http://r1.127.0.0.1:8080/v1/AUTH_p1"
 
 
-def test_the_interface_of_clouds_yaml_is_for_every_service(mock, configure) -> None:
-    configure(interface="internal")
+def test_an_identity_service_for_all_regions_is_no_region_to_choose_from(mock, configure) -> None:
+    configure(region_name="")
+    content = regions("R1")
+    for endpoint in content["catalog"][-1]["endpoints"]:
+        endpoint.update(region="Global", region_id="Global")
+    serve_regions(mock, content=content)
+    assert connect().object_store_url() == "http://r1.127.0.0.1:8080/v1/AUTH_p1"
+
+
+@pytest.mark.parametrize(
+    "keys", [{"interface": "internal"}, {"interface": ["internal", "public"]}, {"endpoint_type": "internalURL"}, {}]
+)
+def test_the_interface_of_clouds_yaml_or_os_interface_is_for_every_service(mock, configure, monkeypatch, keys) -> None:
+    configure(**keys)
+    if not keys:
+        monkeypatch.setenv("OS_INTERFACE", "internal")
     serve_regions(mock, "R1")
-    mock.get("http://R1.127.0.0.1:8774/v2.1/internal", json={})
-    mock.get("http://R1.127.0.0.1:8774/v2.1/internal/flavors/detail", json={"flavors": []})
-    cloud = connect()
-    assert cloud.flavors() == []
-    assert cloud.object_store_url() == "http://R1.127.0.0.1:8080/v1/AUTH_p1/internal"
+    serve_one_flavor(mock, "R1", "/internal")
+    assert_all_from(connect(), "R1", "/internal")
 
 
-@pytest.mark.parametrize(("servers_url", "host"), [("", "R1"), ("internal", "R1"), ("https://store.lab", "store.lab")])
-def test_servers_may_reach_the_store_by_another_endpoint(mock, configure, servers_url, host) -> None:
+def test_clouds_yaml_wins_over_os_interface_and_os_region_name(mock, configure, monkeypatch) -> None:
+    configure(interface="public", region_name="R1")
+    monkeypatch.setenv("OS_INTERFACE", "internal")
+    monkeypatch.setenv("OS_REGION_NAME", "R2")
+    serve_regions(mock, "R1", "R2")
+    serve_one_flavor(mock, "R1")
+    assert_all_from(connect(), "R1")
+
+
+def test_an_interface_that_the_catalog_lacks_is_one_clear_error(mock, configure) -> None:
+    configure(interface="admin")
     serve_regions(mock, "R1")
+    with pytest.raises(
+        Unsupported, match=r"admin endpoint for compute service in R1 region not found\. Are region and interface"
+    ):
+        connect().check_services()
+    with pytest.raises(Unsupported, match=r"no object store"):
+        connect().object_store_url()
+
+
+@pytest.mark.parametrize("interface", ["public", "internal"])
+@pytest.mark.parametrize(
+    ("servers_url", "host"),
+    [("", "own"), ("internal", "inside.lab"), ("public", "r1.lab"), ("https://store.lab", "store.lab")],
+)
+def test_servers_may_reach_the_store_by_another_endpoint(mock, configure, interface, servers_url, host) -> None:
+    """By default the client's own; "public", "internal" and "admin" mean those of the catalog, whatever the client's is."""
+    configure(interface=interface)
     content = regions("R1")
     for service in content["catalog"]:
-        service["endpoints"][1]["url"] = service["endpoints"][0]["url"].replace("R1.127.0.0.1", "inside.lab")
-    mock.replace(
-        responses.POST, f"{AUTH}/auth/tokens", json={"token": content}, headers={"X-Subject-Token": TOKEN}, status=201
-    )
-    mock.get("http://R1.127.0.0.1:8080/info", json={"swift": {"version": "2.30.0"}, "tempurl": {}})
+        for endpoint, name in zip(service["endpoints"], ("r1.lab", "inside.lab"), strict=True):
+            endpoint["url"] = endpoint["url"].replace("r1.127.0.0.1", name).removesuffix("/internal")
+    serve_regions(mock, content=content)
+    own = "r1.lab" if interface == "public" else "inside.lab"
+    mock.get(f"http://{own}:8080/info", json={"swift": {"version": "2.30.0"}, "tempurl": {}})
     mock.head(
-        f"{ACCOUNT}/c-u".replace("//", "//R1."),
+        f"{ACCOUNT}/c-u".replace("127.0.0.1", own),
         headers={"X-Container-Meta-Ipp-Griffin": "u", "X-Container-Meta-Temp-Url-Key": "k"},
     )
     url = open_store(connect(), container="c", servers_url=servers_url).get_url("u", "x", 60)
-    expected = "inside.lab" if servers_url == "internal" else host
-    assert re.match(rf"https?://{expected}\S*/v1/AUTH_p1/c-u/x\?temp_url_sig=", url)
+    expected = own if host == "own" else host
+    assert re.match(rf"https?://{expected}(:8080)?/v1/AUTH_p1/c-u/x\?temp_url_sig=", url)
+
+
+def test_an_endpoint_for_servers_that_the_catalog_lacks_is_named(mock, configure) -> None:
+    serve_regions(mock, "R1")
+    with pytest.raises(Unsupported, match=r"no object store \(no admin endpoint in region R1\)"):
+        open_store(connect(), container="c", servers_url="admin")
 
 
 def test_an_endpoint_in_clouds_yaml_overrides_the_catalog(mock, configure) -> None:
     configure(object_store_endpoint_override=f"{STORE}/elsewhere/v1/AUTH_p1")
     serve_identity(mock)
     assert connect().object_store_url() == f"{STORE}/elsewhere/v1/AUTH_p1"
-
-
-# -- noise ------------------------------------------------------------------------------------------------------------
-
-NOISE: list[dict[str, Any]] = [
-    {"some_other_programs_key": {"a": 1}},
-    {"verify": False},
-    {"connect_retries": 5, "status_code_retries": 5, "compute_connect_retries": "3"},
-    {"api_timeout": "30"},
-    {"compute_default_microversion": "2.1"},
-    {"compute_api_version": 2.1},
-    {"compute_api_version": "2", "image_api_version": "1", "network_api_version": 2.0, "object_store_api_version": "1"},
-    {"identity_api_version": "2"},
-    {"identity_api_version": 2.0},
-    {"auth_type": "v3password"},
-    {"regions": ["R1", "R2"]},
-    {"regions": [{"name": "R1", "values": {"foo": 1}}]},
-    {"networks": [{"name": "x", "default_interface": True, "nat_destination": True}]},
-    {"floating_ip_source": "None", "secgroup_source": "nova", "requires_floating_ip": False},
-    {"image_api_use_tasks": "true", "image_format": "raw", "disable_vendor_agent": {}},
-    {"profile": "a-vendor-that-nobody-knows"},
-    {"force_ipv4": True, "message": "to be switched off", "status": "deprecated"},
-    {"database_api_version": "1", "volume_api_version": 3},
-    {"cert": "/nope.crt", "key": "/nope.key"},
-    {"password": "x", "auth_url": "x"},
-    {"top": {"cache": {"expiration_time": 3600, "expiration": {"server": 100}, "class": "dogpile.cache.memory"}}},
-    {"top": {"cache": {"auth": True}}},
-    {"top": {"client": {"force_ipv4": True}, "ansible": {"x": 1}, "metrics": {"statsd": {"host": "127.0.0.1"}}}},
-]
-
-
-@pytest.mark.parametrize("keys", NOISE, ids=lambda keys: ",".join(keys.get("top", keys)))
-def test_what_other_programs_need_in_clouds_yaml_changes_nothing(mock, configure, keys) -> None:
-    configure(**keys)
-    serve_identity(mock)
-    serve(mock)
-    cloud = connect()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*[Uu]nverified HTTPS")
-        cloud.check_compute()
-        assert cloud.object_store_url() == ACCOUNT
-        assert (cloud.flavors(), cloud.images(), cloud.networks()) == ([], [], [])
-        before = len(mock.calls)
-        assert cloud.servers() == cloud.servers() == []
-    asked = list(mock.calls)[before:]
-    assert len(asked) == 2, "a listing came out of a cache"
-    assert {call.request.headers["OpenStack-API-Version"] for call in asked} == {"compute 2.52"}
-    assert not list(Path.cwd().glob("**/*.log"))
-
-
-@pytest.mark.parametrize("entry", [None, [], "x", 5, {"auth": None}, {"auth": []}, {"region_name": None}])
-def test_an_entry_that_is_no_cloud_is_one_clear_error(mock, configure, tmp_path, entry) -> None:
-    path = tmp_path / "clouds.yaml"
-    content = json.loads(path.read_text())
-    content["clouds"]["fake"] = entry if not isinstance(entry, dict) else content["clouds"]["fake"] | entry
-    path.write_text(json.dumps(content))
-    with pytest.raises(CredentialsError, match=r"Can't (use|log in to) cloud 'fake': .*\.") as error:
-        connect()
-    assert "\n" not in str(error.value)
-
-
-def test_secure_yaml_holds_the_password(mock, configure, tmp_path, monkeypatch) -> None:
-    content = json.loads((tmp_path / "clouds.yaml").read_text())
-    password = content["clouds"]["fake"]["auth"].pop("password")
-    (tmp_path / "clouds.yaml").write_text(json.dumps(content))
-    monkeypatch.setenv("OS_CLIENT_SECURE_FILE", str(tmp_path / "secure.yaml"))
-    (tmp_path / "secure.yaml").write_text(json.dumps({"clouds": {"fake": {"auth": {"password": password}}}}))
-    serve_identity(mock)
-    connect()
-    assert json.loads(mock.calls[-1].request.body)["auth"]["identity"]["password"]["user"]["password"] == PASSWORD

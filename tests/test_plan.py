@@ -199,6 +199,28 @@ def test_several_networks_need_a_setting():
         choose_network("", [NETWORK, Network("n-2", "lab")])
 
 
+def test_of_several_networks_those_of_one_name_or_none_are_listed_with_their_ids():
+    networks = [
+        NETWORK,
+        Network("n-2", "net"),
+        Network("n-3", ""),
+        Network("n-4", "lab"),
+        Network("x", "pub", external=True),
+    ]
+    with pytest.raises(SettingError, match=r"networks: lab, net \(id n-1\), net \(id n-2\), no name \(id n-3\)\. Set"):
+        choose_network("", networks)
+
+
+def test_an_external_network_is_named_where_there_is_no_other_and_taken_where_it_is_asked_for():
+    """Some clouds have nothing but a public network, which servers are put on."""
+    public = Network("x", "Ext-Net", external=True)
+    with pytest.raises(
+        SettingError, match=r"no network but external ones: Ext-Net\. .* set GriffinCloud\.network to it"
+    ):
+        choose_network("", [public])
+    assert choose_network("Ext-Net", [public]) == public
+
+
 def test_two_networks_of_one_name_are_told_apart_by_id():
     with pytest.raises(SettingError, match="the ids n-1, n-2"):
         choose_network("net", [NETWORK, Network("n-2", "net")])

@@ -1,6 +1,7 @@
 """`GriffinCloud`, and the profile as the page that shows every setting."""
 
 import ast
+import logging
 import re
 import ssl
 import threading
@@ -101,7 +102,7 @@ def test_ca_certificates_that_cannot_be_read_are_a_setting_error(tmp_path, conte
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SettingError, match=r"Can't read GriffinCloud\.ca_certificates: "):
+    with pytest.raises(SettingError, match=r"Can't read GriffinCloud\.ca_certificates .*ca\.pem: "):
         GriffinCloud(ca_certificates=str(path)).ca_text()
 
 
@@ -115,18 +116,33 @@ def test_the_clouds_cacert_is_for_servers_too_but_not_what_every_system_trusts(t
     chosen = tmp_path / "chosen.pem"
     chosen.write_text("chosen")
     assert GriffinCloud(ca_certificates=str(chosen)).ca_text(str(path)) == "chosen"
-    with pytest.raises(SettingError, match="Can't read cacert: .*/nope.pem"):
+    with pytest.raises(SettingError, match="Can't read cacert /nope.pem: "):
         GriffinCloud().ca_text("/nope.pem")
 
 
-@pytest.mark.parametrize("proxy", ["http://ada:s3cr3t@10.0.0.1:3128", "http://ada@10.0.0.1:3128"])
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://ada:s3cr3t@10.0.0.1:3128", "http://ada@10.0.0.1:3128", "ada:s3cr3t@10.0.0.1:3128", "http://s3cr3t@[x"],
+)
 def test_a_proxy_with_a_password_is_refused_and_not_shown(proxy):
     with pytest.raises(SettingError, match="would stand in the servers' user-data") as error:
         GriffinCloud(proxy=proxy).check()
     assert "s3cr3t" not in str(error.value)
 
 
-@pytest.mark.parametrize("proxy", ["10.0.0.1:3128", "socks5://10.0.0.1", "http://"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "10.0.0.1:3128",
+        "socks5://10.0.0.1",
+        "http://",
+        "http://:3128",
+        "http://[::1",
+        "http://proxy:port",
+        "http://a b",
+        "x",
+    ],
+)
 def test_a_proxy_that_is_no_url_is_refused(proxy):
     with pytest.raises(SettingError, match="is no URL of a proxy"):
         GriffinCloud(proxy=proxy).check()
@@ -134,6 +150,49 @@ def test_a_proxy_that_is_no_url_is_refused(proxy):
 
 def test_a_proxy_is_taken_as_it_is():
     GriffinCloud(proxy="http://proxy.lab:3128").check()
+
+
+@pytest.mark.parametrize("url", ["intern", "store.lab:8080", "ftp://store.lab", "https://", "https://[x"])
+def test_a_store_url_that_is_neither_a_url_nor_an_interface_is_refused(url):
+    with pytest.raises(
+        SettingError, match=r"GriffinCloud\.store_url '.*' is neither the URL .* public, internal, admin\."
+    ):
+        GriffinCloud(store_url=url).check()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "public", "internal", "admin", "http://store.lab", "https://store.lab:8080/v1/AUTH_a"]
+)
+def test_a_store_url_is_taken_as_it_is(url):
+    GriffinCloud(store_url=url).check()
+
+
+def test_a_folder_of_certificates_is_a_cacert_too(tmp_path):
+    """Hashed names, which OpenSSL looks for, are links: each certificate counts once."""
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    pem = Authority(folder).pem
+    (folder / "0123abcd.0").symlink_to("ca.pem")
+    assert GriffinCloud().ca_text(str(folder)) == pem
+
+
+def test_a_cacert_with_a_broken_certificate_is_a_setting_error(tmp_path):
+    path = tmp_path / "cacert.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    with pytest.raises(SettingError, match=r"Can't read cacert .*cacert\.pem: "):
+        GriffinCloud().ca_text(str(path))
+
+
+def test_where_this_machine_verifies_nothing_it_is_said_that_servers_do(tmp_path, caplog):
+    settings = GriffinCloud(log=logging.getLogger("test"))
+    assert settings.ca_text(None) == ""
+    assert "servers do verify the object store's" in caplog.text
+    caplog.clear()
+    chosen = tmp_path / "ca.pem"
+    chosen.write_text("chosen")
+    settings.ca_certificates = str(chosen)
+    assert settings.ca_text(None) == "chosen"
+    assert caplog.text == ""
 
 
 class SomeCluster:
@@ -188,9 +247,6 @@ class OneOfEach:
     """A cloud for plans; ``limits`` fails with ``error``."""
 
     error: Exception
-
-    def check_compute(self):
-        pass
 
     def images(self):
         return [Image("i1", "snapshot1")]

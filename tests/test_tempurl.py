@@ -35,7 +35,7 @@ GATEWAY = {"swift": {"version": "18.2.4"}, "tempurl": {"methods": ["GET", "HEAD"
 
 
 class FakeStore:
-    """An object store at ``url``. ``meta``: of the account; ``containers``: metadata by name; ``info`` None: hidden.
+    """An object store at ``url``. ``meta``: of the account, ``shown`` or not, with ``about``; ``containers``: metadata by name; ``info`` None: hidden.
 
     ``keys``: whose keys it honours, "container" or "account". ``refusal``: the status for a bad signature.
     ``before``: is called with the method and the path of every request.
@@ -44,6 +44,8 @@ class FakeStore:
     def __init__(self, mock: responses.RequestsMock, url: str = ACCOUNT) -> None:
         self.url, self.path = url, urlsplit(url).path
         self.meta: dict[str, str] = {}
+        self.shown = True
+        self.about = {"X-Account-Storage-Policy-Default-Placement-Container-Count": "0"}
         self.containers: dict[str, dict[str, str]] = {}
         self.objects: dict[str, bytes] = {}
         self.info: dict[str, Any] | None = GATEWAY
@@ -70,7 +72,7 @@ class FakeStore:
             return 200, DATE, json.dumps([{"name": name} for name in sorted(self.containers)])
         if method == "POST":
             update(self.meta, given, "account")
-        return 204, {**DATE, **self.meta}, ""
+        return 204, {**DATE, **self.about, **(self.meta if self.shown else {})}, ""
 
     def _container(self, method: str, name: str, given: dict[str, str]) -> Answer:
         if method == "PUT":
@@ -214,6 +216,24 @@ def test_with_both_slots_taken_nothing_is_written_and_one_line_says_what_to_do(
         key.share()
     assert "\n" not in str(error.value) and "theirs" not in str(error.value)
     assert fake.seen == ["HEAD "]
+
+
+def test_where_the_store_may_hide_that_a_slot_is_taken_nothing_is_written(key: AccountKey, fake: FakeStore) -> None:
+    """Old releases of Ceph's gateway show no keys, have no /info, and show no storage policies."""
+    fake.about, fake.shown, fake.info, fake.meta = {}, False, None, {FIRST: "theirs"}
+    with pytest.raises(Unsupported, match=r"does not tell whether others have set them .* Ask the cloud's operators"):
+        key.share()
+    assert fake.meta == {FIRST: "theirs"} and "POST " not in fake.seen
+
+
+def test_a_store_that_tells_what_it_can_do_also_tells_whether_a_slot_is_free(key: AccountKey, fake: FakeStore) -> None:
+    fake.about = {}
+    assert fake.meta == {FIRST: key.share()}
+
+
+def test_where_one_slot_is_shown_to_be_taken_the_other_is_known_to_be_free(key: AccountKey, fake: FakeStore) -> None:
+    fake.about, fake.info, fake.meta = {}, None, {FIRST: "theirs"}
+    assert fake.meta == {FIRST: "theirs", SECOND: key.share()}
 
 
 def test_of_two_that_set_it_at_once_both_use_what_is_there_in_the_end(key: AccountKey, fake: FakeStore) -> None:
@@ -413,6 +433,15 @@ def test_two_clusters_share_the_key_and_the_last_one_frees_the_slot(
     assert fake.meta == shared
     assert other.remove_if_empty(OTHER) is True
     assert fake.meta == {}
+
+
+def test_a_gateway_that_lists_containers_of_all_names_is_asked_about_ours_only(store: Store, fake: FakeStore) -> None:
+    """Old ones know no prefix of an account's listing (src/rgw/rgw_rest_swift.cc)."""
+    fake.containers["photos"] = {}
+    store.publish(UID, {})
+    assert store.containers() == [UID]
+    assert store.delete_container(UID) is True
+    assert fake.containers == {"photos": {}} and not any("photos" in line for line in fake.seen)
 
 
 def test_clusters_with_another_prefix_of_container_names_have_a_key_of_their_own(

@@ -72,7 +72,11 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
         sink.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
         await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
 
     async def listen() -> asyncio.Server:

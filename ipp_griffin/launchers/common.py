@@ -57,16 +57,21 @@ class OnCloud(HasTraits):
                     Path(path).unlink(missing_ok=True)
 
     def settle_cloud(self) -> GriffinCloud:
-        """Read the shared settings, and record which cloud they mean."""
+        """Read the shared settings, and record which cloud they mean. Raises `SettingError` for those that can't be right."""
         settings = GriffinCloud(parent=self)
+        settings.check()
         self.cloud = settings.cloud_name()
         self.region = settings.region
         self.container = settings.container
         return settings
 
-    def record_project(self) -> None:
-        """Log in, and record where this is: `stop` must not take another project's emptiness for success. Blocking."""
+    def record_project(self, settings: GriffinCloud) -> None:
+        """Log in, and record where this is: `stop` must not take another project's emptiness for success. Blocking.
+
+        Raises `CloudError` where the cloud is none for clusters.
+        """
         cloud = self.connect()
+        settings.check_cloud(cloud)
         self.region, self.project = cloud.region or self.region, cloud.project_id
 
     def connect(self) -> Cloud:

@@ -78,7 +78,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             ipcluster.check_profile(self)
             self.check_settings()
             settings = self.settle_cloud()
-            await in_thread(self.record_project)
+            await in_thread(lambda: self.record_project(settings))
             self._own_args = await in_thread(lambda: self._decide_args(settings))
             self._remove_stale_files()
             super().start()

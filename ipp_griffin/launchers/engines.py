@@ -154,8 +154,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         if n is None or n < 1:
             raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
         settings = self.settle_cloud()
-        settings.check()
-        await in_thread(self.record_project)
+        await in_thread(lambda: self.record_project(settings))
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)

@@ -15,7 +15,7 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets.config import Config
 
-from ipp_griffin.calls import Unavailable
+from ipp_griffin.calls import Unavailable, Unsupported
 from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, _given, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
@@ -314,7 +314,7 @@ async def local(tmp_path, monkeypatch):
     made.security = security
     monkeypatch.setattr(made, "_decide_args", lambda settings: [])
     monkeypatch.setattr(made, "sweep", lambda: None)
-    monkeypatch.setattr(made, "record_project", lambda: None)
+    monkeypatch.setattr(made, "record_project", lambda settings: None)
     yield made
     if made.pid > 0:
         made._end_group()
@@ -436,11 +436,23 @@ async def test_another_signal_goes_to_the_controller_alone(local, monkeypatch):
 
 async def test_a_start_records_which_project_it_is_in(launcher, monkeypatch):
     """`stop` must not take another project's emptiness for success."""
-    cloud = types.SimpleNamespace(region="north", project_id="p1")
+    checked = []
+    cloud = types.SimpleNamespace(region="north", project_id="p1", check_services=checked.append)
     monkeypatch.setattr(launcher, "connect", lambda: cloud)
-    launcher.record_project()
+    launcher.record_project(GriffinCloud(store_url="internal"))
+    assert checked == ["internal"]
     assert (launcher.region, launcher.project) == ("north", "p1")
     assert launcher.to_dict()["project"] == "p1"
+
+
+async def test_a_cloud_that_lacks_a_service_fails_the_start_before_there_is_a_process(launcher, monkeypatch):
+    def lacks(servers_interface):
+        raise Unsupported("no object store")
+
+    monkeypatch.setattr(launcher, "connect", lambda: types.SimpleNamespace(check_services=lacks))
+    with pytest.raises(Unsupported, match="no object store"):
+        await launcher.start()
+    assert not launcher.running and not launcher.uid
 
 
 async def test_a_stop_that_fails_leaves_the_controller_running_and_another_one_succeeds(local, monkeypatch):

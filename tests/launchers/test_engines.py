@@ -40,7 +40,7 @@ class OneCloud(FakeCloud):
     before_landing = staticmethod(lambda stop: None)
     region, project_id = "north", "p1"
 
-    def check_compute(self):
+    def check_services(self, servers_interface=""):
         pass
 
     def ca_file(self):
