@@ -209,7 +209,8 @@ def _copy_clouds(name: str, target: Path) -> None:
     """The entry ``name`` and its siblings, from wherever this user has them, in one file: tests run in an empty home."""
     found = openstack.config.OpenStackConfig().cloud_config["clouds"]
     if name not in found:
-        raise pytest.UsageError(f"clouds.yaml has no cloud {name!r}. It has: {', '.join(found) or 'none'}.")
+        others = ", ".join(sorted(set(found) - {"defaults"})) or "none"
+        raise pytest.UsageError(f"clouds.yaml has no cloud {name!r}. It has: {others}.")
     entries = {n: found[n] for n in (name, *(f"{name}-{s}" for s in SIBLINGS)) if n in found}
     target.touch(0o600)
     target.write_text(yaml.safe_dump({"clouds": entries}))
