@@ -20,7 +20,19 @@ from urllib.parse import quote, urlencode
 import requests
 import swiftclient.client as swift
 
-from .calls import TIMEOUT, Unavailable, Unsupported, backoff, from_exception, logger, quiet
+from .calls import (
+    TIMEOUT,
+    TRANSIENT,
+    CloudError,
+    Unavailable,
+    Unsupported,
+    backoff,
+    from_exception,
+    from_status,
+    logger,
+    persist,
+    quiet,
+)
 from .swift import Account, as_store_error
 
 KEY = "x-container-meta-temp-url-key"
@@ -137,24 +149,32 @@ class TempUrls:
         return self._servers_url + quote(path), urlencode(query)
 
     def honours(self, signer: Signer, container: str) -> bool:
-        """Whether the store lets a URL of this signer in, whatever it then finds there. One request, without a token.
+        """Whether the store lets a URL of this signer in, whatever it then finds there. Without a token; repeated while
+        the store is unavailable, since that is neither.
 
         A refusal is 401 (Swift, and EPERM of Ceph's gateway) or 403 (its EACCES: src/rgw/rgw_common.cc,
         ``rgw_http_swift_errors``).
         """
         url = self.of_object(signer, container, "connection.json", "GET", self.expiry(60))
-        session = self._account.session
+        url = self._account.base + url[len(self._servers_url) :]
+        try:
+            status = persist(lambda: self._status(url), retries=self._account.retries, sleep=self._account.sleep)
+        except CloudError as error:
+            raise as_store_error(error) from None
+        return status not in (401, 403)
+
+    def _status(self, url: str) -> int:
+        """That of one HEAD. Raises `Unavailable` for one that says only that, and for none."""
+        what, session = "Can't try a TempURL", self._account.session
         try:
             with quiet():
-                answer = requests.head(
-                    self._account.base + url[len(self._servers_url) :],
-                    timeout=TIMEOUT,
-                    verify=session.verify,
-                    cert=session.cert,
-                )
+                answer = requests.head(url, timeout=TIMEOUT, verify=session.verify, cert=session.cert)
         except requests.RequestException as error:
-            raise as_store_error(from_exception("Can't try a TempURL", error)) from None
-        return answer.status_code not in (401, 403)
+            raise from_exception(what, error) from None
+        if answer.status_code in TRANSIENT:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            raise from_status(what, answer.status_code, answer.reason, headers)
+        return answer.status_code
 
 
 class AccountKey:

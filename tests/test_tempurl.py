@@ -1,6 +1,7 @@
 """Which TempURL keys and digests are used, against a made-up object store that checks every signature itself."""
 
 import hmac
+import itertools
 import json
 import logging
 import re
@@ -409,6 +410,35 @@ def test_a_store_that_honours_no_key_is_unsupported_and_gets_its_slot_back(store
         store.publish(UID, {})
     assert fake.meta == {}
     assert "x-container-meta-ipp-griffin-key" not in fake.containers[container()]
+
+
+@pytest.mark.parametrize("keys", ["container", "account"])
+def test_an_outage_while_a_key_is_tried_says_nothing_about_the_key(
+    store: Store, fake: FakeStore, monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    fake.keys = keys
+    monkeypatch.setattr(fake, "_object", during(fake._object, iter([503, 429])))
+    store.publish(UID, {})
+    assert len(fake.meta) == (keys == "account")
+
+
+def test_an_outage_while_a_key_is_tried_that_lasts_is_told_as_such(
+    store: Store, fake: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "_object", during(fake._object, itertools.repeat(503)))
+    with pytest.raises(Unavailable, match="Can't try a TempURL: the cloud said 503"):
+        store.publish(UID, {})
+    assert fake.meta == {}
+
+
+def during(handle: Callable[..., Answer], statuses: Iterator[int]) -> Callable[..., Answer]:
+    """Answers with ``statuses``, and then as ``handle`` does."""
+
+    def answer(*request: Any) -> Answer:
+        status = next(statuses, 0)
+        return (status, DATE, "") if status else handle(*request)
+
+    return answer
 
 
 def test_a_gateway_that_answers_201_for_somebody_elses_container_changes_nothing_in_it(
