@@ -50,6 +50,7 @@ class DevCloud:
     request (requests in parallel overlap). ``quota_instances``: of the projects devcloud and other; tiny has 2.
     ``port`` 0: any. ``guests`` False: servers run nothing. ``token_lifetime``: seconds.
     ``subnet``: of the network, for what is said of it: guests are processes of this machine in any case.
+    ``object_store``: one of `object_stores.KINDS`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DevCloud:
         guests: bool = True,
         token_lifetime: float = 4 * 3600,
         subnet: str = SUBNET,
+        object_store: str = "swift",
     ) -> None:
         self.folder = Path(folder).absolute()
         self.latency = latency
@@ -73,6 +75,7 @@ class DevCloud:
             quota_instances=quota_instances,
             token_lifetime=token_lifetime,
             subnet=subnet,
+            object_store=object_store,
         )
         self.id = ""
         self.url = ""

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import glance_neutron, keystone, nova, swift
+from . import glance_neutron, keystone, nova, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -28,8 +28,9 @@ _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
     "compute": ("compute", nova.routes, nova.render),
     "image": ("image", glance_neutron.images, glance_neutron.render_image),
     "network": ("network", glance_neutron.networks, glance_neutron.render_network),
-    "v1": ("object-store", swift.routes, swift.render),
-    "info": ("object-store", swift.routes, swift.render),
+    "v1": ("object-store", object_stores.routes, swift.render),
+    "info": ("object-store", object_stores.routes, swift.render),
+    "swift": ("object-store", object_stores.routes, swift.render),
 }
 _NO_SERVICE = ("none", Routes(), keystone.render)
 

@@ -6,6 +6,7 @@ import hmac
 import time
 from typing import Any
 
+from . import object_stores
 from .api import ApiError, Call, Reply, Routes
 from .state import REGION, Project, Token, stable_id
 
@@ -136,7 +137,7 @@ def _catalog(call: Call, project: Project) -> list[dict[str, Any]]:
         ("compute", "nova"): "/compute/v2.1",
         ("image", "glance"): "/image",
         ("network", "neutron"): "/network",
-        ("object-store", "swift"): f"/v1/AUTH_{project.id}",
+        ("object-store", "swift"): object_stores.account_path(call.state.object_store, project),
     }
     return [
         {

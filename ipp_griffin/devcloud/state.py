@@ -176,8 +176,10 @@ class CloudState:
         quota_instances: int = 64,
         token_lifetime: float = 4 * 3600,
         subnet: str = SUBNET,
+        object_store: str = "swift",
     ) -> None:
         self.clock = clock
+        self.object_store = object_store  # one of `object_stores.KINDS`
         self.subnet = ipaddress.IPv4Network(subnet)
         self.faults = faults or Faults()
         self.boot_time = boot_time
@@ -189,6 +191,7 @@ class CloudState:
         self.tokens: dict[str, Token] = {}
         self.servers: dict[str, Server] = {}
         self.containers: dict[tuple[str, str], Container] = {}  # by (project id, name)
+        self.account_keys: dict[str, dict[str, str]] = {}  # of object stores: headers, by project id
         self.outbox: list[tuple[str, Server]] = []  # ("boot" | "stop" | "reboot" | "delete", server)
         self.console: Callable[[str, int | None], str] = lambda server_id, lines: ""
         self._addresses = 0
