@@ -28,6 +28,7 @@ from .openstack_responses import (
     regions,
     serve_identity,
     serve_services,
+    token,
     write_clouds_yaml,
 )
 from .tls import Authority, tls_in_front_of
@@ -156,6 +157,26 @@ def test_a_cloud_without_an_object_store_says_what_is_needed(mock, configure) ->
         open_store(connect(), container="c")
 
 
+def test_services_are_checked_with_the_object_store_for_this_machine_and_for_servers(mock, configure) -> None:
+    serve_identity(mock, without="object-store")
+    serve_services(mock)
+    with pytest.raises(Unsupported, match="no object store"):
+        connect().check_services()
+    answer = {"json": {"token": token()}, "headers": {"X-Subject-Token": TOKEN}, "status": 201}
+    mock.replace(responses.POST, f"{AUTH}/auth/tokens", **answer)
+    connect().check_services()
+    with pytest.raises(Unsupported, match="no internal endpoint in region R1"):
+        connect().check_services("internal")
+
+
+def test_no_identity_at_a_longer_auth_url_is_told_from_an_outage(mock, configure) -> None:
+    """The library tells of a path like this one that nothing could be discovered."""
+    configure(auth_url=f"{ROOT}/identity/v3")
+    mock.get(re.compile(re.escape(ROOT)), status=404)
+    with pytest.raises(Unsupported, match=r"there is no Keystone v3 at .*/identity/v3 .*Is auth_url right"):
+        connect()
+
+
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +265,7 @@ def assert_all_from(cloud: Cloud, region: str, suffix: str = "") -> None:
 
 @pytest.mark.parametrize("how", ["clouds.yaml", "setting", "OS_REGION_NAME"])
 def test_the_region_decides_which_endpoints_are_used_of_every_service(mock, configure, monkeypatch, how) -> None:
-    configure(region_name="R2" if how == "clouds.yaml" else None)
+    configure(region_name={"clouds.yaml": "R2", "setting": "R1"}.get(how))
     if how == "OS_REGION_NAME":
         monkeypatch.setenv("OS_REGION_NAME", "R2")
     serve_regions(mock, "R1", "R2")

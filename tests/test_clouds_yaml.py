@@ -106,7 +106,15 @@ NOISE: list[dict[str, Any]] = [
     {"cert": "/nope.crt", "key": "/nope.key"},
     {"password": "x", "auth_url": "x"},
     {"vendor_hook": "no.such:hook"},
-    {"top": {"cache": {"expiration_time": 3600, "expiration": {"server": 100}, "class": "dogpile.cache.memory"}}},
+    {
+        "top": {
+            "cache": {
+                "expiration_time": 3600,
+                "expiration": {"server": 100, "compute.servers": 100, "compute.servers.detail": 100},
+                "class": "dogpile.cache.memory",
+            }
+        }
+    },
     {"top": {"cache": {"auth": True}}},
     {"top": {"client": {"force_ipv4": True}, "ansible": {"x": 1}, "metrics": {"statsd": {"host": "127.0.0.1"}}}},
 ]
@@ -227,13 +235,14 @@ def test_secure_yaml_holds_the_password(mock, configure, tmp_path, monkeypatch) 
 
 def test_clouds_public_yaml_holds_the_site(mock, configure, tmp_path, monkeypatch) -> None:
     configure(entry={"profile": "site", "auth": {**LOGIN, **DOMAINS, "auth_url": None}})
-    site = {"auth": {"auth_url": AUTH}, "region_name": "R1", "compute_api_version": "2", "api_timeout": 40}
+    site = {"auth": {"auth_url": AUTH}, "region_name": "R1", "image_api_version": "1", "api_timeout": 40}
     (tmp_path / "clouds-public.yaml").write_text(json.dumps({"public-clouds": {"site": site}}))
     monkeypatch.setattr(openstack.config.loader, "VENDOR_FILES", [str(tmp_path / "clouds-public.yaml")])
     serve_identity(mock)
     serve_services(mock)
     cloud = connect()
     cloud.check_services()
+    assert cloud.images() == []
     assert (cloud.region, cloud.auth_url, cloud.session.timeout) == ("R1", AUTH, 40)
 
 
@@ -259,3 +268,8 @@ def test_of_an_entry_stays_what_concerns_this_program(monkeypatch) -> None:
         "api_timeout": 30.0,
         "cacert": "/env.pem",
     }
+
+
+@pytest.mark.parametrize(("spelt", "means"), [("false", False), ("No", False), ("true", True), ("/ca.pem", "/ca.pem")])
+def test_a_quoted_yes_or_no_is_no_file_of_certificates(spelt, means) -> None:
+    assert tidy({"verify": spelt}) == {"auth": {}, "verify": means}
