@@ -94,6 +94,9 @@ class Api:
             with quiet():
                 access = auth.get_access(self.session)
         except FAILURES as error:
+            known = from_exception(what, error)
+            if isinstance(known, CredentialsError):
+                raise known from None
             undiscovered = isinstance(error, keystone.DiscoveryFailure)
             if undiscovered and "v2" in str(error):
                 raise Unsupported(f"{what}: {ONLY_V2}") from None
@@ -102,7 +105,7 @@ class Api:
                     f"{what}: there is no Keystone v3 at {self.auth_url} ({one_line(error)}). "
                     "Is auth_url right? Identity v3 is needed."
                 ) from None
-            raise from_exception(what, error) from None
+            raise known from None
         except Exception as error:  # keystoneauth: a bare one for a missing password, after all else was fine
             raise CredentialsError(
                 f"{what}: {one_line(error).rstrip('. ')}. Set it in clouds.yaml or secure.yaml, or by the OS_* variables."

@@ -116,7 +116,8 @@ def from_status(what: str, status: int, text: object, headers: Mapping[str, str]
 
 def _kind(status: int, said: str) -> tuple[type[CloudError], str]:
     """What an HTTP status means, and what to do about it."""
-    if status == 401:
+    # Keystone's answer to a login with a token or an application credential that it does not know is 404.
+    if status == 401 or (status == 404 and re.search(r"(?i)application credential|token", said)):
         return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
     if status in (403, 413) and re.search(r"(?i)quota|exceed|limit", said):
         return QuotaError, " Start fewer engines, free what is no longer needed, or ask for more quota."

@@ -214,6 +214,19 @@ def test_a_wrong_password_is_a_credentials_error_with_the_request_id(
     assert len(mock.calls) == 2  # it is not tried again: accounts get locked
 
 
+@pytest.mark.parametrize(
+    "message", ["Could not recognize Fernet token", "Could not find Application Credential: 0123456789abcdef."]
+)
+def test_credentials_that_keystone_does_not_know_are_no_wrong_address(
+    mock: responses.RequestsMock, clouds_yaml: Path, message: str
+) -> None:
+    """It answers 404, as it would where it is not."""
+    serve_identity(mock)
+    mock.replace(responses.POST, f"{AUTH}/auth/tokens", status=404, json={"error": {"code": 404, "message": message}})
+    with pytest.raises(CredentialsError, match=f"cloud said 404: {message.rstrip('.')}. Check the credentials"):
+        Cloud.connect("fake")
+
+
 def test_credentials_without_a_project_are_refused(mock: responses.RequestsMock, clouds_yaml: Path) -> None:
     serve_identity(mock, project=False)
     with pytest.raises(CredentialsError, match="no project"):

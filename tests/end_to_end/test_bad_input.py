@@ -116,16 +116,30 @@ def test_a_clouds_yaml_that_is_no_yaml(shell):
     assert f"{broken}, line 3: not YAML" in cause(shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(broken)))
 
 
-def test_an_expired_token(shell):
+def entry_with(shell, **keys) -> str:
+    """A clouds.yaml in which this cloud's entry has other ``keys``; ``auth``: beside the address."""
     clouds = yaml.safe_load(shell.cloud.clouds_yaml.read_text())["clouds"]
     entry = clouds[shell.cloud.name]
-    kept = {key: value for key, value in entry["auth"].items() if key.startswith(("auth_url", "project"))}
-    entry |= {"auth_type": "token", "auth": {**kept, "token": "expired-long-ago"}}
-    path = shell.folder / "token.yaml"
-    path.write_text(yaml.safe_dump({"clouds": clouds}))
-    output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(path))
+    auth = {"auth_url": entry["auth"]["auth_url"], **keys.pop("auth")}
+    path = shell.folder / "changed.yaml"
+    path.write_text(yaml.safe_dump({"clouds": {shell.cloud.name: {**entry, **keys, "auth": auth}}}))
+    return str(path)
+
+
+def test_an_expired_token(shell):
+    """Keystone answers 404 to it, as to a page that it has not."""
+    changed = entry_with(shell, auth_type="token", auth={"token": "expired-long-ago", "project_id": "a" * 32})
+    output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=changed)
     assert "expired-long-ago" not in output
-    assert "Can't log in" in cause(output)
+    assert re.search(r"Can't log in .*oken.* Check the credentials", cause(output))
+
+
+def test_an_application_credential_that_is_gone(shell):
+    secret = {"application_credential_id": "b" * 32, "application_credential_secret": "sesame"}
+    changed = entry_with(shell, auth_type="v3applicationcredential", auth=secret)
+    output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=changed)
+    assert "sesame" not in output
+    assert re.search(r"Can't log in .* Check the credentials: wrong, expired, revoked", cause(output))
 
 
 @pytest.mark.needs("other")
