@@ -52,7 +52,7 @@ class OnDevCloud:
     """A dev cloud of its own for every test."""
 
     name = "devcloud"
-    has = frozenset({"faults", "catalog", "app", "tiny", "other", "devcloud"})
+    has = frozenset({"faults", "catalog", "app", "app-reader", "tiny", "other", "devcloud"})
     too_big, four_cores = "dev.toobig", "dev.medium"
     address = "127.0.0.2"  # of this machine, as servers may call it
     slowness = 1  # how much longer a server takes to come up

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from .state import CloudState, Token
@@ -125,7 +126,7 @@ def page(call: Call, things: list[Any], key: Callable[[Any], str], most: int = 1
             raise ApiError(400, f"marker [{marker}] not found")
         start = keys.index(marker) + 1
     part = things[start : start + limit]
-    if not part or start + limit >= len(things):
+    if not part or len(part) < limit:  # a full page has a next one, although that may be empty
         return part, ""
-    others = [f"{k}={v}" for k, values in call.query.items() for v in values if k not in ("marker", "limit")]
-    return part, "&".join([*others, f"limit={limit}", f"marker={key(part[-1])}"])
+    others = [(k, v) for k, values in call.query.items() for v in values if k != "marker"]
+    return part, urlencode([*others, ("marker", key(part[-1]))])

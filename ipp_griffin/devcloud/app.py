@@ -206,12 +206,9 @@ class DevCloud:
             auth = {"username": project.name, "password": project.password, "project_name": project.name}
             auth |= {"user_domain_name": "Default", "project_domain_name": "Default"}
             text += self._entry(name, "password", auth)
-        first = self.state.projects[0]
-        secret = {
-            "application_credential_id": first.credential_id,
-            "application_credential_secret": first.password,
-        }
-        text += self._entry("devcloud-app", "v3applicationcredential", secret)
+        for credential in self.state.credentials:
+            auth = {"application_credential_id": credential.id, "application_credential_secret": credential.secret}
+            text += self._entry(f"devcloud-{credential.name}", "v3applicationcredential", auth)
         new = self.clouds_yaml.with_suffix(".new")
         new.unlink(missing_ok=True)
         new.touch(mode=0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from .api import ApiError, Call, Reply, Routes, page
 from .nova import mac, port_id
@@ -30,8 +31,20 @@ def html(status: int, title: str, text: str) -> str:
     )
 
 
+_LOGIN = (
+    "This server could not verify that you are authorized to access the document you requested. Either you supplied the "
+    "wrong credentials (e.g., bad password), or your browser does not understand how to supply the credentials required."
+)
+
+
 def render_image(call: Call, error: ApiError) -> Reply:
-    title = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}.get(error.status, "Error")
+    if error.status == 401:
+        headers = {
+            "Content-Type": "text/html; charset=UTF-8",
+            "WWW-Authenticate": f'Keystone uri="{call.url}/identity"',
+        }
+        return Reply(401, html(401, "Unauthorized", _LOGIN), headers)
+    title = {400: "Bad Request", 403: "Forbidden", 404: "Not Found"}.get(error.status, "Error")
     return Reply(error.status, html(error.status, title, error.message), {"Content-Type": "text/html; charset=UTF-8"})
 
 
@@ -83,7 +96,9 @@ def image_versions(call: Call) -> Reply:
 def image_list(call: Call) -> Reply:
     found = [body for body in map(_image, IMAGES) if _fits(call, body)]
     part, more = page(call, found, lambda body: str(body["id"]), most=25 if "limit" not in call.query else 1000)
-    body: dict[str, Any] = {"images": part, "first": "/v2/images", "schema": "/v2/schemas/images"}
+    query = urlencode([(k, v) for k, values in call.query.items() for v in values if k != "marker"])
+    first = f"/v2/images?{query}" if query else "/v2/images"
+    body: dict[str, Any] = {"images": part, "first": first, "schema": "/v2/schemas/images"}
     if more:
         body["next"] = f"/v2/images?{more}"
     return Reply(200, body)
@@ -128,12 +143,12 @@ def _common(call: Call, kind: str, name: str, thing_id: str, project_id: str) ->
 
 def _network(call: Call) -> dict[str, Any]:
     return {
-        **_common(call, "network", NETWORK, NETWORK_ID, stable_id("project", "admin").replace("-", "")),
+        **_common(call, "network", NETWORK, NETWORK_ID, call.auth.project.id),
         "admin_state_up": True,
         "status": "ACTIVE",
         "mtu": 1500,
         "subnets": [SUBNET_ID],
-        "shared": True,
+        "shared": False,  # each project takes it for its own
         "router:external": False,
         "port_security_enabled": True,
         "availability_zones": [],
@@ -144,7 +159,7 @@ def _network(call: Call) -> dict[str, Any]:
 def _subnet(call: Call) -> dict[str, Any]:
     subnet = call.state.subnet
     return {
-        **_common(call, "subnet", f"{NETWORK}-subnet", SUBNET_ID, stable_id("project", "admin").replace("-", "")),
+        **_common(call, "subnet", f"{NETWORK}-subnet", SUBNET_ID, call.auth.project.id),
         "network_id": NETWORK_ID,
         "ip_version": 4,
         "cidr": str(subnet),
@@ -161,7 +176,23 @@ def _subnet(call: Call) -> dict[str, Any]:
 def _group(call: Call) -> dict[str, Any]:
     group_id = stable_id("security-group", SECURITY_GROUP)
     common = _common(call, "group", SECURITY_GROUP, group_id, call.auth.project.id)
-    return {**common, "stateful": True, "shared": False, "security_group_rules": []}
+    rules = [
+        {
+            **_common(call, "rule", "", stable_id("rule", direction, version), call.auth.project.id),
+            "security_group_id": group_id,
+            "direction": direction,
+            "ethertype": version,
+            "remote_group_id": group_id if direction == "ingress" else None,
+            "description": None,
+            **dict.fromkeys(("protocol", "port_range_min", "port_range_max", "remote_ip_prefix")),
+        }
+        for direction in ("ingress", "egress")
+        for version in ("IPv4", "IPv6")
+    ]
+    for rule in rules:
+        del rule["name"]
+    shown = {**common, "description": "Default security group", "stateful": True, "shared": False}
+    return {**shown, "security_group_rules": rules}
 
 
 def _port(call: Call, server: Server) -> dict[str, Any]:

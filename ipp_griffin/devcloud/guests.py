@@ -74,7 +74,7 @@ class Guests:
                 text = file.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
-        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
+        return text if lines is None else "\n".join(text.split("\n")[-lines:] if lines else [])  # as Nova counts
 
     def _console(self, server_id: str) -> Path:
         return self._folder / server_id / "console.log"

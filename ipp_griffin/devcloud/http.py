@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
@@ -46,6 +47,10 @@ class Handler(RequestHandler):
     def compute_etag(self) -> None:
         return None
 
+    def set_default_headers(self) -> None:
+        for name in ("Server", "Date", "Content-Type"):
+            self.clear_header(name)
+
     async def _answer(self) -> None:
         cloud, request = self.cloud, self.request
         path, method = unquote(request.path), request.method or ""
@@ -53,7 +58,7 @@ class Handler(RequestHandler):
         query = parse_qs(request.query, keep_blank_values=True)
         call = Call(cloud.state, cloud.url, method, path, query, request.headers, request.body)
         if path == "/devcloud" or path.startswith("/devcloud/"):
-            self._send(_control(cloud, call), {})
+            self._send(_control(cloud, call), {"Content-Type": "application/json"})
             return
         await asyncio.sleep(cloud.latency)
         fault = cloud.faults.for_request(service, method, path) or {}
@@ -67,7 +72,7 @@ class Handler(RequestHandler):
         if fault.get("drop"):
             self.detach().close()
         else:
-            self._send(reply, _request_ids(service, call))
+            self._send(reply, _common_headers(service, call, reply))
 
     get = head = post = put = delete = patch = options = copy = _answer
 
@@ -85,27 +90,32 @@ class Handler(RequestHandler):
         self.cloud.turn()
         return reply
 
-    def _send(self, reply: Reply, ids: dict[str, str]) -> None:
-        content = reply.content()
+    def _send(self, reply: Reply, common: dict[str, str]) -> None:
+        # Of an error Swift gives no length to a HEAD.
+        content = b"" if reply.status >= 400 and self.request.method == "HEAD" else reply.content()
         self.set_status(reply.status)
-        self.set_header("Content-Type", "application/json")
-        for name, value in {**ids, **reply.headers}.items():
+        for name, value in {**common, **reply.headers}.items():
             self.set_header(name, value)
-        if reply.status in (204, 304):
-            self.clear_header("Content-Type")
-        elif content:
+        if content:
             self.write(content)
 
 
-def _request_ids(service: str, call: Call) -> dict[str, str]:
+def _common_headers(service: str, call: Call, reply: Reply) -> dict[str, str]:
     """What every answer of a service bears."""
     if service == "object-store":
         trans_id = f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}"
-        return {"X-Trans-Id": trans_id, "x-openstack-request-id": trans_id}
-    ids = {"x-openstack-request-id": f"req-{uuid.uuid4()}"}
+        date = {"Date": formatdate(time.time(), usegmt=True)}
+        return {"X-Trans-Id": trans_id, "x-openstack-request-id": trans_id, **date}
+    request_id = f"req-{uuid.uuid4()}"
+    common = {"Content-Type": "application/json"}
     if service == "compute":
-        ids |= {"x-compute-request-id": ids["x-openstack-request-id"], **nova.spoken(call)}
-    return ids
+        return common | nova.headers(call, request_id, reply)
+    if service == "identity":
+        common["Vary"] = "X-Auth-Token"
+    root = call.path.strip("/") in ("image", "network")
+    if not root and not (service == "image" and reply.status == 401):
+        common["x-openstack-request-id"] = request_id
+    return common
 
 
 def _disturbed(fault: Fault, call: Call, render: _Render) -> Reply:

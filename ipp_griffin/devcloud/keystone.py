@@ -8,7 +8,7 @@ from typing import Any
 
 from . import object_stores
 from .api import ApiError, Call, Reply, Routes
-from .state import REGION, Project, Token, stable_id
+from .state import REGION, Credential, Project, Token, stable_id
 
 routes = Routes()
 
@@ -44,13 +44,9 @@ def version(call: Call) -> Reply:
 def issue(call: Call) -> Reply:
     try:
         auth = call.json()["auth"]
-        project, method = _authenticate(call, auth["identity"])
-        scope = auth.get("scope")
-        if isinstance(scope, dict) and "project" in scope and not _is_project(scope["project"], project):
-            raise ApiError(401, "The request you have made requires authentication.")
+        token = _authenticate(call, auth["identity"], auth.get("scope"))
     except (LookupError, TypeError, AttributeError) as error:
-        raise ApiError(400, f"Invalid input: 'auth' lacks {error}.") from None
-    token = call.state.login(project, method)
+        raise ApiError(400, f"Expecting to find {error} in request body.") from None
     return Reply(201, _token_body(call, token), {"X-Subject-Token": token.id})
 
 
@@ -58,31 +54,40 @@ def issue(call: Call) -> Reply:
 def validate(call: Call) -> Reply:
     token = call.state.token(call.headers.get("X-Subject-Token", ""))
     if token is None or token.project is not call.auth.project:
-        raise ApiError(404, "Failed to validate token")
+        raise ApiError(404, "Could not recognize Fernet token")
     return Reply(200, _token_body(call, token), {"X-Subject-Token": token.id})
 
 
-def _authenticate(call: Call, identity: dict[str, Any]) -> tuple[Project, str]:
-    """Whose credentials these are, and by which method. Raises `ApiError` 401."""
+def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | None) -> Token:
+    """A token for whose credentials these are. Raises `ApiError` 401."""
     method = identity["methods"][0]
     given = identity[method]
+    if method == "application_credential":
+        credential = _credential(call, given)
+        if _same(given["secret"], credential.secret):
+            return call.state.login(credential.project, method, credential=credential)
+    parent = call.state.token(given["id"]) if method == "token" else None
+    if method == "token" and parent is None:
+        raise ApiError(404, "Could not recognize Fernet token")
     for project in call.state.projects:
         if method == "password":
             user = given["user"]
             fits = _is_user(user, project) and _same(user["password"], project.password)
-        elif method == "application_credential":
-            named = given.get("id") == project.credential_id or (
-                given.get("name") == project.name and _is_user(given.get("user", {}), project)
-            )
-            fits = named and _same(given["secret"], project.password)
-        elif method == "token":
-            token = call.state.token(given["id"])
-            fits = token is not None and token.project is project
         else:
-            fits = False
-        if fits:
-            return project, method
+            fits = parent is not None and parent.project is project
+        wanted = scope["project"] if scope else None
+        if fits and (wanted is None or _is_project(wanted, project)):
+            return call.state.login(project, method, scoped=wanted is not None, parent=parent)
     raise ApiError(401, "The request you have made requires authentication.")
+
+
+def _credential(call: Call, given: dict[str, Any]) -> Credential:
+    """The application credential that is named; raises `ApiError` 404 if there is none."""
+    for credential in call.state.credentials:
+        named = given.get("name") == credential.name and _is_user(given.get("user", {}), credential.project)
+        if given.get("id") == credential.id or named:
+            return credential
+    raise ApiError(404, f"Could not find Application Credential: {given.get('id') or given.get('name')}.")
 
 
 def _same(given: object, secret: str) -> bool:
@@ -105,24 +110,23 @@ def _in_default(thing: dict[str, Any]) -> bool:
 def _token_body(call: Call, token: Token) -> dict[str, Any]:
     domain = {"id": "default", "name": "Default"}
     project = token.project
-    return {
-        "token": {
-            "methods": [token.method],
-            "user": {
-                "domain": domain,
-                "id": project.user_id,
-                "name": project.name,
-                "password_expires_at": None,
-            },
-            "audit_ids": [token.id[:22]],
-            "expires_at": _time(token.expires),
-            "issued_at": _time(token.issued),
+    body: dict[str, Any] = {
+        "methods": list(token.methods),
+        "user": {"domain": domain, "id": project.user_id, "name": project.name, "password_expires_at": None},
+        "audit_ids": list(token.audit_ids),
+        "expires_at": _time(token.expires),
+        "issued_at": _time(token.issued),
+    }
+    if token.scoped:
+        body |= {
             "project": {"domain": domain, "id": project.id, "name": project.name},
             "is_domain": False,
-            "roles": [{"id": stable_id("role", "member"), "name": "member"}],
+            "roles": [{"id": stable_id("role", name).replace("-", ""), "name": name} for name in token.roles],
             "catalog": _catalog(call, project),
         }
-    }
+    if credential := token.credential:
+        body["application_credential"] = {"id": credential.id, "name": credential.name, "restricted": True}
+    return {"token": body}
 
 
 def _time(seconds: float) -> str:
@@ -141,12 +145,12 @@ def _catalog(call: Call, project: Project) -> list[dict[str, Any]]:
     }
     return [
         {
-            "id": stable_id("service", kind),
+            "id": stable_id("service", kind).replace("-", ""),
             "type": kind,
             "name": name,
             "endpoints": [
                 {
-                    "id": stable_id("endpoint", kind, interface),
+                    "id": stable_id("endpoint", kind, interface).replace("-", ""),
                     "interface": interface,
                     "region_id": REGION,
                     "region": REGION,

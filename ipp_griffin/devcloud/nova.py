@@ -20,51 +20,62 @@ from .state import (
     stable_id,
 )
 
-NEWEST = (2, 96)
+NEWEST = (2, 104)
 _KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "conflictingRequest"}
-# fmt: off
-_FILTERS = {
-    "all_tenants", "availability_zone", "changes-before", "changes-since", "created_at", "deleted",
-    "description", "flavor", "host", "hostname", "image", "ip", "ip6", "key_name", "launched_at", "limit",
-    "locked", "marker", "metadata", "name", "not-tags", "not-tags-any", "power_state", "project_id",
-    "reservation_id", "sort_dir", "sort_key", "status", "tags", "tags-any", "task_state", "tenant_id",
-    "user_id", "uuid", "vm_state",
-}
-_STATUSES = {"ACTIVE", "BUILD", "DELETED", "ERROR", "HARD_REBOOT", "PAUSED", "REBOOT", "SHUTOFF", "SUSPENDED"}
-# fmt: on
 
 
 def microversion(call: Call) -> tuple[int, int]:
     """What the caller speaks; raises `ApiError` 406 if it isn't spoken here."""
+    version = _asked_version(call)
+    if not (2, 1) <= version <= NEWEST:
+        raise ApiError(
+            406,
+            f"Version {version[0]}.{version[1]} is not supported by the API. Minimum is 2.1 and maximum is 2.{NEWEST[1]}.",
+            "computeFault",
+        )
+    return version
+
+
+def _asked_version(call: Call) -> tuple[int, int]:
     text = call.headers.get("X-OpenStack-Nova-API-Version", "2.1")
     for part in call.headers.get("OpenStack-API-Version", "").split(","):
         if part.strip().startswith("compute "):
             text = part.split()[1]
     if text == "latest":
         return NEWEST
-    match = re.fullmatch(r"(\d+)\.(\d+)", text)
-    if not match:
-        raise ApiError(400, f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
-    version = (int(match[1]), int(match[2]))
-    if not (2, 1) <= version <= NEWEST:
-        raise ApiError(
-            406,
-            f"Version {text} is not supported by the API. Minimum is 2.1 and maximum is 2.{NEWEST[1]}.",
-            "computeFault",
-        )
-    return version
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 
 
-routes = Routes(check=microversion)
+def _check(call: Call) -> None:
+    microversion(call)
+    if call.token and not call.token.scoped:
+        raise _forbidden("servers:index")
 
 
-def spoken(call: Call) -> dict[str, str]:
-    """The headers that tell which microversion was used."""
-    try:
-        version = "{}.{}".format(*microversion(call))
-    except ApiError:
+def _forbidden(action: str) -> ApiError:
+    return ApiError(403, f"Policy doesn't allow os_compute_api:{action} to be performed.")
+
+
+def _need_member(call: Call, action: str) -> None:
+    """Those who may only read may not do this."""
+    if "member" not in call.auth.roles:
+        raise _forbidden(action)
+
+
+routes = Routes(check=_check)
+
+
+def headers(call: Call, request_id: str, reply: Reply) -> dict[str, str]:
+    """What every answer bears: ids, and, unless it comes from the login or the root, which microversion was asked for."""
+    if call.path.rstrip("/") == "/compute":
         return {}
-    return {"OpenStack-API-Version": f"compute {version}", "X-OpenStack-Nova-API-Version": version}
+    ids = {"x-openstack-request-id": request_id, "x-compute-request-id": request_id}
+    if reply.status == 401:
+        return ids
+    version = "{}.{}".format(*_asked_version(call))
+    spoken = {"OpenStack-API-Version": f"compute {version}", "X-OpenStack-Nova-API-Version": version}
+    return {**ids, **spoken, "Vary": ", ".join(spoken)}
 
 
 def render(call: Call, error: ApiError) -> Reply:
@@ -72,7 +83,8 @@ def render(call: Call, error: ApiError) -> Reply:
         body: dict[str, Any] = {"error": {"code": 401, "title": "Unauthorized", "message": error.message}}
         return Reply(401, body, {"WWW-Authenticate": f'Keystone uri="{call.url}/identity"'})
     kind = error.kind or _KINDS.get(error.status, "computeFault")
-    return Reply(error.status, {kind: {"code": error.status, "message": error.message}})
+    content_type = {"Content-Type": "application/json; charset=UTF-8"}
+    return Reply(error.status, {kind: {"code": error.status, "message": error.message}}, content_type)
 
 
 def _version(call: Call) -> dict[str, Any]:
@@ -88,13 +100,23 @@ def _version(call: Call) -> dict[str, Any]:
 
 @routes("GET", "/compute", public=True)
 def versions(call: Call) -> Reply:
-    return Reply(200, {"versions": [_version(call)]})
+    version_2 = {
+        "id": "v2.0",
+        "status": "DEPRECATED",
+        "version": "",
+        "min_version": "",
+        "updated": "2011-01-21T11:33:21Z",
+    }
+    version_2_links = [{"rel": "self", "href": f"{call.url}/compute/v2/"}]
+    return Reply(200, {"versions": [{**version_2, "links": version_2_links}, _version(call)]})
 
 
 @routes("GET", "/compute/v2.1", public=True)
 def version(call: Call) -> Reply:
     kind = "application/vnd.openstack.compute+json;version=2.1"
-    return Reply(200, {"version": {**_version(call), "media-types": [{"base": "application/json", "type": kind}]}})
+    shown = {**_version(call), "media-types": [{"base": "application/json", "type": kind}]}
+    shown["links"].append({"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"})
+    return Reply(200, {"version": shown})
 
 
 # What there is to choose from
@@ -131,7 +153,11 @@ def _flavor(call: Call, flavor: Flavor) -> dict[str, Any]:
 @routes("GET", "/compute/v2.1/flavors")
 @routes("GET", "/compute/v2.1/flavors/detail")
 def flavors(call: Call) -> Reply:
-    found = [f for f in FLAVORS if f.ram >= call.number("minRam", 0) and f.disk >= call.number("minDisk", 0)]
+    found = [
+        f
+        for f in sorted(FLAVORS, key=lambda f: f.id)
+        if f.ram >= call.number("minRam", 0) and f.disk >= call.number("minDisk", 0)
+    ]
     part, more = page(call, found, lambda f: str(f.id))
     bodies = [_flavor(call, f) for f in part]
     if not call.path.rstrip("/").endswith("/detail"):
@@ -150,7 +176,7 @@ def flavor(call: Call, flavor_id: str) -> Reply:
 def _keypair() -> dict[str, str]:
     public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFcw6T+eohJ8+jBnK8t/Cd3tKvI9pRXtyjQQvqSuCTpH\n"
     fingerprint = "47:45:f2:27:2c:62:bd:5a:01:78:6a:a1:f8:e8:95:4d"
-    return {"name": KEYPAIR, "public_key": public, "fingerprint": fingerprint, "type": "ssh"}
+    return {"name": KEYPAIR, "public_key": public, "fingerprint": fingerprint}
 
 
 @routes("GET", "/compute/v2.1/flavors/{}/os-extra_specs")
@@ -167,7 +193,9 @@ def keypairs(call: Call) -> Reply:
 def keypair(call: Call, name: str) -> Reply:
     if name != KEYPAIR:
         raise ApiError(404, f"Keypair {name} not found for user {call.auth.project.user_id}")
-    return Reply(200, {"keypair": {**_keypair(), "user_id": call.auth.project.user_id, "id": 1}})
+    life = {"created_at": "2026-01-01T00:00:00.000000", "updated_at": None, "deleted": False, "deleted_at": None}
+    shown = {**_keypair(), "user_id": call.auth.project.user_id, "id": 1, **life}
+    return Reply(200, {"keypair": shown})
 
 
 @routes("GET", "/compute/v2.1/os-availability-zone")
@@ -185,7 +213,7 @@ def limits(call: Call) -> Reply:
     absolute = {
         "maxTotalInstances": project.quota_instances,
         "maxTotalCores": project.quota_cores,
-        "maxTotalRAMSize": -1,
+        "maxTotalRAMSize": 4_000_000,
         "maxTotalKeypairs": 100,
         "maxServerMeta": 128,
         "maxServerGroups": 10,
@@ -222,7 +250,7 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         "created": iso(server.created),
         "hostId": stable_id("host", server.project.id).replace("-", "") if placed else "",
         "id": server.id,
-        "image": {"id": server.image.id, "links": _links(call, "images", server.image.id)[1:]},
+        "image": _image(call, server),
         "links": _links(call, "servers", server.id),
         "metadata": server.metadata,
         "name": server.name,
@@ -231,7 +259,7 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         "user_id": server.project.user_id,
         "updated": iso(server.updated),
         "OS-DCF:diskConfig": "MANUAL",
-        "OS-EXT-AZ:availability_zone": ZONE if placed else "",
+        "OS-EXT-AZ:availability_zone": ZONE if placed else server.zone or "",
         "config_drive": "",
         "key_name": server.key_name,
         "OS-SRV-USG:launched_at": iso(server.launched)[:-1] + ".000000" if server.launched else None,
@@ -240,13 +268,18 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         "OS-EXT-STS:vm_state": states.get(server.status, "active"),
         "OS-EXT-STS:power_state": {"ACTIVE": 1, "REBOOT": 1, "SHUTOFF": 4}.get(server.status, 0),
         "os-extended-volumes:volumes_attached": [],
-        "security_groups": [{"name": name} for name in server.security_groups],
     }
+    if server.address:  # they are those of its ports
+        body["security_groups"] = [{"name": name} for name in server.security_groups]
     if server.status in ("ACTIVE", "BUILD"):
         body["progress"] = 0
     if server.status == "ERROR":
         body["fault"] = {"code": 500, "created": iso(server.updated), "message": server.error}
     return {**body, **_by_microversion(call, server)}
+
+
+def _image(call: Call, server: Server) -> dict[str, Any]:
+    return {"id": server.image.id, "links": _links(call, "images", server.image.id)[1:]}
 
 
 def _by_microversion(call: Call, server: Server) -> dict[str, Any]:
@@ -258,11 +291,13 @@ def _by_microversion(call: Call, server: Server) -> dict[str, Any]:
         ((2, 47), {"flavor": {**size, "original_name": flavor.name, "extra_specs": {}}}),
         ((2, 9), {"locked": server.locked}),
         ((2, 19), {"description": server.description}),
-        ((2, 26), {"tags": server.tags}),
+        ((2, 26), {"tags": server.tags if server.task == "scheduling" else sorted(set(server.tags))}),
         ((2, 63), {"trusted_image_certificates": None}),
         ((2, 73), {"locked_reason": None}),
         ((2, 90), {"OS-EXT-SRV-ATTR:hostname": server.name}),
-        ((2, 96), {"pinned_availability_zone": None}),
+        ((2, 96), {"pinned_availability_zone": server.zone}),
+        ((2, 98), {"image": {**_image(call, server), "properties": {}}}),
+        ((2, 100), {"scheduler_hints": {}}),
     ):
         body.update(extra if version >= since else {})
     return body
@@ -300,26 +335,17 @@ def _matches(call: Call, server: Server) -> bool:
         "ip": lambda: re.search(call.param("ip"), server.address) is not None,
         "key_name": lambda: server.key_name == call.param("key_name"),
         "uuid": lambda: server.id == call.param("uuid"),
-        "metadata": lambda: False,  # as Nova does for a member: silently nothing
     }
-    return all(test() for name, test in tests.items() if name in call.query)
+    ignored = {"tags", "tags-any", "not-tags", "not-tags-any"} if microversion(call) < (2, 26) else set()
+    return all(test() for name, test in tests.items() if name in call.query and name not in ignored)
 
 
 @routes("GET", "/compute/v2.1/servers")
 @routes("GET", "/compute/v2.1/servers/detail")
 def servers(call: Call) -> Reply:
     project = call.auth.project
-    for name in call.query:
-        if name not in _FILTERS and not name.startswith("_"):
-            raise ApiError(400, f"'{name}' does not match any of the regexes: '^_'")
-    if any(status.upper() not in _STATUSES for status in call.query.get("status", [])):
-        raise ApiError(400, "Invalid status value")
     if call.param("all_tenants", "0").lower() not in ("0", "false", "no"):
-        raise ApiError(403, "Policy doesn't allow os_compute_api:servers:detail:get_all_tenants to be performed.")
-    try:
-        re.compile(call.param("name")), re.compile(call.param("ip"))
-    except re.error as error:
-        raise ApiError(400, f"Invalid regular expression: {error}") from None
+        raise _forbidden("servers:detail:get_all_tenants")
     found = [server for server in call.state.of_project(project) if _matches(call, server)]
     part, more = page(call, found, lambda server: str(server.id))
     bodies = [_server(call, server) for server in part]
@@ -330,12 +356,16 @@ def servers(call: Call) -> Reply:
 
 @routes("GET", "/compute/v2.1/servers/{}")
 def server(call: Call, server_id: str) -> Reply:
-    return Reply(200, {"server": _server(call, _find(call, server_id))})
+    body = _server(call, _find(call, server_id))
+    if microversion(call) >= (2, 71):
+        body["server_groups"] = []
+    return Reply(200, {"server": body})
 
 
 @routes("DELETE", "/compute/v2.1/servers/{}")
 def delete(call: Call, server_id: str) -> Reply:
     found = _find(call, server_id)
+    _need_member(call, "servers:delete")
     if found.locked:
         raise ApiError(409, f"Instance {server_id} is locked")
     call.state.delete(found)
@@ -344,6 +374,7 @@ def delete(call: Call, server_id: str) -> Reply:
 
 @routes("POST", "/compute/v2.1/servers")
 def create(call: Call) -> Reply:
+    _need_member(call, "servers:create")
     made = create_servers(call, microversion(call))[0]
     links = _links(call, "servers", made.id)
     body: dict[str, Any] = {"id": made.id, "links": links, "OS-DCF:diskConfig": "MANUAL"}
@@ -356,6 +387,7 @@ def action(call: Call, server_id: str) -> Reply:
     found = _find(call, server_id)
     body = call.json()
     name = next(iter(body), "")
+    _need_member(call, {"os-getConsoleOutput": "os-console-output"}.get(name, f"servers:{name.removeprefix('os-')}"))
     if name == "os-getConsoleOutput":
         if found.launched is None:
             raise ApiError(409, f"Instance {server_id} is not ready")
@@ -367,6 +399,8 @@ def action(call: Call, server_id: str) -> Reply:
     if name in ("lock", "unlock"):
         found.locked = name == "lock"
         return Reply(202)
+    if found.locked:
+        raise ApiError(409, f"Instance {server_id} is locked")
     steps = {
         "os-stop": ("stop", "powering-off", "stop", ("ACTIVE",), ""),
         "os-start": ("boot", "powering-on", "start", ("SHUTOFF",), ""),
@@ -378,8 +412,8 @@ def action(call: Call, server_id: str) -> Reply:
     if name == "reboot" and (body[name] or {}).get("type") not in ("SOFT", "HARD"):
         why = f"Value: {body[name]}. 'type' is a required property"
         raise ApiError(400, f"Invalid input for field/attribute reboot. {why}")
-    if found.launched is None and found.status == "ERROR":
-        raise ApiError(409, f"Instance {server_id} is not ready")
+    if (body[name] or {}).get("type") == "SOFT":
+        allowed = ("ACTIVE",)
     if found.status not in allowed or found.task is not None:
         state = f"task_state {found.task}" if found.task else f"vm_state {_server(call, found)['OS-EXT-STS:vm_state']}"
         raise ApiError(409, f"Cannot '{verb}' instance {server_id} while it is in {state}")

@@ -5,6 +5,8 @@ https://docs.openstack.org/api-ref/compute/#create-server; texts as seen from No
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import uuid
 from typing import Any
@@ -37,12 +39,13 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
             project=call.auth.project,
             image=image,
             flavor=flavor,
-            tags=list(dict.fromkeys(given.get("tags") or [])),
+            tags=list(given.get("tags") or []),
             metadata=dict(given.get("metadata") or {}),
             user_data=given.get("user_data") or "",
             key_name=given.get("key_name"),
             networked=given.get("networks") != "none",
-            description=given.get("description"),
+            description=given.get("description", given["name"] if version < (2, 19) else None),
+            zone=given.get("availability_zone"),
         )
         for number in range(_within_quota(call, flavor, least, most))
     ]
@@ -66,6 +69,7 @@ def _check_texts(given: dict[str, Any]) -> None:
     _check_text("name", given["name"], 255)
     if given.get("user_data") is not None:
         _check_text("user_data", given["user_data"], 65535)
+        _check_base64(given["user_data"])
     tags, metadata = given.get("tags") or [], given.get("metadata") or {}
     if not isinstance(tags, list):
         raise _invalid("tags", tags, f"{tags!r} is not of type 'array'")
@@ -90,12 +94,30 @@ def _check_text(name: str, value: object, most: int, least: int = 1) -> None:
     if not isinstance(value, str):
         raise _invalid(name, value, f"{value!r} is not of type 'string'")
     if not least <= len(value) <= most:
-        raise _invalid(name, value, f"{value!r} is too {'long' if value else 'short'}")
+        raise _invalid(name, value, f"{value!r} {'is too long' if value else 'should be non-empty'}")
+
+
+def _check_base64(text: str) -> None:
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise _invalid("user_data", text, f"{text!r} is not a 'base64'") from None
+
+
+def _check_id(name: str, value: object, wanted: Any) -> None:
+    """``wanted``, out of the field's ``value``, must be a UUID."""
+    try:
+        uuid.UUID(wanted)
+    except (ValueError, TypeError, AttributeError):
+        raise _invalid(name, value, f"{value!r} is not valid under any of the given schemas") from None
 
 
 def _choose(given: dict[str, Any]) -> tuple[Flavor, Image]:
     disks = given.get("block_device_mapping_v2") or [{}]
     image_id = given.get("imageRef") or disks[0].get("uuid")
+    if not image_id:
+        raise ApiError(400, "Missing imageRef attribute")
+    _check_id("imageRef", image_id, image_id)
     flavors = [flavor for flavor in FLAVORS if flavor.id == given["flavorRef"]]
     images = [image for image in IMAGES if image.id == image_id]
     if not flavors:
@@ -114,11 +136,7 @@ def _check_places(given: dict[str, Any]) -> None:
     networks = given.get("networks", "auto")
     for network in [] if networks in ("auto", "none") else networks:
         wanted = network.get("uuid") if isinstance(network, dict) else None
-        try:
-            uuid.UUID(wanted)
-        except (ValueError, TypeError, AttributeError):
-            why = f"{networks!r} is not valid under any of the given schemas"
-            raise _invalid("networks", networks, why) from None
+        _check_id("networks", networks, wanted)
         if wanted != NETWORK_ID:
             raise ApiError(400, f"Network {wanted} could not be found.")
     for group in given.get("security_groups") or []:

@@ -139,5 +139,5 @@ def _by_temp_url(call: Call, container: str, name: str) -> Reply:
     if call.param("temp_url_sig") not in signatures:
         raise ApiError(403, "")  # EACCES
     now = call.state.clock()
-    token = Token(secrets.token_hex(24), owners[0], "tempurl", now, now + 1)
+    token = Token(secrets.token_hex(24), owners[0], ("tempurl",), now, now + 1)
     return swift.routes.answer(replace(call, path=f"/v1/AUTH_{owners[0].id}/{container}/{name}", query={}, token=token))

@@ -48,18 +48,37 @@ class Project:
     def user_id(self) -> str:
         return stable_id("user", self.name).replace("-", "")
 
+
+@dataclass(frozen=True)
+class Credential:
+    """An application credential of a project's user, which bears only some of the roles."""
+
+    name: str
+    project: Project
+    secret: str
+    roles: tuple[str, ...]
+
     @property
-    def credential_id(self) -> str:
-        return stable_id("credential", self.name).replace("-", "")
+    def id(self) -> str:
+        return stable_id("credential", self.project.name, self.name).replace("-", "")
 
 
 @dataclass(frozen=True)
 class Token:
+    """``scoped``: it is for the project; else it tells only who somebody is. ``audit_ids``: its own, and its parent's."""
+
     id: str
     project: Project
-    method: str
+    methods: tuple[str, ...]
     issued: float
     expires: float
+    audit_ids: tuple[str, ...] = ()
+    scoped: bool = True
+    credential: Credential | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self.credential.roles if self.credential else ROLES
 
 
 @dataclass(frozen=True)
@@ -88,9 +107,9 @@ class Image:
 
 
 FLAVORS = (
-    Flavor("dev.small", 1, 1024, 10),
-    Flavor("dev.medium", 4, 4096, 40),
-    Flavor("dev.toobig", 1, 1024 * 1024, 10, fits=False),
+    Flavor("dev.small", 1, 2048, 10),
+    Flavor("dev.medium", 4, 8192, 40),
+    Flavor("dev.toobig", 1, 1_000_000, 10, fits=False),
 )
 IMAGES = (  # newest first, as Glance lists them
     Image("snapshot10", "2026-10-01T10:00:00Z"),
@@ -98,6 +117,7 @@ IMAGES = (  # newest first, as Glance lists them
     Image("snapshot1", "2026-01-01T10:00:00Z"),
     Image("debian-12", "2025-06-01T10:00:00Z"),
 )
+ROLES = ("reader", "member")
 NETWORK = "devnet"
 SUBNET = "127.80.0.0/16"
 NETWORK_ID = stable_id("network", NETWORK)
@@ -124,6 +144,7 @@ class Server:
     networked: bool = True
     security_groups: list[str] = field(default_factory=lambda: [SECURITY_GROUP])
     description: str | None = None
+    zone: str | None = None  # that was asked for
     address: str = ""
     status: str = "BUILD"
     task: str | None = "scheduling"
@@ -185,8 +206,17 @@ class CloudState:
         self.boot_time = boot_time
         self.token_lifetime = token_lifetime
         self.projects = [
-            Project(name, secrets.token_urlsafe(16), quota, 4 * quota)
-            for name, quota in (("devcloud", quota_instances), ("other", quota_instances), ("tiny", 2))
+            Project(name, secrets.token_urlsafe(16), instances, cores)
+            for name, instances, cores in (
+                ("devcloud", quota_instances, 4 * quota_instances),
+                ("other", quota_instances, 4 * quota_instances),
+                ("tiny", 2, 4),
+            )
+        ]
+        first = self.projects[0]
+        self.credentials = [
+            Credential("app", first, secrets.token_urlsafe(16), ROLES),
+            Credential("app-reader", first, secrets.token_urlsafe(16), ("reader",)),
         ]
         self.tokens: dict[str, Token] = {}
         self.servers: dict[str, Server] = {}
@@ -198,9 +228,27 @@ class CloudState:
 
     # Who may log in
 
-    def login(self, project: Project, method: str) -> Token:
+    def login(
+        self,
+        project: Project,
+        method: str,
+        *,
+        scoped: bool = True,
+        credential: Credential | None = None,
+        parent: Token | None = None,
+    ) -> Token:
+        """A new token; ``parent``: the one that it was got by, at whose end it ends."""
         now = self.clock()
-        token = Token(secrets.token_hex(24), project, method, now, now + self.token_lifetime)
+        token = Token(
+            id=secrets.token_hex(24),
+            project=project,
+            methods=(method, *(m for m in (parent.methods if parent else ()) if m != method)),
+            issued=now,
+            expires=parent.expires if parent else now + self.token_lifetime,
+            audit_ids=(secrets.token_urlsafe(16), *(parent.audit_ids[-1:] if parent else ())),
+            scoped=scoped,
+            credential=credential,
+        )
         self.tokens = {k: t for k, t in self.tokens.items() if t.expires > now}
         self.tokens[token.id] = token
         return token

@@ -10,10 +10,11 @@ import binascii
 import calendar
 import hashlib
 import hmac
+import re
 import time
 from email.utils import formatdate
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from .api import ApiError, Call, Reply, Routes
 from .state import Container, Project, StoredObject
@@ -31,17 +32,22 @@ _PAGES = {
     404: ("Not Found", "The resource could not be found."),
     409: ("Conflict", "There was a conflict when trying to complete your request."),
     412: ("Precondition Failed", "A precondition for this request was not met."),
-    422: ("Unprocessable Entity", "Unable to process the contained instructions"),
+    416: ("Requested Range Not Satisfiable", "The Range requested is not available."),
 }
 _HTML = {"Content-Type": "text/html; charset=UTF-8"}
 _ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
+_INVALID = "401 Unauthorized: Temp URL invalid\n"
+
+
 def render(call: Call, error: ApiError) -> Reply:
-    headers = dict(_HTML)
-    if error.status == 401:
-        parts = call.path.split("/")
-        headers["Www-Authenticate"] = f'Swift realm="{parts[2] if len(parts) > 2 else "unknown"}"'
+    """``error.kind``: the answer's content type, where it is none of Swift's pages."""
+    headers = {"Content-Type": error.kind} if error.kind else dict(_HTML)
+    if error.message == _INVALID:
+        headers["Www-Authenticate"] = 'Swift realm="unknown"'
+    elif error.status == 401:
+        headers["Www-Authenticate"] = f'Swift realm="{call.path.split("/")[2]}", Keystone uri="{call.url}/identity"'
     return Reply(error.status, error.message or _page(error.status), headers)
 
 
@@ -56,7 +62,7 @@ def info(call: Call) -> Reply:
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
     limits = {"max_object_name_length": 1024, "max_container_name_length": 256, "max_meta_value_length": 256}
     limits |= {
-        "max_file_size": 100 * 1024**2,
+        "max_file_size": 5 * 1024**3 + 2,
         "container_listing_limit": _MOST,
         "account_listing_limit": _MOST,
     }
@@ -67,6 +73,7 @@ def info(call: Call) -> Reply:
             "tempurl": {"methods": methods, "allowed_digests": digests, "deprecated_digests": ["sha1"]},
             "bulk_delete": {"max_deletes_per_request": 10000, "max_failed_deletes": 1000},
         },
+        {"Content-Type": "application/json; charset=UTF-8"},
     )
 
 
@@ -74,10 +81,13 @@ def info(call: Call) -> Reply:
 
 
 def _project(call: Call, account: str) -> Project:
-    """The account's project, if the token is one of it."""
+    """The account's project, if the token is one of it, with the role that the request needs."""
+    if "temp_url_sig" in call.query:  # opens objects only
+        raise ApiError(401, _INVALID)
     if call.token is None:
         raise ApiError(401, "")
-    if account != f"AUTH_{call.token.project.id}":
+    needed = "reader" if call.method in ("GET", "HEAD") else "member"
+    if account != f"AUTH_{call.token.project.id}" or needed not in call.token.roles or not call.token.scoped:
         raise ApiError(403, "")
     return call.token.project
 
@@ -153,7 +163,8 @@ def _account_headers(call: Call, project: Project) -> dict[str, str]:
 
 @routes("HEAD", "/v1/{}")
 def account_head(call: Call, account: str) -> Reply:
-    return Reply(204, None, _account_headers(call, _project(call, account)))
+    headers = _account_headers(call, _project(call, account))
+    return Reply(204, None, {**headers, "Vary": "Accept"})
 
 
 @routes("GET", "/v1/{}")
@@ -170,15 +181,19 @@ def account_list(call: Call, account: str) -> Reply:
 
 @routes("POST", "/v1/{}")
 def account_post(call: Call, account: str) -> Reply:
-    project = _project(call, account)
     if "bulk-delete" not in call.query:
         raise ApiError(404, f"The dev cloud has no route {call.method} {call.path} without bulk-delete")
     done, missing, errors = 0, 0, []
     for line in call.body.decode(errors="replace").splitlines():
         container, _, name = unquote(line.strip()).lstrip("/").partition("/")
-        stored = _stored(call, project.id, container)
         if not container:
             continue
+        try:
+            project = _project(call, account)
+        except ApiError as error:  # each object has an answer of its own
+            errors.append([line.strip(), f"{error.status} {_PAGES[error.status][0]}"])
+            continue
+        stored = _stored(call, project.id, container)
         if stored is None or (name and name not in stored.objects):
             missing += 1
         elif name:
@@ -190,7 +205,8 @@ def account_post(call: Call, account: str) -> Reply:
             del call.state.containers[project.id, container]
             done += 1
     body = {"Response Status": "400 Bad Request" if errors else "200 OK", "Response Body": ""}
-    return Reply(200, {**body, "Number Deleted": done, "Number Not Found": missing, "Errors": errors})
+    answer = {**body, "Number Deleted": done, "Number Not Found": missing, "Errors": errors}
+    return Reply(200, answer, {"Content-Type": "application/json"})
 
 
 # Containers
@@ -213,8 +229,9 @@ def _listing(call: Call, rows: dict[str, dict[str, Any]], headers: dict[str, str
         if len(found) == limit and shown not in found:
             break
         found[shown] = rows[name] if cut < 0 else {"subdir": shown}
-    wants_json = call.param("format") == "json" or "application/json" in call.headers.get("Accept", "")
-    if wants_json:
+    if "format" not in call.query:
+        headers = {**headers, "Vary": "Accept"}
+    if call.param("format") == "json" or "application/json" in call.headers.get("Accept", ""):
         return Reply(200, list(found.values()), {**headers, "Content-Type": "application/json; charset=utf-8"})
     text = "".join(f"{name}\n" for name in found)
     return Reply(200 if text else 204, text, {**headers, "Content-Type": "text/plain; charset=utf-8"})
@@ -224,7 +241,9 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f"{seconds % 1:.6f}"[1:]
 
 
-def _container_headers(stored: Container) -> dict[str, str]:
+def _container_headers(call: Call, stored: Container) -> dict[str, str]:
+    """TempURL keys are only for those who may write."""
+    owner = call.token is not None and "member" in call.token.roles
     return {
         "X-Container-Object-Count": str(len(stored.objects)),
         "X-Container-Bytes-Used": str(sum(len(o.data) for o in stored.objects.values())),
@@ -232,12 +251,16 @@ def _container_headers(stored: Container) -> dict[str, str]:
         "Last-Modified": formatdate(stored.created, usegmt=True),
         "X-Storage-Policy": "Policy-0",
         "Accept-Ranges": "bytes",
-        **stored.headers,
+        **{name: value for name, value in stored.headers.items() if owner or "-Temp-Url-Key" not in name},
     }
 
 
 def _update(stored: dict[str, str], headers: Any, kind: str) -> None:
-    """Put the request's metadata into ``stored``; an empty value, or X-Remove-, removes."""
+    """Put the request's metadata into ``stored``; an empty value, or X-Remove-, removes. Raises `ApiError` 400."""
+    prefix = f"x-{kind.lower()}-meta-"
+    for name, value in headers.items():
+        if name.lower().startswith(prefix) and len(value) > 256:
+            raise ApiError(400, f"Metadata value longer than 256: {prefix}{name[len(prefix) :]}", "text/plain")
     for name, value in headers.items():
         title = name.title()
         if title.startswith(f"X-Remove-{kind}-"):
@@ -272,7 +295,8 @@ def container_post(call: Call, account: str, name: str) -> Reply:
 @routes("HEAD", "/v1/{}/{}")
 def container_head(call: Call, account: str, name: str) -> Reply:
     _project(call, account)
-    return Reply(204, None, _container_headers(_container(call, account, name)))
+    headers = _container_headers(call, _container(call, account, name))
+    return Reply(204, None, {**headers, "Vary": "Accept"})
 
 
 @routes("GET", "/v1/{}/{}")
@@ -289,7 +313,7 @@ def container_list(call: Call, account: str, name: str) -> Reply:
         }
         for key, o in stored.objects.items()
     }
-    return _listing(call, rows, _container_headers(stored))
+    return _listing(call, rows, _container_headers(call, stored))
 
 
 @routes("DELETE", "/v1/{}/{}")
@@ -308,7 +332,7 @@ def _open(call: Call, account: str, container: str, name: str) -> Container:
     """The container, if a TempURL or a token lets the caller at this object."""
     if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
         if not temp_url_fits(call, account, container, name):
-            raise ApiError(401, "401 Unauthorized: Temp URL invalid\n")
+            raise ApiError(401, _INVALID)
     else:
         _project(call, account)
     return _container(call, account, container)
@@ -326,24 +350,41 @@ def object_get(call: Call, account: str, container: str, name: str) -> Reply:
     found = _object(call, account, container, name)
     headers = {
         "Content-Type": found.content_type,
-        "Content-Length": str(len(found.data)),
         "Etag": found.etag,
         "Last-Modified": formatdate(found.modified, usegmt=True),
         "X-Timestamp": f"{found.modified:.5f}",
         "Accept-Ranges": "bytes",
-        **found.headers,
     }
-    return Reply(200, found.data if call.method == "GET" else None, headers)
+    if "temp_url_sig" in call.query:
+        shown = name.rpartition("/")[2]
+        headers["Expires"] = formatdate(_expiry(call.param("temp_url_expires")) or 0, usegmt=True)
+        quoted = f"filename=\"{quote(shown, safe=' ')}\"; filename*=UTF-8''{quote(shown)}"
+        headers["Content-Disposition"] = f"attachment; {quoted}"
+    else:
+        headers |= found.headers
+    if call.method == "HEAD":
+        return Reply(200, None, {**headers, "Content-Length": str(len(found.data))})
+    return _ranged(call.headers.get("Range", ""), found.data, headers)
+
+
+def _ranged(wanted: str, data: bytes, headers: dict[str, str]) -> Reply:
+    """The object, or the bytes that are ``wanted``: "bytes=FIRST-LAST" only."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted)
+    if match is None:
+        return Reply(200, data, headers)
+    if int(match[1]) >= len(data):
+        return Reply(416, _page(416), {**headers, "Content-Range": f"bytes */{len(data)}"})
+    part = data[int(match[1]) : int(match[2]) + 1]
+    found = f"bytes {match[1]}-{int(match[1]) + len(part) - 1}/{len(data)}"
+    return Reply(206, part, {**headers, "Content-Range": found})
 
 
 @routes("PUT", "/v1/{}/{}/{*}")
 def object_put(call: Call, account: str, container: str, name: str) -> Reply:
     stored = _open(call, account, container, name)
-    if call.headers.get("If-None-Match") == "*" and name in stored.objects:
-        raise ApiError(412, "")
+    if len(name.encode()) > 1024:
+        raise ApiError(400, f"Object name length of {len(name)} longer than 1024", "text/plain")
     etag = hashlib.md5(call.body, usedforsecurity=False).hexdigest()
-    if call.headers.get("Etag", etag).strip('"').lower() != etag:
-        raise ApiError(422, "")
     now = call.state.clock()
     content_type = call.headers.get("Content-Type", "application/octet-stream")
     stored.objects[name] = kept = StoredObject(call.body, etag, content_type, now, {})

@@ -29,7 +29,7 @@ def cloud(tmp_path):
 # Identity
 
 
-@pytest.mark.parametrize("name", ["devcloud", "devcloud-other", "devcloud-tiny", "devcloud-app"])
+@pytest.mark.parametrize("name", ["devcloud", "devcloud-other", "devcloud-tiny", "devcloud-app", "devcloud-app-reader"])
 def test_every_entry_of_clouds_yaml_logs_in(cloud, name):
     assert cloud.clouds_yaml.stat().st_mode & 0o777 == 0o600
     with connect(cloud, name) as opened:
@@ -81,10 +81,11 @@ def test_a_malformed_login_is_400(http, body):
 
 def test_the_sdk_sees_images_flavors_networks_and_limits(connection):
     assert [image.name for image in connection.image.images()] == ["snapshot10", "snapshot2", "snapshot1", "debian-12"]
-    assert [(f.name, f.vcpus, f.ram) for f in connection.compute.flavors()][:2] == [
-        ("dev.small", 1, 1024),
-        ("dev.medium", 4, 4096),
-    ]
+    assert {(f.name, f.vcpus, f.ram) for f in connection.compute.flavors()} == {
+        ("dev.small", 1, 2048),
+        ("dev.medium", 4, 8192),
+        ("dev.toobig", 1, 1_000_000),
+    }
     assert connection.network.find_network("devnet").subnet_ids == [s.id for s in connection.network.subnets()]
     assert [subnet.cidr for subnet in connection.network.subnets()] == ["127.80.0.0/16"]
     assert connection.network.find_security_group("default") and connection.compute.find_keypair("griffin-key")
@@ -193,8 +194,9 @@ def test_what_can_not_be_created_is_refused_in_novas_words(http, cloud, change, 
     assert cloud.servers() == []
 
 
-def test_user_data_of_65535_characters_is_taken(http):
-    assert http("POST", "/compute/v2.1/servers", json={"server": {**BOX, "user_data": "A" * 65535}}).status_code == 202
+def test_user_data_of_almost_65535_characters_is_taken(http):
+    longest = "A" * (65535 // 4 * 4)  # base64 comes in fours
+    assert http("POST", "/compute/v2.1/servers", json={"server": {**BOX, "user_data": longest}}).status_code == 202
 
 
 @pytest.mark.parametrize(("version", "status"), [("2.51", 400), ("2.52", 202)])
@@ -218,28 +220,22 @@ def test_a_server_looks_as_its_microversion_has_it(http):
 
 def test_a_microversion_that_is_not_spoken_is_406(http):
     reply = http("GET", "/compute/v2.1/servers", version="2.999")
-    assert reply.status_code == 406 and "maximum is 2.96" in reply.json()["computeFault"]["message"]
+    assert reply.status_code == 406 and "maximum is 2.104" in reply.json()["computeFault"]["message"]
+
+
+@pytest.mark.parametrize(("version", "found"), [("2.25", 1), ("2.26", 0)])
+def test_a_listing_is_filtered_by_tags_from_microversion_2_26(http, version, found):
+    http("POST", "/compute/v2.1/servers", json={"server": BOX})
+    assert len(http("GET", "/compute/v2.1/servers?tags=nope", version=version).json()["servers"]) == found
 
 
 @pytest.mark.parametrize(
     ("query", "status", "message"),
-    [
-        ("bogus=1", 400, "'bogus' does not match any of the regexes: '^_'"),
-        ("status=BANANA", 400, "Invalid status value"),
-        ("marker=nope", 400, "marker [nope] not found"),
-        ("limit=x", 400, "limit"),
-        ("name=(", 400, "regular expression"),
-        ("all_tenants=1", 403, "Policy"),
-    ],
+    [("marker=nope", 400, "marker [nope] not found"), ("limit=x", 400, "limit"), ("all_tenants=1", 403, "Policy")],
 )
 def test_bad_filters_are_refused(http, query, status, message):
     reply = http("GET", f"/compute/v2.1/servers?{query}")
     assert reply.status_code == status and message in reply.text
-
-
-def test_a_filter_by_metadata_silently_finds_nothing(http):
-    http("POST", "/compute/v2.1/servers", json={"server": {**BOX, "metadata": {"a": "b"}}})
-    assert http("GET", "/compute/v2.1/servers", params={"metadata": "{'a': 'b'}"}).json() == {"servers": []}
 
 
 def test_actions_are_404_just_after_create_and_409_in_the_wrong_state(http, cloud):
