@@ -116,11 +116,14 @@ def test_a_clouds_yaml_that_is_no_yaml(shell):
     assert f"{broken}, line 3: not YAML" in cause(shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(broken)))
 
 
-def entry_with(shell, **keys) -> str:
-    """A clouds.yaml in which this cloud's entry has other ``keys``; ``auth``: beside the address."""
+def entry_with(shell, project=True, **keys) -> str:
+    """A clouds.yaml in which this cloud's entry has other ``keys``; ``auth``: beside address and ``project``."""
     clouds = yaml.safe_load(shell.cloud.clouds_yaml.read_text())["clouds"]
     entry = clouds[shell.cloud.name]
-    auth = {"auth_url": entry["auth"]["auth_url"], **keys.pop("auth")}
+    kept = {
+        key: value for key, value in entry["auth"].items() if key == "auth_url" or project and key.startswith("project")
+    }
+    auth = {**kept, **keys.pop("auth")}
     path = shell.folder / "changed.yaml"
     path.write_text(yaml.safe_dump({"clouds": {shell.cloud.name: {**entry, **keys, "auth": auth}}}))
     return str(path)
@@ -128,7 +131,7 @@ def entry_with(shell, **keys) -> str:
 
 def test_an_expired_token(shell):
     """Keystone answers 404 to it, as to a page that it has not."""
-    changed = entry_with(shell, auth_type="token", auth={"token": "expired-long-ago", "project_id": "a" * 32})
+    changed = entry_with(shell, auth_type="token", auth={"token": "expired-long-ago"})
     output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=changed)
     assert "expired-long-ago" not in output
     assert re.search(r"Can't log in .*oken.* Check the credentials", cause(output))
@@ -136,7 +139,7 @@ def test_an_expired_token(shell):
 
 def test_an_application_credential_that_is_gone(shell):
     secret = {"application_credential_id": "b" * 32, "application_credential_secret": "sesame"}
-    changed = entry_with(shell, auth_type="v3applicationcredential", auth=secret)
+    changed = entry_with(shell, project=False, auth_type="v3applicationcredential", auth=secret)
     output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=changed)
     assert "sesame" not in output
     assert re.search(r"Can't log in .* Check the credentials: wrong, expired, revoked", cause(output))
