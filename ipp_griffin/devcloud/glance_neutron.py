@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .api import ApiError, Call, Reply, Routes, page
-from .nova import mac, port_id
+from .nova_servers import mac, port_id
 from .state import (
     IMAGES,
     NETWORK,

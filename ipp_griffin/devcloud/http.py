@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import glance_neutron, keystone, nova, object_stores, swift
+from . import glance_neutron, keystone, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _Render = Callable[[Call, ApiError], Reply]
 _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
     "identity": ("identity", keystone.routes, keystone.render),
-    "compute": ("compute", nova.routes, nova.render),
+    "compute": ("compute", nova_servers.routes, nova.render),
     "image": ("image", glance_neutron.images, glance_neutron.render_image),
     "network": ("network", glance_neutron.networks, glance_neutron.render_network),
     "v1": ("object-store", object_stores.routes, swift.render),
