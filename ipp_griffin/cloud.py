@@ -203,13 +203,16 @@ class Cloud:
     # -- servers ---------------------------------------------------------------------------------------
 
     def servers(self, *tags: str) -> list[Server]:
-        """The servers that bear all of ``tags``. One request a page, however many servers."""
+        """The servers that bear all of ``tags``. One request a page, however many servers.
+
+        One in DELETED, which Nova lists for a moment while it goes, is none any more.
+        """
         params = {"limit": PAGE, **({"tags": ",".join(tags)} if tags else {})}
         found = self._api.listing(
             "compute", "/servers/detail", "servers", _tagged, params=params, microversion=MICROVERSION
         )
         # The filter alone is not trusted: on a cloud that ignores it, deleting by tag would delete all there is.
-        return [server for server in found if set(tags) <= set(server.tags)]
+        return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
     def server(self, id: str) -> Server | None:
         """The server with this id, or None if there is none (any more)."""

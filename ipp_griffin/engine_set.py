@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .cloud import Cloud, Server
     from .store import Report, Store
 
-DEAD = frozenset({"ERROR", "SHUTOFF", "DELETED", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
+DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
 CAUSES_READ = 10  # more of them nobody reads
 
 

@@ -514,6 +514,13 @@ def test_a_listing_follows_its_pages_on_our_own_address(mock: responses.Requests
     assert lines(mock)[1] == "GET /v2.1/servers/detail?limit=1000&marker=a"
 
 
+def test_a_server_that_is_deleted_is_listed_no_more(mock: responses.RequestsMock, cloud: Cloud) -> None:
+    """Nova shows DELETED for a moment; a deletion that can be taken back is another thing."""
+    listed = [{"id": s, "name": s, "status": s, "tags": []} for s in ("ACTIVE", "DELETED", "SOFT_DELETED")]
+    mock.get(f"{COMPUTE}/servers/detail", json={"servers": listed})
+    assert [found.status for found in cloud.servers()] == ["ACTIVE", "SOFT_DELETED"]
+
+
 def test_a_cloud_that_repeats_its_first_page_does_not_hold_us_for_ever(
     mock: responses.RequestsMock, cloud: Cloud
 ) -> None:

@@ -69,7 +69,7 @@ def messages(caplog):
 
 
 def test_it_counts_the_servers_that_live():
-    watched = Watched(servers("ACTIVE", "BUILD", "REBOOT", "ERROR", "SHUTOFF", "DELETED", "SUSPENDED"), servers())
+    watched = Watched(servers("ACTIVE", "BUILD", "REBOOT", "ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED"), servers())
     assert watched.watcher.look_once() == 3
     assert watched.watcher.look_once() == 0
 
