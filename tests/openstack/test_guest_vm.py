@@ -9,6 +9,7 @@ import getpass
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -22,6 +23,20 @@ from .virtual_machines import HOST, METADATA, STATE, VirtualMachines
 
 pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(1200)]
 AGENT = "ipp-griffin-agent.service"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_network():
+    """Controllers listen on every address here: not outside the namespace, the only place that has METADATA."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((METADATA, 0))
+        except OSError:
+            why = "not in the virtual machines' network namespace"
+        else:
+            why = "" if (STATE / "stamp").exists() else f"no image in {STATE}"
+    if why:
+        pytest.fail(f"{why}: run `make test-guest-vm`, as root on Debian", pytrace=False)
 
 
 @pytest.fixture
@@ -46,41 +61,47 @@ def machines(monkeypatch):
 
 
 @pytest.fixture
-def start(machines, tmp_path):
+def cloud(machines, tmp_path):
+    """The dev cloud whose servers are virtual machines; nothing may be left on it."""
+    with running_cloud(tmp_path / "cloud", subnet="10.0.2.0/24") as cloud:
+        yield cloud
+        assert cloud.servers() == []
+        assert cloud.containers() == []
+
+
+@pytest.fixture
+def start(machines, cloud, tmp_path):
     """``await start(**settings)``: a Cluster with one engine on a virtual machine, and a client of it.
 
     Its heartbeat is slow enough for an emulated server, and fast enough that engines see within a minute that their
     controller has gone.
     """
-    with running_cloud(tmp_path / "cloud", subnet="10.0.2.0/24") as cloud:
-        clusters = []
+    clusters = []
 
-        async def begin(**settings):
-            host = METADATA if machines.metadata else HOST
-            store_url = cloud.url.replace("127.0.0.1", host)
-            config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
-            cluster = ipp.Cluster(
-                engines="griffin",
-                controller="griffin",
-                n=1,
-                profile_dir=str(tmp_path / "profile"),
-                load_profile=False,
-                config=config,
-                controller_args=["--ip=*", f"--location={host}", "--HeartMonitor.period=1000"],
-            )
-            clusters.append(cluster)
-            try:
-                await cluster.start_cluster()
-            except Exception:
-                print(machines.one().console.read_text(errors="replace")[-8000:])
-                raise
-            return cluster, await cluster.connect_client()
+    async def begin(**settings):
+        host = METADATA if machines.metadata else HOST
+        store_url = cloud.url.replace("127.0.0.1", host)
+        config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
+        cluster = ipp.Cluster(
+            engines="griffin",
+            controller="griffin",
+            n=1,
+            profile_dir=str(tmp_path / "profile"),
+            load_profile=False,
+            config=config,
+            controller_args=["--ip=*", f"--location={host}", "--HeartMonitor.period=1000"],
+        )
+        clusters.append(cluster)
+        try:
+            await cluster.start_cluster()
+        except Exception:
+            print(machines.one().console.read_text(errors="replace")[-8000:])
+            raise
+        return cluster, await cluster.connect_client()
 
-        yield begin
-        for cluster in clusters:
-            cluster.stop_cluster_sync()
-        assert cloud.servers() == []
-        assert cloud.containers() == []
+    yield begin
+    for cluster in clusters:
+        cluster.stop_cluster_sync()
 
 
 async def until(condition, what, machines, timeout=480):
@@ -96,32 +117,50 @@ def output_of(rc, *command):
     return rc[-1].apply_sync(subprocess.getoutput, " ".join(command)).strip()
 
 
-async def test_a_servers_life(start, machines):
-    """Unit installed, engine unprivileged; back after a crash and after a reset; off when the controller has gone."""
+def generation(rc):
+    """(whose engine it is, which one in this place) out of the name of the only engine."""
+    (id,) = rc.ids
+    place, _, number = rc._engines[id].rpartition("-")
+    return place, int(number)
+
+
+async def test_a_servers_life(start, machines, cloud):
+    """Unit installed, engine unprivileged; back under new names after a crash and, with the object that is kept on disk,
+    after a reset; off when the controller has been gone for the grace time."""
     cluster, rc = await start(controller_gone_timeout=15)
     assert rc.ids == [0]
     assert rc[0].apply_sync(getpass.getuser) == "ipp"
-    assert rc[0].apply_sync(os.getuid) not in (0, os.getuid() or -1)
+    assert rc[0].apply_sync(os.getuid) != 0
     assert output_of(rc, "systemctl is-active", AGENT) == "active"
     assert output_of(rc, "systemctl is-enabled", AGENT) == "enabled"
     assert output_of(rc, "systemctl is-system-running") in ("running", "starting")
     assert "sudo" not in output_of(rc, "id")
 
+    place, born = generation(rc)
     first = rc[0].apply_sync(os.getpid)
     rc[0].apply_async(os.kill, first, signal.SIGKILL)
     await until(lambda: len(rc.ids) == 1 and rc.ids != [0], "the engine is back after a crash", machines)
     assert rc[-1].apply_sync(os.getpid) != first
+    again, reborn = generation(rc)
+    assert again == place and reborn > born
     boot = output_of(rc, "cat /proc/sys/kernel/random/boot_id")
 
     before = rc.ids
+    cloud.faults.set(service="object-store", methods=["GET"], path=r"/connection\.json$", status=404)
     machines.one().reset()
     await until(lambda: len(rc.ids) == 1 and rc.ids != before, "the engine is back after a reset", machines)
     assert output_of(rc, "cat /proc/sys/kernel/random/boot_id") != boot
     assert rc[-1].apply_sync(getpass.getuser) == "ipp"
+    again, after_reset = generation(rc)
+    assert again == place and after_reset > reborn
 
     rc.close()
+    gone = time.monotonic()
     os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+    assert time.monotonic() - gone >= 15
+    assert machines.one().process.returncode == 0
+    assert "ipp-griffin: switching this server off" in machines.one().console.read_text(errors="replace")
 
 
 @pytest.fixture
@@ -144,6 +183,8 @@ async def test_an_image_that_has_only_python_gets_ipyparallel_from_the_users_own
     machines.image = "bare"
     _, rc = await start(pip_args=["--no-index", f"--find-links={index}", "--trusted-host", HOST], start_timeout=500)
     assert rc[0].apply_sync(os.getenv, "GRIFFIN_SLOT") == "0"
+    has = "import importlib.util as u; print(*map(u.find_spec, ['pip', 'ensurepip', 'ipyparallel']))"
+    assert output_of(rc, f'/usr/bin/python3 -c "{has}"') == "None None None"
     assert "/venv/bin/python" in output_of(rc, "readlink -f /proc/self/exe; tr '\\0' ' ' < /proc/$PPID/cmdline")
     assert rc[0].apply_sync(getpass.getuser) == "ipp"
     rc.close()

@@ -1,4 +1,4 @@
-"""Virtual machines for the dev cloud's servers: a real kernel, systemd and cloud-init, under QEMU without acceleration.
+"""Virtual machines for the dev cloud's servers: a real kernel, systemd and cloud-init, under QEMU.
 
 They take the place of the dev cloud's local processes, so that a cluster on them is started as any other. Everything
 runs in a network namespace that has loopback only (``guest-vm/run.sh`` makes it): what a guest calls 10.0.2.2, or the
@@ -14,6 +14,8 @@ import http.server
 import json
 import os
 import subprocess
+import sys
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -21,8 +23,10 @@ from pathlib import Path
 STATE = Path(os.environ.get("GUEST_VM_STATE", "/var/tmp/guest-vm"))
 HOST = "10.0.2.2"  # the namespace, for guests; with a metadata service it is METADATA, where Nova's is
 METADATA = "169.254.169.254"
+# Emulated, unless told otherwise: where /dev/kvm can be opened, guests need not run.
+ACCEL = os.environ.get("GUEST_ACCEL", "tcg,tb-size=256")
 QEMU = [
-    *("qemu-system-x86_64", "-machine", "q35,usb=off,vmport=off,smm=off,hpet=off", "-accel", "tcg,tb-size=256"),
+    *("qemu-system-x86_64", "-machine", "q35,usb=off,vmport=off,smm=off,hpet=off", "-accel", ACCEL),
     *("-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand", "-smp", "1", "-m", "1024"),
     *("-nodefaults", "-no-user-config", "-display", "none", "-rtc", "base=utc"),
     *("-smbios", "type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova"),
@@ -34,9 +38,11 @@ QEMU = [
 
 class VirtualMachine:
     """One QEMU process. ``image``: "ipp" or "bare", see ``guest-vm/build-image.sh``. ``metadata``: serve what a config drive
-    holds at the metadata address instead, for one virtual machine at a time."""
+    holds at the metadata address instead, for one virtual machine at a time. ``terminal``: its console is ours."""
 
-    def __init__(self, folder: Path, *, image: str, user_data: bytes, metadata: bool) -> None:
+    def __init__(
+        self, folder: Path, *, image: str, user_data: bytes, metadata: bool = False, terminal: bool = False
+    ) -> None:
         self.folder = folder
         self.console = folder / "console.log"
         self._metadata: http.server.ThreadingHTTPServer | None = None
@@ -59,9 +65,13 @@ class VirtualMachine:
             make = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "config-2", "-J", "-r", "-o", iso, folder / "drive"]
             subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
             drives += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
+        command = [*QEMU, *drives, "-nic", network]
+        if terminal:
+            self.process = subprocess.Popen([*command, "-serial", "mon:stdio"])
+            return
         with (folder / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*QEMU, *drives, "-nic", network, "-serial", f"file:{self.console}", "-qmp", "stdio"],
+                [*command, "-serial", f"file:{self.console}", "-qmp", "stdio"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -150,3 +160,14 @@ class _Metadata(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *arguments: object) -> None:
         pass
+
+
+def main(user_data: str, image: str = "ipp") -> int:
+    """Boot one by hand: ``guest-vm/run.sh boot USER_DATA [bare]``."""
+    with tempfile.TemporaryDirectory() as folder:
+        machine = VirtualMachine(Path(folder), image=image, user_data=Path(user_data).read_bytes(), terminal=True)
+        return machine.process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -8,10 +8,10 @@ SIZE=2500M
 ROOT=$STATE/rootfs
 HERE=$(cd "$(dirname "$0")" && pwd)
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "build-image.sh: virtual machines need root on a Debian machine" >&2; exit 1; }
-stamp="$IPYPARALLEL $(sha256sum < "$HERE/build-image.sh")"
-[ "$(cat "$STATE/stamp" 2>/dev/null || true)" != "$stamp" ] || exit 0
+PYTHON=$HERE/../../../.venv/bin/python  # the system's may have no pip
+"$PYTHON" -m pip --version >/dev/null 2>&1 || { echo "build-image.sh: no pip in .venv: run \`make test-guest-vm\`, which makes it" >&2; exit 1; }
 
-need=""
+need=""  # also where the image is there already: the state may come from another machine
 for p in qemu-system-x86 qemu-utils mmdebstrap xorriso ipxe-qemu seabios e2fsprogs iproute2; do
     dpkg -s "$p" >/dev/null 2>&1 || need="$need $p"
 done
@@ -20,6 +20,9 @@ if [ -n "$need" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >/dev/null
 fi
+stamp="$IPYPARALLEL $(sha256sum < "$HERE/build-image.sh")"
+[ "$(cat "$STATE/stamp" 2>/dev/null || true)" != "$stamp" ] || exit 0
+
 mkdir -p "$STATE"
 rm -rf --one-file-system "$ROOT" "$STATE"/{stamp,wheels,*.raw}
 
@@ -68,7 +71,7 @@ disk() { # NAME: what is in $ROOT now
 disk bare
 
 # --- ipyparallel: fetched by this machine's pip for the guest's Python (3.11), installed there by pip's own wheel
-python3 -m pip download -qq --disable-pip-version-check --only-binary=:all: --python-version 3.11 --implementation cp \
+"$PYTHON" -m pip download -qq --disable-pip-version-check --only-binary=:all: --python-version 3.11 --implementation cp \
   --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform linux_x86_64 \
   -d "$STATE/wheels" pip "ipyparallel==$IPYPARALLEL"
 cp -r "$STATE/wheels" "$ROOT/tmp/wheels"

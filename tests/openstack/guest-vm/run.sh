@@ -1,9 +1,15 @@
 #!/bin/bash
 # The tests of the agent on virtual machines, in a network namespace that has loopback only: what the guests call 10.0.2.2
 # (or, with a metadata service, 169.254.169.254) is its 127.0.0.1, and nothing else can be reached.
+# `run.sh boot USER_DATA [bare]` boots one by hand there, its console on this terminal.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 tests/openstack/guest-vm/build-image.sh
-[ $# -gt 0 ] || set -- -n 2
+if [ "${1:-}" = boot ]; then
+    set -- tests.openstack.virtual_machines "${@:2}"
+else
+    [ $# -gt 0 ] || set -- -n 2
+    set -- pytest -m guest_vm tests/openstack/test_guest_vm.py "$@"
+fi
 exec unshare --net sh -c 'ip link set lo up && ip addr add 10.0.2.2/32 dev lo && ip addr add 169.254.169.254/32 dev lo && exec "$@"' sh \
-    .venv/bin/python -m pytest -m guest_vm tests/openstack/test_guest_vm.py "$@"
+    .venv/bin/python -m "$@"
