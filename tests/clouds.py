@@ -8,6 +8,7 @@ cloud has says so by ``@pytest.mark.needs(...)``, and is left out, visibly, on a
     app, app-reader, tiny, other, colleague    clouds.yaml has NAME-app (an application credential of the same project),
                NAME-app-reader (one with no role but reader), NAME-tiny (a project with a quota of 2 instances),
                NAME-other (another project), NAME-colleague (another user in the same project)
+    address    it is known under which address servers reach this machine
     devcloud   a dev cloud of a shape that no real one has
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -32,7 +35,7 @@ from ipp_griffin.devcloud import DevCloud
 REPO = Path(__file__).parents[1]
 CLIENTS = ["python-openstackclient==8.3.0", "python-swiftclient==4.11.0"]
 SIBLINGS = ("app", "app-reader", "tiny", "other", "colleague")
-PREFIX = "griffin-test"  # of the names of what tests make on somebody's cloud
+PREFIX = "griffin-test"  # of the names of containers that tests make on somebody's cloud
 KINDS = ("server", "port", "security group", "floating ip", "keypair", "image", "network", "container")
 
 
@@ -52,7 +55,7 @@ class OnDevCloud:
     """A dev cloud of its own for every test."""
 
     name = "devcloud"
-    has = frozenset({"faults", "catalog", "app", "app-reader", "tiny", "other", "devcloud"})
+    has = frozenset({"faults", "catalog", "address", *SIBLINGS, "devcloud"})
     too_big, four_cores = "dev.toobig", "dev.medium"
     address = "127.0.0.2"  # of this machine, as servers may call it
     slowness = 1  # how much longer a server takes to come up
@@ -87,91 +90,130 @@ class _DevCloudFaults:
 
 
 class OnNamedCloud:
-    """A project of an OpenStack cloud. What was there before the tests is none of their business.
+    """A project of an OpenStack cloud, and those of its siblings. What was there before the tests is none of their business.
 
-    ``settings``: lines for ipcluster_config.py, such as the flavor. ``shared``: use a project that has servers.
+    ``settings``: lines for ipcluster_config.py, such as the flavor. ``shared``: use projects in which others have servers.
     """
 
     slowness = 5
+    engines_per_server = 1  # whatever the flavor: tests count servers
 
     def __init__(self, name: str, *, settings: str, shared: bool, folder: Path) -> None:
-        self.name = name
-        self.settings = f"c.GriffinCloud.container = {PREFIX!r}\n{settings}"
-        self.clouds_yaml = folder / "clouds.yaml"
-        _copy_clouds(name, self.clouds_yaml)
-        self.connection = openstack.connection.Connection(
-            config=openstack.config.OpenStackConfig(config_files=[str(self.clouds_yaml)], load_envvars=False).get_one(
-                name
-            )
+        self.name, self.shared = name, shared
+        self.prefix = f"{PREFIX}-{secrets.token_hex(3)}"  # of this run alone: another may go on in the same project
+        self.settings = (
+            f"c.GriffinEngineSetLauncher.engines_per_server = {self.engines_per_server}\n"
+            f"{settings}\nc.GriffinCloud.container = {self.prefix!r}\n"
         )
-        entries = yaml.safe_load(self.clouds_yaml.read_text())["clouds"]
-        self.has = frozenset(s for s in SIBLINGS if f"{name}-{s}" in entries)
-        self.before = set(self._things())
-        found = [thing for thing in self.before if thing.startswith(("server ", f"container {PREFIX}"))]
-        if found and not shared:
-            raise pytest.UsageError(
-                f"Cloud {name} has {', '.join(sorted(found))}: these tests delete what they make, and want a project "
-                "without anybody's servers. Use another project, or add --cloud-shared (make: SHARED=1)."
-            )
+        self.clouds_yaml = folder / "clouds.yaml"
+        self.has = frozenset(_copy_clouds(name, self.clouds_yaml))
+        by_id: dict[str, _Project] = {}
+        for entry in (name, *(f"{name}-{s}" for s in ("tiny", "other") if s in self.has)):
+            project = _Project(entry, self.clouds_yaml, self.prefix)
+            by_id.setdefault(project.id, project)
+        self.projects = list(by_id.values())
+        for project in self.projects:
+            project.refuse(shared=shared)
 
     def describe(self) -> str:
         """What the tests will do there."""
-        project = self.connection.current_project
+        places = ", ".join(f"{project.name} ({len(project.before)} things are there now)" for project in self.projects)
         return (
-            f"On cloud {self.name}, project {project.name or project.id}, these tests create and delete: up to 8 servers at a time, "
-            f"named griffin-..., of the image and flavor that the settings choose, and containers {PREFIX}-...; "
-            f"left alone: {len(self.before)} things that are there now."
+            f"On cloud {self.name}, these tests create and delete: up to 8 servers at a time, named griffin-..., of the image and "
+            f"flavor that the settings choose, and containers {self.prefix}-...; what others have is left alone. Projects: {places}. "
+            "They try a wrong password, twice or so."
         )
 
     def servers(self) -> list[str]:
-        return [s.name for s in self._servers()]
+        """The names of all servers that tests made."""
+        return [str(s.name) for project in self.projects for s in project.servers()]
 
     def containers(self) -> list[str]:
-        return [thing.removeprefix("container ") for thing in self._new() if thing.startswith(f"container {PREFIX}")]
+        """The names of all containers that tests made."""
+        return [name for project in self.projects for name in project.containers()]
 
     def left_over(self) -> list[str]:
-        return [thing for thing in self._new() if not thing.startswith("container ") or PREFIX in thing]
+        """Whatever is there that was not before; in a shared project, of it only what tests made."""
+        new = [] if self.shared else [thing for project in self.projects for thing in project.new()]
+        return new or self.servers() + self.containers()
 
     def clean_up(self) -> None:
-        """Delete what failed tests left, by the container's name in the servers' metadata."""
-        for server in self._servers():
-            self.connection.compute.delete_server(server, ignore_missing=True)
-        for server in self._servers():
-            self.connection.compute.wait_for_delete(server, wait=120)
-        for container in self.containers():
-            for stored in self.connection.object_store.objects(container):
-                self.connection.object_store.delete_object(stored, container=container)
-            self.connection.object_store.delete_container(container)
+        """Delete what failed tests left."""
+        for project in self.projects:
+            project.clean_up()
 
-    def _servers(self) -> list[Any]:
-        found = self.connection.compute.servers()
-        return [
-            s for s in found if f"server {s.name}" not in self.before and s.metadata.get("griffin:container") == PREFIX
-        ]
 
-    def _new(self) -> list[str]:
+class _Project:
+    """What the tests see and do in the project of one entry of clouds.yaml."""
+
+    def __init__(self, entry: str, clouds_yaml: Path, prefix: str) -> None:
+        config = openstack.config.OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False)
+        self._connection = openstack.connection.Connection(config=config.get_one(entry))
+        self._prefix = prefix
+        self.id = self._connection.current_project_id
+        self.name = self._connection.current_project.name or self.id
+        self._entry = entry
+        self.before = set(self._things())
+
+    def refuse(self, *, shared: bool) -> None:
+        """Raise `pytest.UsageError` where others have servers, unless they are to be ``shared`` with."""
+        theirs = sorted(thing for thing in self.before if thing.startswith("server "))
+        tests = sorted(thing for thing in self.before if thing.startswith(f"container {PREFIX}-"))
+        if tests:
+            raise pytest.UsageError(
+                f"Cloud {self._entry} has {', '.join(tests)}: of tests that run there now, or that were killed. "
+                "Wait for them, or delete that, with the servers named griffin-... that belong to it."
+            )
+        if theirs and not shared:
+            raise pytest.UsageError(
+                f"Cloud {self._entry} has {', '.join(theirs)}: these tests delete what they make, and want a project "
+                "without anybody's servers. Use another project, or add --cloud-shared (make: SHARED=1)."
+            )
+
+    def servers(self) -> list[Any]:
+        """Those that tests made: the launchers write the prefix into the metadata."""
+        found = self._connection.compute.servers()
+        return [s for s in found if s.metadata.get("griffin:container") == self._prefix and s.status != "DELETED"]
+
+    def containers(self) -> list[str]:
+        """Those that tests made, by the names that launchers give."""
+        pattern = re.compile(re.escape(self._prefix) + "-[0-9a-f]{12}")
+        return [c.name for c in self._connection.object_store.containers() if pattern.fullmatch(c.name)]
+
+    def new(self) -> list[str]:
         return [thing for thing in self._things() if thing not in self.before]
 
+    def clean_up(self) -> None:
+        for server in self.servers():
+            self._connection.compute.delete_server(server, ignore_missing=True)
+        for server in self.servers():
+            self._connection.compute.wait_for_delete(server, wait=120)
+        for container in self.containers():
+            for stored in self._connection.object_store.objects(container):
+                self._connection.object_store.delete_object(stored, container=container)
+            self._connection.object_store.delete_container(container)
+
     def _things(self) -> list[str]:
-        project = self.connection.current_project_id
+        network = self._connection.network
         return [
-            *(f"server {s.name}" for s in self.connection.compute.servers()),
-            *(f"port {p.id}" for p in self.connection.network.ports(project_id=project)),
-            *(f"security group {g.id}" for g in self.connection.network.security_groups(project_id=project)),
-            *(f"container {c.name}" for c in self.connection.object_store.containers()),
+            *(f"server {s.name}" for s in self._connection.compute.servers() if s.status != "DELETED"),
+            *(f"port {p.id}" for p in network.ports(project_id=self.id)),
+            *(f"security group {g.id}" for g in network.security_groups(project_id=self.id)),
+            *(f"container {c.name}" for c in self._connection.object_store.containers()),
         ]
 
 
 class OnRealCloud(OnNamedCloud):
     """The services of ``tests/openstack/realcloud``, on this machine: they can be disturbed."""
 
+    engines_per_server = 0  # as the flavor has vCPUs
     too_big, four_cores = "m1.toobig", "m1.medium"
     hang = (4, 6)
     address = "10.77.0.2"
 
     def __init__(self, name: str, *, state: Path, **options: Any) -> None:
         super().__init__(name, **options)
-        self.has |= {"faults", "catalog"}
+        self.has |= {"faults", "catalog", "address"}
         self.faults: Faults = _FaultFile(state / "faults.json")
 
 
@@ -205,8 +247,11 @@ def settings_of(cloud: Cloud) -> Config:
     return PyFileConfigLoader(path.name, str(path.parent)).load_config()
 
 
-def _copy_clouds(name: str, target: Path) -> None:
-    """The entry ``name`` and its siblings, from wherever this user has them, in one file: tests run in an empty home."""
+def _copy_clouds(name: str, target: Path) -> list[str]:
+    """The entry ``name`` and its siblings, from wherever this user has them, in one file: tests run in an empty home.
+
+    Which siblings there are.
+    """
     found = openstack.config.OpenStackConfig().cloud_config["clouds"]
     if name not in found:
         others = ", ".join(sorted(set(found) - {"defaults"})) or "none"
@@ -214,6 +259,7 @@ def _copy_clouds(name: str, target: Path) -> None:
     entries = {n: found[n] for n in (name, *(f"{name}-{s}" for s in SIBLINGS)) if n in found}
     target.touch(0o600)
     target.write_text(yaml.safe_dump({"clouds": entries}))
+    return [s for s in SIBLINGS if f"{name}-{s}" in entries]
 
 
 class OpenStackClient:

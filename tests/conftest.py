@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "folder": folder,
     }
     try:
-        if state := os.environ.get("REALCLOUD_STATE"):
+        if (state := os.environ.get("REALCLOUD_STATE")) and name == "real":
             config.stash[named_cloud] = OnRealCloud(name, state=Path(state), **options)
         else:
             config.stash[named_cloud] = OnNamedCloud(name, **options)
@@ -83,6 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=dropped)
     items[:] = [item for item in items if item not in dropped]
     config.stash[left_out] = {why: len(group) for why, group in out.items() if why}
+    if isinstance(cloud, OnRealCloud) and (lacking := set(config.stash[left_out]) - {"devcloud"}):
+        raise pytest.UsageError(f"The test cloud lacks what it should have: {'; '.join(sorted(lacking))}.")
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -134,11 +136,11 @@ def assert_empty(cloud: DevCloud) -> None:
 
 @pytest.fixture(scope="session")
 def listed_alike(request: pytest.FixtureRequest, nobodys_home: Path) -> Iterator[None]:
-    """On a named cloud, what the plain ``openstack`` client lists is the same before and after all tests."""
+    """On a named cloud of the tests' own, what the plain ``openstack`` client lists is the same before and after all."""
     on = request.config.stash.get(named_cloud, None)
-    before = OpenStackClient(on, nobodys_home).everything() if on else {}
+    before = OpenStackClient(on, nobodys_home).everything() if on and not on.shared else {}
     yield
-    if on:
+    if on and not on.shared:
         assert OpenStackClient(on, nobodys_home).everything() == before
 
 

@@ -201,9 +201,9 @@ class DevCloud:
     def _write_clouds_yaml(self) -> None:
         """The logins, as a file that only its owner can read (JSON strings are YAML strings)."""
         text = "clouds:\n"
-        for project in self.state.projects:
-            name = "devcloud" if project.name == "devcloud" else f"devcloud-{project.name}"
-            auth = {"username": project.name, "password": project.password, "project_name": project.name}
+        for user in self.state.users:
+            name = "devcloud" if user.name == "devcloud" else f"devcloud-{user.name}"
+            auth = {"username": user.name, "password": user.password, "project_name": user.project.name}
             auth |= {"user_domain_name": "Default", "project_domain_name": "Default"}
             text += self._entry(name, "password", auth)
         for credential in self.state.credentials:

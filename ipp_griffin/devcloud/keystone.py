@@ -8,7 +8,7 @@ from typing import Any
 
 from . import object_stores
 from .api import ApiError, Call, Reply, Routes
-from .state import REGION, Credential, Project, Token, stable_id
+from .state import REGION, Credential, Project, Token, User, stable_id
 
 routes = Routes()
 
@@ -65,26 +65,25 @@ def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | 
     if method == "application_credential":
         credential = _credential(call, given)
         if _same(given["secret"], credential.secret):
-            return call.state.login(credential.project, method, credential=credential)
+            return call.state.login(credential.user, method, credential=credential)
     parent = call.state.token(given["id"]) if method == "token" else None
     if method == "token" and parent is None:
         raise ApiError(404, "Could not recognize Fernet token")
-    for project in call.state.projects:
+    for user in call.state.users:
         if method == "password":
-            user = given["user"]
-            fits = _is_user(user, project) and _same(user["password"], project.password)
+            fits = _is_user(given["user"], user) and _same(given["user"]["password"], user.password)
         else:
-            fits = parent is not None and parent.project is project
+            fits = parent is not None and parent.user is user
         wanted = scope["project"] if scope else None
-        if fits and (wanted is None or _is_project(wanted, project)):
-            return call.state.login(project, method, scoped=wanted is not None, parent=parent)
+        if fits and (wanted is None or _is_project(wanted, user.project)):
+            return call.state.login(user, method, scoped=wanted is not None, parent=parent)
     raise ApiError(401, "The request you have made requires authentication.")
 
 
 def _credential(call: Call, given: dict[str, Any]) -> Credential:
     """The application credential that is named; raises `ApiError` 404 if there is none."""
     for credential in call.state.credentials:
-        named = given.get("name") == credential.name and _is_user(given.get("user", {}), credential.project)
+        named = given.get("name") == credential.name and _is_user(given.get("user", {}), credential.user)
         if given.get("id") == credential.id or named:
             return credential
     raise ApiError(404, f"Could not find Application Credential: {given.get('id') or given.get('name')}.")
@@ -94,8 +93,8 @@ def _same(given: object, secret: str) -> bool:
     return hmac.compare_digest(str(given).encode(), secret.encode())
 
 
-def _is_user(user: dict[str, Any], project: Project) -> bool:
-    return bool(user.get("id") == project.user_id or user.get("name") == project.name and _in_default(user))
+def _is_user(given: dict[str, Any], user: User) -> bool:
+    return bool(given.get("id") == user.id or given.get("name") == user.name and _in_default(given))
 
 
 def _is_project(scope: dict[str, Any], project: Project) -> bool:
@@ -109,10 +108,10 @@ def _in_default(thing: dict[str, Any]) -> bool:
 
 def _token_body(call: Call, token: Token) -> dict[str, Any]:
     domain = {"id": "default", "name": "Default"}
-    project = token.project
+    project, user = token.project, token.user
     body: dict[str, Any] = {
         "methods": list(token.methods),
-        "user": {"domain": domain, "id": project.user_id, "name": project.name, "password_expires_at": None},
+        "user": {"domain": domain, "id": user.id, "name": user.name, "password_expires_at": None},
         "audit_ids": list(token.audit_ids),
         "expires_at": _time(token.expires),
         "issued_at": _time(token.issued),

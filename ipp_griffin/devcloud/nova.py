@@ -189,9 +189,9 @@ def keypairs(call: Call) -> Reply:
 @routes("GET", "/compute/v2.1/os-keypairs/{}")
 def keypair(call: Call, name: str) -> Reply:
     if name != KEYPAIR:
-        raise ApiError(404, f"Keypair {name} not found for user {call.auth.project.user_id}")
+        raise ApiError(404, f"Keypair {name} not found for user {call.auth.user.id}")
     life = {"created_at": "2026-01-01T00:00:00.000000", "updated_at": None, "deleted": False, "deleted_at": None}
-    shown = {**_keypair(), "user_id": call.auth.project.user_id, "id": 1, **life}
+    shown = {**_keypair(), "user_id": call.auth.user.id, "id": 1, **life}
     return Reply(200, {"keypair": shown})
 
 

@@ -36,7 +36,7 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
     return [
         call.state.create(
             name=given["name"] if most == 1 else f"{given['name']}-{number + 1}",
-            project=call.auth.project,
+            user=call.auth.user,
             image=image,
             flavor=flavor,
             tags=list(given.get("tags") or []),

@@ -42,7 +42,7 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         "name": server.name,
         "status": server.status,
         "tenant_id": server.project.id,
-        "user_id": server.project.user_id,
+        "user_id": server.user.id,
         "updated": iso(server.updated),
         "OS-DCF:diskConfig": "MANUAL",
         "OS-EXT-AZ:availability_zone": ZONE if placed else server.zone or "",

@@ -122,9 +122,9 @@ def _account(call: Call, account: str) -> Reply:
 
 def _by_temp_url(call: Call, container: str, name: str) -> Reply:
     """The keys are those of the account that owns the container, whatever the container's metadata say."""
-    owners = [p for p in call.state.projects if (p.id, container) in call.state.containers]
+    owners = [user for user in call.state.users if (user.project.id, container) in call.state.containers]
     expires = call.param("temp_url_expires")
-    keys = call.state.account_keys.get(owners[0].id) if owners and name else None
+    keys = call.state.account_keys.get(owners[0].project.id) if owners and name else None
     if not keys:
         raise ApiError(403, "")  # EACCES
     if not (expires.isdigit() and int(expires) > call.state.clock()):
@@ -140,4 +140,6 @@ def _by_temp_url(call: Call, container: str, name: str) -> Reply:
         raise ApiError(403, "")  # EACCES
     now = call.state.clock()
     token = Token(secrets.token_hex(24), owners[0], ("tempurl",), now, now + 1)
-    return swift.routes.answer(replace(call, path=f"/v1/AUTH_{owners[0].id}/{container}/{name}", query={}, token=token))
+    return swift.routes.answer(
+        replace(call, path=f"/v1/AUTH_{token.project.id}/{container}/{name}", query={}, token=token)
+    )

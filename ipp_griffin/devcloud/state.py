@@ -33,10 +33,9 @@ def iso(seconds: float) -> str:
 
 @dataclass
 class Project:
-    """A project, its one user (of the same name) and its quota."""
+    """A project and its quota."""
 
     name: str
-    password: str
     quota_instances: int
     quota_cores: int
 
@@ -44,23 +43,32 @@ class Project:
     def id(self) -> str:
         return stable_id("project", self.name).replace("-", "")
 
+
+@dataclass
+class User:
+    """Somebody who is a member of one project."""
+
+    name: str
+    password: str
+    project: Project
+
     @property
-    def user_id(self) -> str:
+    def id(self) -> str:
         return stable_id("user", self.name).replace("-", "")
 
 
 @dataclass(frozen=True)
 class Credential:
-    """An application credential of a project's user, which bears only some of the roles."""
+    """An application credential of a user, which bears only some of the roles."""
 
     name: str
-    project: Project
+    user: User
     secret: str
     roles: tuple[str, ...]
 
     @property
     def id(self) -> str:
-        return stable_id("credential", self.project.name, self.name).replace("-", "")
+        return stable_id("credential", self.user.name, self.name).replace("-", "")
 
 
 @dataclass(frozen=True)
@@ -68,13 +76,17 @@ class Token:
     """``scoped``: it is for the project; else it tells only who somebody is. ``audit_ids``: its own, and its parent's."""
 
     id: str
-    project: Project
+    user: User
     methods: tuple[str, ...]
     issued: float
     expires: float
     audit_ids: tuple[str, ...] = ()
     scoped: bool = True
     credential: Credential | None = None
+
+    @property
+    def project(self) -> Project:
+        return self.user.project
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -133,7 +145,7 @@ class Server:
 
     id: str
     name: str
-    project: Project
+    user: User
     image: Image
     flavor: Flavor
     created: float
@@ -158,6 +170,10 @@ class Server:
     silent: bool = False
     locked: bool = False
     faults: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Project:
+        return self.user.project
 
     def dues(self) -> Iterator[float]:
         """When something happens to this server by itself."""
@@ -206,14 +222,16 @@ class CloudState:
         self.boot_time = boot_time
         self.token_lifetime = token_lifetime
         self.projects = [
-            Project(name, secrets.token_urlsafe(16), instances, cores)
+            Project(name, instances, cores)
             for name, instances, cores in (
                 ("devcloud", quota_instances, 4 * quota_instances),
                 ("other", quota_instances, 4 * quota_instances),
                 ("tiny", 2, 4),
             )
         ]
-        first = self.projects[0]
+        self.users = [User(project.name, secrets.token_urlsafe(16), project) for project in self.projects]
+        self.users.append(User("colleague", secrets.token_urlsafe(16), self.projects[0]))
+        first = self.users[0]
         self.credentials = [
             Credential("app", first, secrets.token_urlsafe(16), ROLES),
             Credential("app-reader", first, secrets.token_urlsafe(16), ("reader",)),
@@ -230,7 +248,7 @@ class CloudState:
 
     def login(
         self,
-        project: Project,
+        user: User,
         method: str,
         *,
         scoped: bool = True,
@@ -241,7 +259,7 @@ class CloudState:
         now = self.clock()
         token = Token(
             id=secrets.token_hex(24),
-            project=project,
+            user=user,
             methods=(method, *(m for m in (parent.methods if parent else ()) if m != method)),
             issued=now,
             expires=parent.expires if parent else now + self.token_lifetime,

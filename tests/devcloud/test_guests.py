@@ -60,7 +60,12 @@ def test_gzipped_user_data_runs_with_its_interpreter(cloud, connection):
 
 @pytest.mark.parametrize(
     "program",
-    [b"#cloud-config\n", b"#!/no/such/interpreter\n", b"\x1f\x8bnot gzip", gzip.compress(b"#!x", mtime=0)[:-9] + b"~" * 9],
+    [
+        b"#cloud-config\n",
+        b"#!/no/such/interpreter\n",
+        b"\x1f\x8bnot gzip",
+        gzip.compress(b"#!x", mtime=0)[:-9] + b"~" * 9,
+    ],
 )
 def test_user_data_that_can_not_run_leaves_a_line_on_the_console(cloud, connection, program):
     made = create(connection, user_data=base64.b64encode(program).decode())

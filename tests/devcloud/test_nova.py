@@ -29,7 +29,9 @@ def cloud(tmp_path):
 # Identity
 
 
-@pytest.mark.parametrize("name", ["devcloud", "devcloud-other", "devcloud-tiny", "devcloud-app", "devcloud-app-reader"])
+@pytest.mark.parametrize(
+    "name", ["devcloud", "devcloud-other", "devcloud-tiny", "devcloud-app", "devcloud-app-reader", "devcloud-colleague"]
+)
 def test_every_entry_of_clouds_yaml_logs_in(cloud, name):
     assert cloud.clouds_yaml.stat().st_mode & 0o777 == 0o600
     with connect(cloud, name) as opened:

@@ -26,7 +26,7 @@ def state(clock: Clock) -> CloudState:
 
 def create(state: CloudState, name: str = "box", flavor: int = 0):
     what = {"name": name, "image": IMAGES[0], "flavor": FLAVORS[flavor], "tags": [], "metadata": {}}
-    return state.create(project=state.projects[0], **what)
+    return state.create(user=state.users[0], **what)
 
 
 def pass_time(state: CloudState, clock: Clock, seconds: float) -> list[str]:
@@ -137,11 +137,11 @@ def test_a_fault_set_later_ends_a_running_server_and_counts(state, clock):
 
 
 def test_a_token_ends_at_its_expiry(state, clock):
-    token = state.login(state.projects[0], "password")
+    token = state.login(state.users[0], "password")
     assert state.token(token.id) is token
     clock.now += 4 * 3600
     assert state.token(token.id) is None
-    state.login(state.projects[0], "password")
+    state.login(state.users[0], "password")
     assert token.id not in state.tokens
 
 

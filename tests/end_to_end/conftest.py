@@ -33,7 +33,7 @@ class Shell:
         }
         self._started: list[subprocess.Popen[str]] = []
 
-    def run(self, *command: str, status: int = 0, timeout: float = 90, **env: str) -> str:
+    def run(self, *command: str, status: int = 0, timeout: float = 0, **env: str) -> str:
         """What the command prints to both streams; checks its status, and that it explains itself."""
         done = subprocess.run(
             command,
@@ -43,7 +43,7 @@ class Shell:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=timeout,
+            timeout=timeout or 60 + 30 * self.cloud.slowness,
         )
         assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
         assert "Traceback" not in done.stdout, done.stdout

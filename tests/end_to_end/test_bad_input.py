@@ -17,6 +17,7 @@ def cause(output: str) -> str:
     return lines[0]
 
 
+@pytest.mark.needs("catalog")
 @pytest.mark.parametrize("how", [(), ("--daemonize",)])
 def test_a_start_that_fails_ends_the_controller_and_the_process(shell, how):
     """ipyparallel alone hangs for ever, with the controller running."""
@@ -39,8 +40,8 @@ def test_engines_that_fail_to_start_leave_the_running_cluster_alone(shell):
         (["--GriffinCloud.flavor=huge"], "No flavor 'huge'"),
         (["--GriffinCloud.network=lan"], "No network 'lan'. This cloud has: "),
         (["--GriffinCloud.key_name=mine"], "No key pair 'mine'. This cloud has: "),
-        (["--GriffinCloud.security_groups=web"], "No security group 'web'. This cloud has: default"),
-        (["--GriffinCloud.availability_zone=mars"], "No availability zone 'mars'. This cloud has: nova"),
+        (["--GriffinCloud.security_groups=web"], "No security group 'web'. This cloud has: "),
+        (["--GriffinCloud.availability_zone=mars"], "No availability zone 'mars'. This cloud has: "),
         pytest.param(
             ["--GriffinCloud.flavor={cloud.too_big}"], "No valid host was found", marks=pytest.mark.needs("catalog")
         ),

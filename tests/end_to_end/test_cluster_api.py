@@ -200,9 +200,11 @@ def run_python(profile):
     return run
 
 
-def test_the_profile_by_name(profile, monkeypatch):
+def test_the_profile_by_name(profile, cloud):
     """`ipp.Cluster(profile="griffin")` takes launchers and settings from the profile that `ipp-griffin init` made."""
     subprocess.run([Path(sys.executable).with_name("ipp-griffin"), "init"], check=True, capture_output=True)
+    with (profile / "ipython" / "profile_griffin" / "ipcluster_config.py").open("a") as file:
+        file.write(cloud.settings)
     with ipp.Cluster(profile="griffin", n=2) as rc:
         assert type(rc.cluster.engine_set).__name__ == "GriffinEngineSetLauncher"
         assert sorted(rc[:].apply_sync(os.getenv, "GRIFFIN_SLOT")) == ["0", "1"]

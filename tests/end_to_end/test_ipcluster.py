@@ -167,6 +167,7 @@ def test_clean_refuses_while_the_cluster_runs_and_removes_logs_afterwards(shell)
     shell.run("ipcluster", "clean", "--profile=griffin")
 
 
+@pytest.mark.needs("address")
 def test_a_users_own_ip_is_kept(shell):
     """A repeated --ip is fatal to ipcontroller."""
     address = shell.cloud.address
