@@ -380,6 +380,18 @@ def wheel_places(pip_args: Sequence[str]) -> Iterator[str]:
             yield value or next(words, "")
 
 
+def system_certificates() -> bytes:
+    """The CA certificates that this server trusts, in one text; nothing where they are in no such file."""
+    usual = [  # of Debian and Ubuntu, Red Hat, SUSE, Alpine: a Python may know a folder only, or none
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/ssl/cert.pem",
+    ]
+    found = (read(path) for path in [ssl.get_default_verify_paths().cafile or "", *usual])
+    return next((text for text in found if text), b"")
+
+
 def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
     """Like urllib's urlopen, with exactly this proxy ("": none) and these certificates besides the system's."""
     context = ssl.create_default_context()
@@ -768,11 +780,12 @@ class Agent:
         environment.update(self.proxy_environment())
         certificates = self.parameters.get("ca_certificates")
         if certificates:
-            bundle = self.engine_path("ca.pem")
-            system = read(ssl.get_default_verify_paths().cafile or "")
-            with acting_as(self.user):
-                write(bundle, system + b"\n" + certificates.encode())
-            environment["PIP_CERT"] = bundle
+            system = system_certificates()
+            if system:  # else pip goes on with its own: PIP_CERT is instead of them
+                bundle = self.engine_path("ca.pem")
+                with acting_as(self.user):
+                    write(bundle, system + b"\n" + certificates.encode())
+                environment["PIP_CERT"] = bundle
         return environment
 
     def unreachable(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import threading
 import weakref
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from traitlets import List, Unicode
 from traitlets.config import LoggingConfigurable
 
+from . import certificates
 from .plan import (
     Limits,
     Network,
@@ -98,7 +98,8 @@ class GriffinCloud(LoggingConfigurable):
         "",
         config=True,
         help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https, besides
-        those of the image. Default: cacert of the cloud in clouds.yaml, or OS_CACERT, as far as this machine's own ones are not in it.""",
+        those of the image. Default: cacert of the cloud in clouds.yaml, or OS_CACERT, without the public
+        ones in it, which images have.""",
     )
 
     def cloud_name(self) -> str:
@@ -182,8 +183,8 @@ class GriffinCloud(LoggingConfigurable):
                 )
             return ""
         try:
-            text = _read(Path(path).expanduser())
-            return text if self.ca_certificates else _without_the_systems(text)
+            text = certificates.read(Path(path).expanduser())
+            return text if self.ca_certificates else certificates.private(text)
         except (OSError, ValueError) as e:  # no text; no base64 between the lines of a certificate
             name = "GriffinCloud.ca_certificates" if self.ca_certificates else "cacert"
             raise SettingError(f"Can't read {name} {path}: {e}") from e
@@ -197,19 +198,6 @@ def _url_parts(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", url) else None
-
-
-def _read(path: Path) -> str:
-    """The text of a file, or of all files of a folder of certificates (whose hashed names are links to the others)."""
-    files = sorted({file.resolve() for file in path.iterdir()} if path.is_dir() else {path})
-    return "".join(file.read_text() for file in files if not file.is_dir())
-
-
-def _without_the_systems(text: str) -> str:
-    """The certificates that this machine does not trust of itself: a cacert may be a whole system's, and servers have theirs."""
-    trusted = ssl.create_default_context().get_ca_certs(binary_form=True)
-    blocks = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", text, re.DOTALL)
-    return "".join(block for block in blocks if ssl.PEM_cert_to_DER_cert(block.strip()) not in trusted)
 
 
 def connect(cluster: Any, name: str, region: str) -> Cloud:

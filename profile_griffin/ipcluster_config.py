@@ -45,7 +45,7 @@ c = get_config()  # noqa: F821
 # c.GriffinCloud.proxy = ""
 
 # File on this machine (PEM) with the CA certificates that servers need for the object store's https. Default: what cacert
-# of the cloud in clouds.yaml has beyond this machine's own ones.
+# of the cloud in clouds.yaml has beyond the public ones.
 # c.GriffinCloud.ca_certificates = ""
 
 # --- The controller, a process of this machine -----------------------------------------------------------------

@@ -5,6 +5,7 @@ import email.message
 import http.client
 import io
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.parse
@@ -565,6 +566,20 @@ def test_the_proxy_is_in_the_environment_of_pip_and_the_controller_is_not_behind
     }
     assert {k for k in found if k.endswith("_PROXY")} == {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
     assert world().agent.proxy_environment() == {}
+
+
+@pytest.mark.parametrize("where", ["default", "usual", "nowhere"])
+def test_pip_trusts_the_clouds_own_ca_beside_the_public_ones(world, tmp_path, monkeypatch, where):
+    """Never instead of them: without a bundle to add it to, pip goes on with its own."""
+    bundles = {"default": str(tmp_path / "default.pem"), "usual": "/etc/ssl/certs/ca-certificates.crt"}
+    monkeypatch.setattr(agent, "read", lambda path: b"PUBLIC\n" if path and path == bundles.get(where) else b"")
+    paths = SimpleNamespace(cafile=bundles["default"] if where == "default" else None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    found = world(ca_certificates="PRIVATE\n").agent.pip_environment()
+    if where == "nowhere":
+        assert "PIP_CERT" not in found
+    else:
+        assert Path(found["PIP_CERT"]).read_text().split() == ["PUBLIC", "PRIVATE"]
 
 
 def test_packages_for_an_image_with_ipyparallel_go_into_a_venv_that_sees_the_images(world, tmp_path):
