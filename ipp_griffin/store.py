@@ -78,7 +78,7 @@ class Store:
 
     ``session``: the cloud's keystoneauth session. ``url``: the account's URL. ``prefix``: what the names of the
     containers start with. ``servers_url``: how servers reach the store where that differs, with the account's
-    path or without (signatures are over the path that the store itself sees). ``clock``: seconds since 1970;
+    path, without, or with a part of it (signatures are over the path that the store itself sees). ``clock``: seconds since 1970;
     URLs expire by the store's clock all the same.
 
     Every method raises `StoreError` (`StoreUnavailable` after repeating), `CredentialsError` or `QuotaError`.
@@ -315,10 +315,16 @@ class Store:
     # -- reports ---------------------------------------------------------------------------------------
 
     def reports(self, uid: str, engine_set: str) -> list[Report]:
-        """All reports of an engine set's agents, by slot, incarnation, sequence. ONE listing, no content."""
-        found = (Report.parse(stored.name) for stored in self.objects(uid, f"{engine_set}/"))
-        reports = [report for report in found if report is not None]
-        return sorted(reports, key=lambda r: (r.slot, r.incarnation, r.sequence, r.phase))
+        """All reports of an engine set's agents, by slot, incarnation, and age. ONE listing, no content.
+
+        Their numbers tell the age; where each phase has one name (`report_urls`), which is written again and again,
+        only the store does.
+        """
+        found = ((Report.parse(stored.name), stored.last_modified) for stored in self.objects(uid, f"{engine_set}/"))
+        reports = [(report, written) for report, written in found if report is not None]
+        numbered = not reports or self._account.is_swift()
+        reports.sort(key=lambda r: (r[0].slot, r[0].incarnation, "" if numbered else r[1], r[0].sequence, r[0].phase))
+        return [report for report, _ in reports]
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
         """What a report says. Empty if it is broken or gone: servers write it, so it may be anything.

@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import swiftclient.client as swift
@@ -63,7 +63,7 @@ class TempUrls:
 
     def __init__(self, account: Account, account_key: AccountKey, servers_url: str = "") -> None:
         self._account, self._account_key = account, account_key
-        self._servers_url = (servers_url or account.base).rstrip("/").removesuffix(account.path)
+        self._servers_url = _account_url(servers_url, account)
 
     def digests(self) -> list[str]:
         """What the store takes, best first: all to be tried if it hides that. Raises `Unsupported` without TempURL.
@@ -134,8 +134,8 @@ class TempUrls:
 
     def of_object(self, signer: Signer, container: str, name: str, method: str, expires: int) -> str:
         """A URL for ``method`` (or HEAD) on one object."""
-        path = f"{self._account.path}/{container}/{name}"
-        signature = signer.sign(f"{method}\n{expires}\n{path}")
+        path = f"/{container}/{name}"
+        signature = signer.sign(f"{method}\n{expires}\n{self._signed_path()}{path}")
         return f"{self._servers_url}{quote(path)}?temp_url_sig={signature}&temp_url_expires={expires}"
 
     def of_prefix(self, signer: Signer, container: str, prefix: str, method: str, expires: int) -> tuple[str, str]:
@@ -143,8 +143,8 @@ class TempUrls:
 
         Ceph's gateway has such URLs since some release, and doesn't say so.
         """
-        path = f"{self._account.path}/{container}/{prefix}"
-        signature = signer.sign(f"{method}\n{expires}\nprefix:{path}")
+        path = f"/{container}/{prefix}"
+        signature = signer.sign(f"{method}\n{expires}\nprefix:{self._signed_path()}{path}")
         query = {"temp_url_sig": signature, "temp_url_expires": str(expires), "temp_url_prefix": prefix}
         return self._servers_url + quote(path), urlencode(query)
 
@@ -156,12 +156,20 @@ class TempUrls:
         ``rgw_http_swift_errors``).
         """
         url = self.of_object(signer, container, "connection.json", "GET", self.expiry(60))
-        url = self._account.base + url[len(self._servers_url) :]
+        url = self._account.url + url[len(self._servers_url) :]
         try:
             status = persist(lambda: self._status(url), retries=self._account.retries, sleep=self._account.sleep)
         except CloudError as error:
             raise as_store_error(error) from None
         return status not in (401, 403)
+
+    def _signed_path(self) -> str:
+        """The account's path that signatures are over: the one that the store itself sees.
+
+        Swift sees none of what a proxy in front of it, or a WSGI server, has before ``/v1``.
+        """
+        path = self._account.path
+        return path[max(0, path.rfind("/v1/")) :] if self._account.is_swift() else path
 
     def _status(self, url: str) -> int:
         """That of one HEAD. Raises `Unavailable` for one that says only that, and for none."""
@@ -175,6 +183,19 @@ class TempUrls:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             raise from_status(what, answer.status_code, answer.reason, headers)
         return answer.status_code
+
+
+def _account_url(servers_url: str, account: Account) -> str:
+    """The URL of the account for servers: ``servers_url`` may be all of it, or end before its path or within that."""
+    url = servers_url.rstrip("/")
+    if not url:
+        return account.url
+    path = urlsplit(url).path
+    if path.rpartition("/")[2] == account.path.rpartition("/")[2]:
+        return url
+    if account.path.startswith(f"{path}/"):
+        return url.removesuffix(path) + account.path
+    return url + account.path  # behind a proxy that serves others, too
 
 
 class AccountKey:
@@ -195,6 +216,7 @@ class AccountKey:
         /info, or that show an account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``,
         ``dump_account_metadata``) to all users of Keystone (rgw_auth_keystone.cc: ``get_creds_info``), as Swift does.
         """
+        made = f"{self._prefix}-{secrets.token_hex(32)}"  # one for all tries: a POST that lands late changes nothing
         for attempt in range(TRIES):
             headers = self._headers()
             slots = self._slots(headers)
@@ -215,7 +237,7 @@ class AccountKey:
                     "project."
                 )
             try:
-                self._post({free[0]: f"{self._prefix}-{secrets.token_hex(32)}"})
+                self._post({free[0]: made})
                 self._sleep(SETTLE)
             except Unavailable:
                 # It may have landed all the same. Repeated blindly, it could change what somebody has set since.

@@ -87,8 +87,8 @@ class FakeStore:
 
     def reports(self, uid, engine_set):
         self.may_fail("reports")
-        names = self.containers.get(uid, {})
-        return [r for r in map(Report.parse, names) if r is not None and r.engine_set == engine_set]
+        found = [r for r in map(Report.parse, self.containers.get(uid, {})) if r and r.engine_set == engine_set]
+        return sorted(found, key=lambda r: (r.slot, r.incarnation, r.sequence))
 
     def read_report(self, uid, report):
         return self.contents.get(report.name, {})

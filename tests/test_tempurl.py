@@ -48,7 +48,7 @@ class FakeStore:
         self.shown = True
         self.about = {"X-Account-Storage-Policy-Default-Placement-Container-Count": "0"}
         self.containers: dict[str, dict[str, str]] = {}
-        self.objects: dict[str, bytes] = {}
+        self.objects: dict[str, int] = {}  # when each was written, in seconds
         self.info: dict[str, Any] | None = GATEWAY
         self.keys, self.digests, self.refusal = "account", ["sha1"], 403
         self.before: Callable[[str, str], object] = lambda method, path: None
@@ -89,7 +89,11 @@ class FakeStore:
                 return 409, DATE, ""
             del self.containers[name]
         if method == "GET":
-            found = [{"name": n.partition("/")[2]} for n in sorted(self.objects) if n.startswith(f"{name}/")]
+            found = [
+                {"name": stored.partition("/")[2], "last_modified": f"2026-01-01T00:00:{second:02d}.000Z"}
+                for stored, second in sorted(self.objects.items())
+                if stored.startswith(f"{name}/")
+            ]
             return 200, DATE, json.dumps(found)
         return 204, {**DATE, **self.containers.get(name, {})}, ""
 
@@ -97,7 +101,7 @@ class FakeStore:
         if "temp_url_sig" in query and not self._lets_in(method, path, query, container):
             return self.refusal, DATE, ""
         if method == "PUT":
-            self.objects[f"{container}/{name}"] = b""
+            self.objects[f"{container}/{name}"] = max(self.objects.values(), default=0) + 1
             return 201, DATE, ""
         return 200 if f"{container}/{name}" in self.objects else 404, DATE, ""
 
@@ -263,6 +267,23 @@ def test_a_key_whose_setting_was_answered_503_though_it_landed_is_found_and_not_
     assert fake.seen.count("POST ") == 1
 
 
+def test_a_setting_that_was_given_up_and_lands_later_changes_nothing(
+    key: AccountKey, fake: FakeStore, mock: responses.RequestsMock
+) -> None:
+    """Its answer is lost, and the key is asked for again: a new one would leave all signed URLs dead."""
+    mock.remove("POST", re.compile(re.escape(STORE)))
+    late: list[PreparedRequest] = []
+
+    def lose_the_first(request: PreparedRequest) -> Answer:
+        late.append(request)
+        return (503, DATE, "") if len(late) == 1 else fake.answer(request)
+
+    mock.add_callback("POST", re.compile(re.escape(STORE)), lose_the_first)
+    shared = key.share()
+    fake.answer(late[0])
+    assert fake.meta == {FIRST: shared}
+
+
 def test_a_store_that_stays_unavailable_is_said_to_be(
     key: AccountKey, fake: FakeStore, mock: responses.RequestsMock
 ) -> None:
@@ -345,6 +366,15 @@ def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: S
     assert [report.phase for report in store.reports(UID, "set")] == list(phases)
     elsewhere = agent.report_url(urls, 0, "agent").replace("0.0/", "1.0/")
     assert requests.put(elsewhere, timeout=1).status_code == 403
+
+
+def test_of_reports_with_one_name_a_phase_the_last_one_written_counts(store: Store, fake: FakeStore) -> None:
+    """Engines that ended, and were started anew: what they are now is under the name that was used before."""
+    store.publish(UID, {})
+    urls = store.report_urls(UID, "set/0.0/", 60)
+    for sequence, phase in enumerate(["agent", "connected", "engines", "gone", "engines"]):
+        requests.put(agent.report_url(urls, sequence, phase), timeout=1)
+    assert [report.phase for report in store.reports(UID, "set")][-2:] == ["gone", "engines"]
 
 
 def test_the_container_says_that_it_needs_the_accounts_key_before_the_slots_are_looked_at(
