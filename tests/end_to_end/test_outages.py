@@ -10,7 +10,7 @@ import yaml
 pytestmark = pytest.mark.needs("faults")
 
 CONTAINER = r"-[0-9a-f]{12}$"
-# What is disturbed, by the name of what it is asked for.
+# What is disturbed, by the name of what it is asked for. ``hang``: seconds, where it isn't this client that must give up.
 START = {
     "login": {"service": "identity", "methods": ["POST"]},
     "networks": {"service": "network", "path": "/networks$"},
@@ -24,8 +24,8 @@ START = {
     "connection object": {"service": "object-store", "methods": ["PUT"], "path": "/connection.json$"},
     "servers": {"service": "compute", "methods": ["POST"], "path": "/servers$"},
     "status of servers": {"service": "compute", "methods": ["GET"], "path": "/servers/detail$"},
-    "reading by an agent": {"service": "object-store", "methods": ["GET"], "path": "/connection.json$"},
-    "reports of an agent": {"service": "object-store", "methods": ["PUT"], "path": r"/\d{4}-"},
+    "reading by an agent": {"service": "object-store", "methods": ["GET"], "path": "/connection.json$", "hang": 11},
+    "reports of an agent": {"service": "object-store", "methods": ["PUT"], "path": r"/\d{4}-", "hang": 6},
     "list of reports": {"service": "object-store", "methods": ["GET"], "path": CONTAINER},
 }
 STOP = {
@@ -51,8 +51,11 @@ def disturb(request, shell):
     """``disturb(fault)``: the next requests of that kind are answered 503, or only after the client has given up."""
     patience, delay = shell.cloud.hang
     be_impatient(shell, patience)
-    how = {"status": 503, "count": 2} if request.param == "503" else {"delay": delay, "count": 1}
-    return lambda *faults: shell.cloud.faults.set(*({**fault, **how} for fault in faults))
+
+    def answer(hang=delay, **fault):
+        return {**fault, **({"status": 503, "count": 2} if request.param == "503" else {"delay": hang, "count": 1})}
+
+    return lambda *faults: shell.cloud.faults.set(*(answer(**fault) for fault in faults))
 
 
 def start(shell):
@@ -79,6 +82,7 @@ def test_at_every_stage_of_one_start_and_one_stop(shell, disturb):
 def test_at_the_start(shell, disturb, stage):
     disturb(START[stage])
     start(shell)
+    assert shell.cloud.faults.unspent() == []
     assert len(shell.cloud.servers()) == 1
     stop(shell)
 
@@ -89,6 +93,7 @@ def test_at_the_stop(shell, disturb, stage):
     start(shell)
     disturb(STOP[stage])
     stop(shell)
+    assert shell.cloud.faults.unspent() == []
 
 
 def test_a_server_that_was_asked_for_again_and_landed_after_all_is_deleted(shell, eventually):
