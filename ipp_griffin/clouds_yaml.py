@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from .calls import TIMEOUT, CredentialsError, one_line, quiet
 
 # Which versions are spoken and which requests are repeated is this program's business; it looks for no addresses.
 _VERSIONS = re.compile(r"(compute|image|network|object_store)_(api_version|default_microversion)")
-_OTHERS = re.compile(r"(\w+_)?(connect|status_code)_(retries|retry_delay)|networks|(external|internal)_network")
+_OTHERS = re.compile(
+    r"(\w+_)?((connect|status_code)_(retries|retry_delay)|rate_limit|concurrency)|networks|(external|internal)_network"
+)
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _VARIABLES = {  # that the openstack command heeds beside OS_CLOUD, and the keys of an entry that they stand for
     "OS_CACERT": ("cacert",),
@@ -46,9 +49,11 @@ def configure(name: str, region: str, label: str) -> openstack.connection.Connec
             have = _what_is_there(config)
             clouds, key = config.cloud_config["clouds"], name or config.default_cloud
             if isinstance(clouds.get(key), dict):
-                clouds[key] = tidy(clouds[key], region)
+                clouds[key] = entry = tidy(clouds[key], region)
+                if "regions" in entry and "region_name" in entry:  # else the first of the list wins
+                    options["region_name"] = entry["region_name"]
             cloud = config.get_one(**options)
-        for key in [key for key in cloud.config if _VERSIONS.fullmatch(key)]:  # of a vendor's profile
+        for key in [key for key in cloud.config if not _respected(key, cloud.config)]:  # of a vendor's profile
             del cloud.config[key]
         cloud.config["api_timeout"] = cloud.config.get("api_timeout") or TIMEOUT
         with quiet():
@@ -70,34 +75,58 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
 
     Raises ValueError that names what can't be used.
     """
-    kept = {str(key).replace("-", "_"): value for key, value in entry.items() if value is not None}
-    kept = {key: value for key, value in kept.items() if not (_OTHERS.fullmatch(key) or _VERSIONS.fullmatch(key))}
+    given = {str(key).replace("-", "_"): value for key, value in entry.items()}
     for variable, keys in _VARIABLES.items():
-        if os.environ.get(variable) and not any(kept.get(key) for key in keys):
-            kept[keys[0]] = os.environ[variable]
-    if not kept.get("regions", True):
-        del kept["regions"]  # else the SDK takes it for: no region at all, whatever region_name says
-    elif isinstance(kept.get("regions"), str):
-        kept["regions"] = [kept["regions"]]
+        if os.environ.get(variable) and not any(given.get(key) for key in keys):
+            given[keys[0]] = os.environ[variable]
+    kept = _settings(given)
+    if isinstance(kept.get("auth", {}), dict):
+        kept["auth"] = {key: value for key, value in kept.get("auth", {}).items() if value is not None}
+    else:
+        raise ValueError("what it has for auth is no list of names and values")
+    return _choose_region(kept, region)
+
+
+def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
+    """An entry may name its region, list the usual ones, and have settings for each of those."""
+    regions = (
+        kept.pop("regions", None) or []
+    )  # an empty list means to the SDK: no region at all, whatever region_name says
+    regions = [regions] if isinstance(regions, str) else regions
+    region = region or (str(kept.get("region_name") or "") if regions else "")
     if region:
         kept["region_name"] = region
-        listed = kept.get("regions", ())  # may have settings for it; what else it lists are somebody's usual ones
-        if not any(region == (each.get("name") if isinstance(each, dict) else each) for each in listed):
-            kept.pop("regions", None)
+        if not any(region == (each.get("name") if isinstance(each, dict) else each) for each in regions):
+            return kept
+    if regions:
+        kept["regions"] = [
+            {**each, "values": _settings(each.get("values") or {})} if isinstance(each, dict) else each
+            for each in regions
+        ]
+    return kept
+
+
+def _settings(entry: dict[str, Any]) -> dict[str, Any]:
+    """What concerns this program, in an entry or in what it has for one region. Raises ValueError."""
+    kept = {str(key).replace("-", "_"): value for key, value in entry.items() if value is not None}
+    kept = {key: value for key, value in kept.items() if _respected(key, kept)}
     for key in ("verify", "insecure"):
         if isinstance(kept.get(key), str):
             kept[key] = _WORDS.get(kept[key].lower(), kept[key])
     if kept.get("verify") is False or kept.get("insecure"):
         kept.pop("cacert", None)  # is not used then, of which the SDK warns
-    if isinstance(kept.get("auth", {}), dict):
-        kept["auth"] = {key: value for key, value in kept.get("auth", {}).items() if value is not None}
-    else:
-        raise ValueError("what it has for auth is no list of names and values")
     try:
         seconds = float(kept.pop("api_timeout", 0))
     except (TypeError, ValueError):
         raise ValueError(f"api_timeout is {entry.get('api_timeout')!r}, not a number of seconds") from None
     return {**kept, "api_timeout": seconds} if seconds > 0 else kept
+
+
+def _respected(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether this key counts here. The version of an endpoint that the entry names itself does: it saves the discovery."""
+    if version := _VERSIONS.fullmatch(key):
+        return version[2] == "api_version" and bool(settings.get(f"{version[1]}_endpoint_override"))
+    return not _OTHERS.fullmatch(key)
 
 
 def _what_is_there(config: Any) -> str:

@@ -90,6 +90,9 @@ NOISE: list[dict[str, Any]] = [
     {"regions": "R1"},
     {"regions": ["R1", "R2"]},
     {"regions": [{"name": "R1", "values": {"foo": 1}}]},
+    {"regions": ["R2", "R1"], "region_name": "R1"},
+    {"regions": [{"name": "R1", "values": {"verify": "false", "compute_connect_retries": "many"}}]},
+    {"compute_rate_limit": "x", "network-concurrency": "many"},
     {"region_name": None},
     {"networks": []},
     {"networks": "x"},
@@ -185,6 +188,23 @@ def test_what_can_not_be_used_is_one_clear_error(mock, configure, keys, why) -> 
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
     assert not [line for line in lines(mock) if line.startswith("POST")]
+
+
+@pytest.mark.parametrize("listed", [["R1", "R2"], ["R2"], ["R1", "R3"], [{"name": "R2", "values": {}}, "R1"]], ids=str)
+def test_the_region_that_an_entry_names_counts_whatever_it_lists(mock, configure, listed) -> None:
+    configure(regions=listed, region_name="R2")
+    answer = {"json": {"token": regions("R1", "R2")}, "headers": {"X-Subject-Token": TOKEN}, "status": 201}
+    serve_identity(mock)
+    mock.replace(responses.POST, f"{AUTH}/auth/tokens", **answer)
+    assert connect().region == "R2"
+
+
+def test_an_endpoint_of_the_entrys_own_may_come_with_its_version(mock, configure) -> None:
+    """Such an endpoint may tell nobody which versions it has."""
+    configure(image_endpoint_override="http://127.0.0.1:9999/glance/v2", image_api_version="2")
+    serve_identity(mock)
+    mock.get("http://127.0.0.1:9999/glance/v2/images", json={"images": []})
+    assert connect().images() == []
 
 
 def test_an_empty_list_of_regions_does_not_hide_the_region(mock, configure) -> None:
