@@ -207,7 +207,7 @@ def test_engines_register_crash_and_come_back_and_stay_down_when_told_to_end(
         (1, "aaaa0001-3-1-1-0", True, None, True),
     ]
     assert engine_uuids(client, 2) == ["aaaa0001-3-1-0-0", "aaaa0001-3-1-1-0"]
-    client[:].execute("seen = os.environ['MY_SETTING'], os.environ['GRIFFIN_SERVER'], configured", block=True)
+    client[:].execute("seen = os.environ['MY_SETTING'], os.environ['GRIFFIN_SERVER'], configured", block=False).get(60)
     assert client[:]["seen"] == [("17", "griffin-u-aaaa0001-3", 1)] * 2
 
     # At this log level ipengine prints its whole configuration, signing key included: nothing of it leaves.

@@ -1,6 +1,7 @@
 """The tests' own manners on somebody's cloud: a dev cloud plays it, under another name."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,8 @@ def somebodys_server(devcloud):
 def test_they_say_what_they_will_create_and_leave_nothing(run_tests, devcloud):
     status, output = run_tests("--cloud=mine", ONE_TEST)
     assert status == 0, output
-    assert "On cloud mine, project devcloud, these tests create and delete: up to 8 servers at a time" in output
+    assert "On cloud mine, these tests create and delete: up to 8 servers at a time" in output
+    assert re.search(r"Projects: devcloud \(\d+ things are there now\)\. They try a wrong password", output)
     assert "1 passed" in output
     assert devcloud.servers() == []
 

@@ -19,7 +19,7 @@ from .compare import Rules
 from .send import ContractError
 
 REQUIREMENTS = Path(__file__).parents[1] / "realcloud" / "requirements.txt"
-SERVICES = ("keystone", "nova", "neutron", "glance", "placement", "swift")
+SERVICES = ("keystone", "nova", "neutron", "glance", "openstack-placement", "swift")
 
 
 def main() -> int:

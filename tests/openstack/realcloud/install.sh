@@ -14,12 +14,14 @@ done
 if [ -n "$need" ]; then
     say "installing Debian packages:$need"
     # Only the programs are wanted: no service may be started by its package.
-    guard=""
-    [ -e /usr/sbin/policy-rc.d ] || { guard=1; printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; }
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+    fi
     apt-get update -qq
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >"$STATE/apt.log" 2>&1
-    [ -z "$guard" ] || rm -f /usr/sbin/policy-rc.d
 fi
 
 if [ ! -x "$STATE/uvenv/bin/uv" ]; then
