@@ -99,6 +99,19 @@ def test_wrong_credentials_are_one_line(run_tests):
     assert len(output.strip().splitlines()) == 1, output
 
 
+def test_on_a_cloud_with_other_names_they_run_by_the_settings(run_tests, devcloud, tmp_path: Path):
+    """A flavor of four vCPUs, and an image that is no snapshot; nothing of it is in the tests themselves."""
+    settings = tmp_path / "settings.py"
+    settings.write_text("c.GriffinCloud.flavor = 'dev.medium'\nc.GriffinCloud.image = 'debian-12'\n")
+    devcloud.clear_requests()
+    some = ["tests/end_to_end/test_whole_clusters.py", "tests/end_to_end/test_cluster_api.py", "-k", "later or by_name"]
+    status, output = run_tests("--cloud=mine", f"--cloud-settings={settings}", *some)
+    assert status == 0, output
+    assert "2 passed" in output
+    made = {path.split("/")[3] for _, method, path, _ in devcloud.requests if method == "PUT" and path.count("/") == 3}
+    assert made and all(re.fullmatch("griffin-test-[0-9a-f]{6}-[0-9a-f]{12}", container) for container in made)
+
+
 def test_settings_reach_the_cluster(run_tests, tmp_path: Path):
     settings = tmp_path / "settings.py"
     settings.write_text("c.GriffinCloud.flavor = 'no-such-flavor'\n")

@@ -12,4 +12,4 @@ if [ "$cloud" = real ]; then
     on=(tests/openstack/realcloud/login.sh env REALCLOUD_STATE="$state" OS_CLIENT_CONFIG_FILE="$state/clouds.yaml")
 fi
 [[ " $*" = *" tests/"* ]] || set -- "$@" tests/end_to_end tests/test_ipyparallel_contract.py tests/openstack
-exec "${on[@]}" .venv/bin/python -m pytest --cloud="$cloud" --timeout=600 "$@"  # servers may take minutes
+exec "${on[@]}" .venv/bin/python -m pytest --cloud="$cloud" --timeout=600 --durations=10 "$@"  # servers may take minutes
