@@ -18,7 +18,8 @@ from .userdata import agent_source, server_parameters, user_data
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
-    from .store import Report, Store
+    from .report import Report
+    from .store import Store
 
 DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
 CAUSES_READ = 10  # more of them nobody reads

@@ -21,17 +21,16 @@ from urllib.parse import quote
 import swiftclient.client as swift
 
 from .calls import CloudError, backoff, in_parallel, logger, one_line
+from .report import PHASES, REPORT_LIMIT, Report, content
 from .swift import Account, StoreError, StoreUnavailable
 from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
 
-__all__ = ["Report", "Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
+__all__ = ["Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
 
 PREFIX = "ipp-griffin"
 MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
 NO_KEY = "x-remove-container-meta-temp-url-key"
-PHASES = ("agent", "connected", "engines", "gone", "failed")  # what an agent reports, by their number
 MARKER_WAIT = 10  # seconds for another process to finish making the container
-REPORT_LIMIT = 1 << 18  # bytes of a report that are read
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,6 @@ class StoredObject:
     name: str
     bytes: int
     last_modified: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``."""
-
-    engine_set: str
-    slot: int
-    incarnation: int
-    sequence: int
-    phase: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.engine_set}/{self.slot}.{self.incarnation}/{self.sequence:04d}-{self.phase}"
-
-    @classmethod
-    def parse(cls, name: str) -> Report | None:
-        """The report of this object name; None if it is no report's."""
-        match = re.fullmatch(r"([0-9a-z]{1,64})/([0-9]{1,9})\.([0-9]{1,9})/([0-9]{4,9})-([a-z]{1,32})", name)
-        if match is None:
-            return None
-        engine_set, slot, incarnation, sequence, phase = match.groups()
-        report = cls(engine_set, int(slot), int(incarnation), int(sequence), phase)
-        return report if report.name == name else None
 
 
 def container_name(uid: str, prefix: str = PREFIX) -> str:
@@ -327,25 +301,13 @@ class Store:
         return [report for report, _ in reports]
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
-        """What a report says. Empty if it is broken or gone: servers write it, so it may be anything.
-
-        ``message`` is one printable line ("" if there was none), ``engines`` a list of objects; the rest, and
-        all that is in ``engines``, is as it was written.
-        """
+        """What a report says, as `report.content` has it; empty if it is gone."""
         try:
-            body = json.loads(self.get(uid, report.name, REPORT_LIMIT))
+            return content(self.get(uid, report.name, REPORT_LIMIT))
         except StoreError as error:
             if error.status != 404:
                 raise
             return {}
-        except (ValueError, RecursionError):
-            return {}
-        if not isinstance(body, dict):
-            return {}
-        engines = body.get("engines")
-        body["engines"] = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
-        body["message"] = one_line(body["message"]) if isinstance(body.get("message"), str) else ""
-        return body
 
     # -- URLs for servers ------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
 from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
-from ipp_griffin.store import Report
+from ipp_griffin.report import Report
 
 UID, SET = "0123456789ab", "aaaa1111"
 OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
