@@ -12,7 +12,9 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
-from ipp_griffin.cli import PROFILE_FILES, Command, Griffin, profile_files
+from ipp_griffin.cli import Griffin
+from ipp_griffin.cli.command import Command
+from ipp_griffin.cli.init import PROFILE_FILES, profile_files
 
 BIN = Path(sys.executable).parent
 

@@ -1,0 +1,36 @@
+"""`ipp-griffin`: the command beside ipcluster. One module a subcommand, each thin over the modules it names."""
+
+from __future__ import annotations
+
+import sys
+
+from .command import Command
+from .devcloud import DevCloud
+from .init import Init
+
+__all__ = ["main"]
+
+
+class Griffin(Command):
+    name = "ipp-griffin"
+    description = "ipyparallel clusters on OpenStack. The clusters themselves are started and stopped by ipcluster."
+    examples = """ipp-griffin init
+ipcluster start --profile=griffin -n 8
+ipcluster stop --profile=griffin"""
+    subcommands = {  # noqa: RUF012
+        "init": (Init, "Put the griffin profile into the IPython folder."),
+        "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),
+    }
+
+    def run(self) -> None:
+        self.print_help()
+        self.exit(1)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        Griffin.launch_instance()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
