@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import certifi
@@ -16,6 +16,7 @@ ADDED = (
     Path("/etc/pki/trust/anchors"),
     Path("/etc/ca-certificates/trust-source/anchors"),
 )
+MANY = 20  # certificates: nobody has picked them one by one, they are a whole system's
 
 
 def read(path: Path) -> str:
@@ -27,30 +28,39 @@ def read(path: Path) -> str:
     return "".join(file.read_text() for file in files if not file.is_dir())
 
 
-def private(text: str, *, added: Iterable[Path] = ADDED) -> str:
-    """The certificates that images don't have of themselves: a cacert may be a whole system's.
+def private(text: str, *, system: Iterable[Path] | None = None, added: Iterable[Path] = ADDED) -> str:
+    """The certificates that images don't have of themselves, out of a cacert, which may be a whole system's.
 
-    They have the public ones (certifi's), and what came with a system like this one, but not what was ``added`` to it.
-    Raises ValueError for what is no certificate.
+    The public ones (certifi's) are left out; of very many, also what came with this ``system`` (default: where OpenSSL
+    looks), but for what somebody ``added`` to it. Raises ValueError for what is no certificate.
     """
-    theirs = {ssl.PEM_cert_to_DER_cert(block) for block in _blocks(certifi.contents())} | _of_this_system()
-    for folder in added:
-        theirs -= {ssl.PEM_cert_to_DER_cert(block) for block in _blocks(_quietly(folder))}
-    return "".join(f"{block}\n" for block in _blocks(text) if ssl.PEM_cert_to_DER_cert(block) not in theirs)
+    public = {ssl.PEM_cert_to_DER_cert(block) for block in _blocks(certifi.contents())}
+    kept = {block: der for block in _blocks(text) if (der := ssl.PEM_cert_to_DER_cert(block)) not in public}
+    if len(kept) > MANY:
+        theirs = set(_certificates(_openssls() if system is None else system)) - set(_certificates(added))
+        kept = {block: der for block, der in kept.items() if der not in theirs}
+    return "".join(f"{block}\n" for block in kept)
 
 
-def _of_this_system() -> set[bytes]:
-    """Those that OpenSSL finds here: in one file, or, on older Debian and Ubuntu, in a folder only."""
-    found = set(ssl.create_default_context().get_ca_certs(binary_form=True))
-    folder = ssl.get_default_verify_paths().capath
-    return found | {ssl.PEM_cert_to_DER_cert(block) for block in _blocks(_quietly(Path(folder)) if folder else "")}
+def _openssls() -> list[Path]:
+    """The file and the folder that OpenSSL was built to look at, whatever the environment says."""
+    paths = ssl.get_default_verify_paths()
+    return [Path(paths.openssl_cafile), Path(paths.openssl_capath)]
 
 
-def _quietly(folder: Path) -> str:
-    try:
-        return read(folder) if folder.is_dir() else ""
-    except (OSError, UnicodeDecodeError):
-        return ""
+def _certificates(places: Iterable[Path]) -> Iterator[bytes]:
+    """Those in files, and in folders with all below them; what can't be read, or is none, is passed over."""
+    for place in places:
+        for file in place.rglob("*") if place.is_dir() else [place]:
+            try:
+                blocks = _blocks(file.read_text())
+            except (OSError, UnicodeDecodeError):
+                continue
+            for block in blocks:
+                try:
+                    yield ssl.PEM_cert_to_DER_cert(block)
+                except ValueError:
+                    continue
 
 
 def _blocks(text: str) -> list[str]:

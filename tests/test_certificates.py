@@ -1,24 +1,14 @@
 """Which CA certificates servers must be given."""
 
-import ssl
+from pathlib import Path
 
 import certifi
 import pytest
 
+from ipp_griffin import certificates
 from ipp_griffin.certificates import private, read
 
 from .tls import Authority
-
-
-@pytest.fixture
-def system(tmp_path, monkeypatch):
-    """``system(file=..., folder=...)``: this machine trusts the certificates that are there, and no others."""
-
-    def set_up(file="", folder=""):
-        monkeypatch.setenv("SSL_CERT_FILE", str(file or tmp_path / "none"))
-        monkeypatch.setenv("SSL_CERT_DIR", str(folder or tmp_path / "none"))
-
-    return set_up
 
 
 @pytest.fixture
@@ -31,35 +21,43 @@ def authorities(tmp_path):
     return found
 
 
-def test_public_certificates_are_left_out(system, authorities):
-    system()
+@pytest.fixture
+def few_are_many(monkeypatch):
+    """A cacert with more than one private certificate is taken for a whole system's."""
+    monkeypatch.setattr(certificates, "MANY", 1)
+
+
+def test_public_certificates_are_left_out(authorities):
     ours, _ = authorities
-    assert private(certifi.contents() + ours.pem, added=()) == ours.pem
+    assert private(certifi.contents() + ours.pem) == ours.pem
 
 
-def test_so_are_those_that_came_with_a_system_like_this_one(system, authorities):
+def test_the_one_certificate_that_somebody_names_is_given_although_this_machine_trusts_it(authorities):
+    ours, _ = authorities
+    assert private(ours.pem, system=[ours.path]) == ours.pem
+
+
+@pytest.mark.parametrize("what", ["path", "folder"])
+def test_of_a_whole_system_only_what_did_not_come_with_it_is_given(authorities, few_are_many, what):
+    """It is in a file, or, where Debian 11's and Ubuntu 22.04's OpenSSL looks, in a folder only."""
     ours, systems = authorities
-    system(file=systems.path)
-    assert private(ours.pem + systems.pem, added=()) == ours.pem
+    assert private(ours.pem + systems.pem, system=[Path("/nowhere"), getattr(systems, what)]) == ours.pem
 
 
-def test_a_python_that_knows_only_a_folder_of_them_is_no_other(system, authorities):
-    """Debian 11's and Ubuntu 22.04's: asked for its certificates, it names none, since it reads them when needed."""
+def test_of_a_whole_system_what_was_added_to_it_is_given(authorities, few_are_many, tmp_path):
+    """Wherever below the folder for that, and whatever else is in there."""
     ours, systems = authorities
-    system(folder=systems.folder)
-    assert ssl.create_default_context().get_ca_certs() == []
-    assert private(ours.pem + systems.pem, added=()) == ours.pem
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(systems.pem + ours.pem)
+    added = tmp_path / "added"
+    (added / "below").mkdir(parents=True)
+    (added / "below" / "corp.crt").write_text(ours.pem)
+    (added / "binary.der").write_bytes(b"\xff\xfe")
+    (added / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    assert private(bundle.read_text(), system=[bundle], added=[added]) == ours.pem
 
 
-def test_what_was_added_to_this_system_is_no_images(system, authorities):
-    ours, systems = authorities
-    system(file=systems.path)
-    systems.path.write_text(systems.pem + ours.pem)
-    assert private(systems.path.read_text(), added=[ours.folder]) == ours.pem
-
-
-def test_a_broken_certificate_is_an_error(system):
-    system()
+def test_a_broken_certificate_is_an_error():
     with pytest.raises(ValueError, match="base64|padding|character"):
         private("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
 
