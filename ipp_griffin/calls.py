@@ -109,15 +109,18 @@ def from_status(what: str, status: int, text: object, headers: Mapping[str, str]
     return kind(
         f"{what}: the cloud said {status}: {said}.{advice}",
         request_id=request_id,
-        status=status,
+        status=401 if kind is CredentialsError else status,  # callers take 404 for: it is gone
         retry_after=retry_after(headers),
     )
 
 
+# Keystone's answer (404) to a login with a token or an application credential that it does not know.
+_UNKNOWN_LOGIN = re.compile(r"(?i)could not (find application credential|find token|recognize \w+ token)")
+
+
 def _kind(status: int, said: str) -> tuple[type[CloudError], str]:
     """What an HTTP status means, and what to do about it."""
-    # Keystone's answer to a login with a token or an application credential that it does not know is 404.
-    if status == 401 or (status == 404 and re.search(r"(?i)application credential|token", said)):
+    if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
         return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
     if status in (403, 413) and re.search(r"(?i)quota|exceed|limit", said):
         return QuotaError, " Start fewer engines, free what is no longer needed, or ask for more quota."

@@ -214,18 +214,6 @@ class Cloud:
         # The filter alone is not trusted: on a cloud that ignores it, deleting by tag would delete all there is.
         return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
-    def server(self, id: str) -> Server | None:
-        """The server with this id, or None if there is none (any more)."""
-        what, path = f"Can't look at server {id}", f"/servers/{quote(id, safe='')}"
-        try:
-            return self._api.ask(
-                what, "compute", path, lambda found: _server(found["server"]), microversion=MICROVERSION
-            )
-        except CloudError as error:
-            if error.status == 404:
-                return None
-            raise
-
     def create_server(self, plan: Plan, server: ServerPlan, user_data: bytes) -> Server:
         """Ask for one server, with ONE request that is never repeated: a lost answer may hide a server.
 

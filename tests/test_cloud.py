@@ -13,7 +13,7 @@ import responses
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
-from ipp_griffin.calls import in_parallel, one_line
+from ipp_griffin.calls import from_status, in_parallel, one_line
 from ipp_griffin.cloud import (
     Cloud,
     CloudError,
@@ -223,8 +223,17 @@ def test_credentials_that_keystone_does_not_know_are_no_wrong_address(
     """It answers 404, as it would where it is not."""
     serve_identity(mock)
     mock.replace(responses.POST, f"{AUTH}/auth/tokens", status=404, json={"error": {"code": 404, "message": message}})
-    with pytest.raises(CredentialsError, match=f"cloud said 404: {message.rstrip('.')}. Check the credentials"):
+    with pytest.raises(
+        CredentialsError, match=f"cloud said 404: {message.rstrip('.')}. Check the credentials"
+    ) as error:
         Cloud.connect("fake")
+    assert error.value.status == 401  # where servers are deleted, 404 would mean that it is done
+
+
+def test_a_404_that_speaks_of_tokens_is_not_always_about_credentials() -> None:
+    for message in ("Keypair my-token not found for user ada", "The resource /v3/auth/tokens could not be found."):
+        error = from_status("Can't look", 404, message, {})
+        assert (type(error), error.status) == (CloudError, 404)
 
 
 def test_credentials_without_a_project_are_refused(mock: responses.RequestsMock, clouds_yaml: Path) -> None:
@@ -556,13 +565,6 @@ def test_a_server_in_a_cell_that_is_down_is_unknown_and_not_forgotten(
 ) -> None:
     mock.get(f"{COMPUTE}/servers/detail", json={"servers": [{"id": "a", "status": "UNKNOWN"}]})
     assert cloud.servers() == [Server("a", "", "UNKNOWN")]
-
-
-def test_one_server_by_id_or_none(mock: responses.RequestsMock, cloud: Cloud) -> None:
-    mock.get(f"{COMPUTE}/servers/a", json={"server": {"id": "a", "name": "one", "status": "SHUTOFF"}})
-    mock.get(f"{COMPUTE}/servers/b", status=404)
-    assert cloud.server("a") == Server("a", "one", "SHUTOFF")
-    assert cloud.server("b") is None
 
 
 def test_console_output(mock: responses.RequestsMock, cloud: Cloud) -> None:
