@@ -79,7 +79,9 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
     for variable, keys in _VARIABLES.items():
         if os.environ.get(variable) and not any(given.get(key) for key in keys):
             given[keys[0]] = os.environ[variable]
-    kept = _settings(given)
+    regions = given.get("regions") or ()
+    of_regions = [_values(each) for each in regions if isinstance(each, dict)] if isinstance(regions, list) else []
+    kept = _settings(given, beside={key: value for values in of_regions for key, value in values.items()})
     if isinstance(kept.get("auth", {}), dict):
         kept["auth"] = {key: value for key, value in kept.get("auth", {}).items() if value is not None}
     else:
@@ -100,16 +102,24 @@ def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
             return kept
     if regions:
         kept["regions"] = [
-            {**each, "values": _settings(each.get("values") or {})} if isinstance(each, dict) else each
+            {**each, "values": _settings(_values(each), beside=kept)} if isinstance(each, dict) else each
             for each in regions
         ]
     return kept
 
 
-def _settings(entry: dict[str, Any]) -> dict[str, Any]:
-    """What concerns this program, in an entry or in what it has for one region. Raises ValueError."""
+def _values(region: dict[str, Any]) -> dict[str, Any]:
+    """The settings for one region, in an entry's list of them."""
+    return dict(region.get("values") or {})
+
+
+def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """What concerns this program, in an entry or in what it has for one region; ``beside``: what the other has.
+
+    Raises ValueError.
+    """
     kept = {str(key).replace("-", "_"): value for key, value in entry.items() if value is not None}
-    kept = {key: value for key, value in kept.items() if _respected(key, kept)}
+    kept = {key: value for key, value in kept.items() if _respected(key, {**beside, **kept})}
     for key in ("verify", "insecure"):
         if isinstance(kept.get(key), str):
             kept[key] = _WORDS.get(kept[key].lower(), kept[key])

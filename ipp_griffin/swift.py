@@ -60,7 +60,6 @@ class Account:
         self.session = session
         self.url = url.rstrip("/")
         self.path = urlsplit(self.url).path
-        self.base = self.url[: len(self.url) - len(self.path)]
         self.retries, self.sleep = retries, sleep
         self._clock = clock
         self._idle: deque[_Connection] = deque()

@@ -193,6 +193,8 @@ def _account_url(servers_url: str, account: Account) -> str:
     path = urlsplit(url).path
     if path.rpartition("/")[2] == account.path.rpartition("/")[2]:
         return url
+    if path.endswith("/v1") and "/v1/" in account.path:
+        return url + account.path[account.path.rfind("/v1/") + 3 :]
     if account.path.startswith(f"{path}/"):
         return url.removesuffix(path) + account.path
     return url + account.path  # behind a proxy that serves others, too

@@ -199,9 +199,21 @@ def test_the_region_that_an_entry_names_counts_whatever_it_lists(mock, configure
     assert connect().region == "R2"
 
 
-def test_an_endpoint_of_the_entrys_own_may_come_with_its_version(mock, configure) -> None:
+OVERRIDE, VERSION = {"image_endpoint_override": "http://127.0.0.1:9999/glance/v2"}, {"image_api_version": "2"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {**OVERRIDE, **VERSION},
+        {**OVERRIDE, "regions": [{"name": "R1", "values": VERSION}]},
+        {**VERSION, "regions": [{"name": "R1", "values": OVERRIDE}]},
+    ],
+    ids=["both", "version-of-the-region", "endpoint-of-the-region"],
+)
+def test_an_endpoint_of_the_entrys_own_may_come_with_its_version(mock, configure, keys) -> None:
     """Such an endpoint may tell nobody which versions it has."""
-    configure(image_endpoint_override="http://127.0.0.1:9999/glance/v2", image_api_version="2")
+    configure(**keys)
     serve_identity(mock)
     mock.get("http://127.0.0.1:9999/glance/v2/images", json={"images": []})
     assert connect().images() == []

@@ -411,7 +411,7 @@ def test_the_signature_is_over_the_plain_path_and_the_url_is_quoted(mock: respon
         ("https://inside:8443/v1", "https://inside:8443/v1/AUTH_p1"),  # Swift's admin endpoint, by its guide
         ("https://inside:8443/proxy", "https://inside:8443/proxy/v1/AUTH_p1"),
         ("https://inside:8443/proxy/v1/AUTH_p1/", "https://inside:8443/proxy/v1/AUTH_p1"),
-        ("https://inside:8443/swift/v1.0/AUTH_p1", "https://inside:8443/swift/v1.0/AUTH_p1"),
+        ("https://inside:8443/proxy/v1", "https://inside:8443/proxy/v1/AUTH_p1"),
     ],
 )
 def test_servers_may_know_the_store_by_another_address(
@@ -425,13 +425,14 @@ def test_servers_may_know_the_store_by_another_address(
     assert store.report_urls(UID, "p/", 60)["prefix"] == f"{account}/ipp-griffin-{UID}/p/"
 
 
-def test_a_proxy_before_swift_is_no_part_of_what_is_signed(mock: responses.RequestsMock, session: Any) -> None:
+@pytest.mark.parametrize("inside", ["http://inside/v1/AUTH_p1", "http://inside/v1"])
+def test_a_proxy_before_swift_is_no_part_of_what_is_signed(
+    mock: responses.RequestsMock, session: Any, inside: str
+) -> None:
     outside = ACCOUNT.replace("/v1/", "/object-store/v1/")
     mock.get(f"{STORE}/object-store/info", json=INFO)
     mock.head(f"{outside}/ipp-griffin-{UID}", status=204, headers=OURS)
-    store = Store(
-        session, outside, sleep=lambda seconds: None, clock=lambda: NOW, servers_url="http://inside/v1/AUTH_p1"
-    )
+    store = Store(session, outside, sleep=lambda seconds: None, clock=lambda: NOW, servers_url=inside)
     url = store.get_url(UID, "x", 60)
     assert url.startswith(f"http://inside/v1/AUTH_p1/ipp-griffin-{UID}/x?")
     assert signature(f"GET\n{NOW + 60}\n/v1/AUTH_p1/ipp-griffin-{UID}/x") in url
