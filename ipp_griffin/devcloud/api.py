@@ -116,7 +116,7 @@ class Routes:
 
 
 def page(call: Call, things: list[Any], key: Callable[[Any], str], most: int = 1000) -> tuple[list[Any], str]:
-    """One page of ``things`` after the marker, and the query string of the next page ("" after the last)."""
+    """One page of ``things`` after the marker, and the query string of the next page ("" after one that is not full)."""
     limit = min(call.number("limit", most), most)
     marker = call.param("marker")
     start = 0

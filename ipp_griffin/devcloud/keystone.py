@@ -59,7 +59,7 @@ def validate(call: Call) -> Reply:
 
 
 def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | None) -> Token:
-    """A token for whose credentials these are. Raises `ApiError` 401."""
+    """A token for whose credentials these are. Raises `ApiError` 401, or 404 for what is not known."""
     method = identity["methods"][0]
     given = identity[method]
     if method == "application_credential":
@@ -76,7 +76,8 @@ def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | 
             fits = parent is not None and parent.user is user
         wanted = scope["project"] if scope else None
         if fits and (wanted is None or _is_project(wanted, user.project)):
-            return call.state.login(user, method, scoped=wanted is not None, parent=parent)
+            by = parent.credential if parent else None
+            return call.state.login(user, method, scoped=wanted is not None, parent=parent, credential=by)
     raise ApiError(401, "The request you have made requires authentication.")
 
 

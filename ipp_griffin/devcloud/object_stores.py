@@ -59,9 +59,9 @@ class _ObjectStore(Routes):
         if kind == "swift":
             return swift.routes.answer(call)
         if "temp_url_sig" in call.query and len(call.param("temp_url_sig")) != 40:
-            raise ApiError(401, "401 Unauthorized: Temp URL invalid\n")
+            raise ApiError(401, swift.INVALID)
         if kind == "old-swift" and "temp_url_prefix" in call.query:
-            raise ApiError(401, "401 Unauthorized: Temp URL invalid\n")
+            raise ApiError(401, swift.INVALID)
         reply = swift.routes.answer(call)
         if call.path == "/info":
             reply.body["tempurl"]["allowed_digests"] = ["sha1"]
@@ -107,7 +107,9 @@ def _account(call: Call, account: str) -> Reply:
     """The account's keys are metadata of it."""
     keys = call.state.account_keys.setdefault(account.removeprefix("AUTH_"), {})
     if call.method == "POST" and "bulk-delete" not in call.query:
-        swift.routes.answer(replace(call, method="HEAD"))  # whether the caller may
+        swift.routes.answer(replace(call, method="HEAD"))  # whether the caller may look
+        if "member" not in call.auth.roles:
+            raise ApiError(403, "")
         for name, value in call.headers.items():
             key = name.title().replace("X-Remove-", "X-")
             if key in _KEYS and key == name.title() and value:

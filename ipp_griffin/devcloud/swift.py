@@ -38,13 +38,13 @@ _HTML = {"Content-Type": "text/html; charset=UTF-8"}
 _ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
-_INVALID = "401 Unauthorized: Temp URL invalid\n"
+INVALID = "401 Unauthorized: Temp URL invalid\n"
 
 
 def render(call: Call, error: ApiError) -> Reply:
     """``error.kind``: the answer's content type, where it is none of Swift's pages."""
     headers = {"Content-Type": error.kind} if error.kind else dict(_HTML)
-    if error.message == _INVALID:
+    if error.message == INVALID:
         headers["Www-Authenticate"] = 'Swift realm="unknown"'
     elif error.status == 401:
         headers["Www-Authenticate"] = f'Swift realm="{call.path.split("/")[2]}", Keystone uri="{call.url}/identity"'
@@ -83,7 +83,7 @@ def info(call: Call) -> Reply:
 def _project(call: Call, account: str) -> Project:
     """The account's project, if the token is one of it, with the role that the request needs."""
     if "temp_url_sig" in call.query:  # opens objects only
-        raise ApiError(401, _INVALID)
+        raise ApiError(401, INVALID)
     if call.token is None:
         raise ApiError(401, "")
     needed = "reader" if call.method in ("GET", "HEAD") else "member"
@@ -255,12 +255,16 @@ def _container_headers(call: Call, stored: Container) -> dict[str, str]:
     }
 
 
-def _update(stored: dict[str, str], headers: Any, kind: str) -> None:
-    """Put the request's metadata into ``stored``; an empty value, or X-Remove-, removes. Raises `ApiError` 400."""
+def _check(headers: Any, kind: str) -> None:
+    """Raises `ApiError` 400 for metadata that is too long."""
     prefix = f"x-{kind.lower()}-meta-"
     for name, value in headers.items():
         if name.lower().startswith(prefix) and len(value) > 256:
             raise ApiError(400, f"Metadata value longer than 256: {prefix}{name[len(prefix) :]}", "text/plain")
+
+
+def _update(stored: dict[str, str], headers: Any, kind: str) -> None:
+    """Put the request's metadata into ``stored``; an empty value, or X-Remove-, removes."""
     for name, value in headers.items():
         title = name.title()
         if title.startswith(f"X-Remove-{kind}-"):
@@ -277,6 +281,7 @@ def container_put(call: Call, account: str, name: str) -> Reply:
     project = _project(call, account)
     if len(name) > 256:
         raise ApiError(400, f"Container name length of {len(name)} longer than 256")
+    _check(call.headers, "Container")
     stored = _stored(call, project.id, name)
     status = 202 if stored else 201
     if stored is None:
@@ -288,6 +293,7 @@ def container_put(call: Call, account: str, name: str) -> Reply:
 @routes("POST", "/v1/{}/{}")
 def container_post(call: Call, account: str, name: str) -> Reply:
     _project(call, account)
+    _check(call.headers, "Container")
     _update(_container(call, account, name).headers, call.headers, "Container")
     return Reply(204)
 
@@ -332,7 +338,7 @@ def _open(call: Call, account: str, container: str, name: str) -> Container:
     """The container, if a TempURL or a token lets the caller at this object."""
     if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
         if not temp_url_fits(call, account, container, name):
-            raise ApiError(401, _INVALID)
+            raise ApiError(401, INVALID)
     else:
         _project(call, account)
     return _container(call, account, container)
@@ -384,6 +390,7 @@ def object_put(call: Call, account: str, container: str, name: str) -> Reply:
     stored = _open(call, account, container, name)
     if len(name.encode()) > 1024:
         raise ApiError(400, f"Object name length of {len(name)} longer than 1024", "text/plain")
+    _check(call.headers, "Object")
     etag = hashlib.md5(call.body, usedforsecurity=False).hexdigest()
     now = call.state.clock()
     content_type = call.headers.get("Content-Type", "application/octet-stream")

@@ -63,6 +63,15 @@ def test_a_token_can_be_validated(http, connection):
     assert http("GET", "/identity/v3/auth/tokens", headers={"X-Subject-Token": "no"}).status_code == 404
 
 
+def test_a_token_that_another_token_got_has_no_more_roles(http, cloud):
+    with connect(cloud, "devcloud-app-reader") as reader:
+        token, project = reader.auth_token, reader.current_project_id
+    identity = {"methods": ["token"], "token": {"id": token}}
+    body = {"auth": {"identity": identity, "scope": {"project": {"id": project}}}}
+    roles = http("POST", "/identity/v3/auth/tokens", json=body).json()["token"]["roles"]
+    assert [role["name"] for role in roles] == ["reader"]
+
+
 def test_an_expired_token_is_401_and_the_sdk_gets_another(tmp_path):
     with DevCloud(tmp_path / "cloud", guests=False, token_lifetime=1000) as cloud, connect(cloud) as opened:
         list(opened.compute.servers())

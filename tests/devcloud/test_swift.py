@@ -156,6 +156,17 @@ def test_refusals_have_swifts_status_a_page_and_a_transaction_id(http, swift, me
     assert reply.headers["X-Trans-Id"] == reply.headers["X-Openstack-Request-Id"]
 
 
+@pytest.mark.parametrize(("what", "method"), [("/new", "PUT"), ("/box/new", "PUT"), ("/box", "POST")])
+def test_what_is_refused_is_not_done(http, swift, what, method):
+    swift.put_container("box")
+    path = urlsplit(swift.get_auth()[0]).path + what
+    kind = "Object" if what.count("/") > 1 else "Container"
+    assert http(method, path, headers={f"X-{kind}-Meta-A": "x" * 257}).status_code == 400
+    there = http("HEAD", path)
+    assert there.status_code == (204 if what == "/box" else 404)
+    assert f"X-{kind}-Meta-A" not in there.headers
+
+
 def test_another_projects_account_is_forbidden(http):
     assert http("GET", "/v1/AUTH_somebody").status_code == 403
 
