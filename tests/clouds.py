@@ -100,7 +100,7 @@ class OnNamedCloud:
 
     def __init__(self, name: str, *, settings: str, shared: bool, folder: Path) -> None:
         self.name, self.shared = name, shared
-        self.prefix = f"{PREFIX}-{secrets.token_hex(3)}"  # of this run alone: another may go on in the same project
+        self.prefix = f"{PREFIX}-{secrets.token_hex(3)}"  # of this run alone
         self.settings = (
             f"c.GriffinEngineSetLauncher.engines_per_server = {self.engines_per_server}\n"
             f"{settings}\nc.GriffinCloud.container = {self.prefix!r}\n"
@@ -108,7 +108,7 @@ class OnNamedCloud:
         self.clouds_yaml = folder / "clouds.yaml"
         self.has = frozenset(_copy_clouds(name, self.clouds_yaml))
         by_id: dict[str, _Project] = {}
-        for entry in (name, *(f"{name}-{s}" for s in ("tiny", "other") if s in self.has)):
+        for entry in (name, *(f"{name}-{s}" for s in sorted(self.has))):
             project = _Project(entry, self.clouds_yaml, self.prefix)
             by_id.setdefault(project.id, project)
         self.projects = list(by_id.values())

@@ -10,7 +10,7 @@ import yaml
 pytestmark = pytest.mark.needs("faults")
 
 CONTAINER = r"-[0-9a-f]{12}$"
-# What is disturbed, by the name of what it is asked for. ``hang``: seconds, where it isn't this client that must give up.
+# What is disturbed, by the name of what it is asked for. ``hang``: seconds, where the agent, whose time-out is longer, must give up.
 START = {
     "login": {"service": "identity", "methods": ["POST"]},
     "networks": {"service": "network", "path": "/networks$"},

@@ -67,7 +67,7 @@ def test_a_credential_that_may_only_read_is_told_which_role_it_lacks(shell):
 
 def test_a_server_that_somebody_deletes_during_the_start_ends_it(shell, openstack_client, eventually):
     if "faults" in shell.cloud.has:
-        shell.cloud.faults.set({"server": ".*-1$", "boot_time": 8})
+        shell.cloud.faults.set({"server": ".*-1$", "boot_time": 20})
     process = shell.start(*START, "-n", "2")
     eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
     openstack_client("server", "delete", sorted(shell.cloud.servers())[0])

@@ -3,7 +3,6 @@
 The requests, and what can't be compared and why, are in contract/requests.yaml; contract/README.md explains them.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> runs.Answers:
 
 
 @pytest.fixture(scope="module")
-def real(request: pytest.FixtureRequest) -> Iterator[runs.Answers]:
+def real(request: pytest.FixtureRequest) -> runs.Answers:
     """What the cloud of --cloud answers now."""
     cloud = request.config.stash[named_cloud]
     if cloud.name not in runs.SPEC["names"]:

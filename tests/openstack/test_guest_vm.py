@@ -27,7 +27,7 @@ AGENT = "ipp-griffin-agent.service"
 
 @pytest.fixture(autouse=True, scope="module")
 def own_network():
-    """Controllers listen on every address here: not outside the namespace, the only place that has METADATA."""
+    """Controllers listen on every address, so these tests run only inside the namespace, which has METADATA for an address."""
     with socket.socket() as probe:
         try:
             probe.bind((METADATA, 0))

@@ -23,7 +23,7 @@ from pathlib import Path
 STATE = Path(os.environ.get("GUEST_VM_STATE", "/var/tmp/guest-vm"))
 HOST = "10.0.2.2"  # the namespace, for guests; with a metadata service it is METADATA, where Nova's is
 METADATA = "169.254.169.254"
-# Emulated, unless told otherwise: where /dev/kvm can be opened, guests need not run.
+# Emulated, unless told otherwise: where /dev/kvm can be opened, guests may still not run.
 ACCEL = os.environ.get("GUEST_ACCEL", "tcg,tb-size=256")
 QEMU = [
     *("qemu-system-x86_64", "-machine", "q35,usb=off,vmport=off,smm=off,hpet=off", "-accel", ACCEL),

@@ -42,6 +42,7 @@ class Rules:
             for name in rule["fields"]
         ]
         self.rules = {
+            *self._headers,
             *(path for _, path, _ in self._lists),
             *(path for _, path in self._values),
             *(rule for _, _, rule in self._left),
@@ -50,6 +51,8 @@ class Rules:
 
     def keeps_header(self, name: str, service: str) -> bool:
         services = self._headers.get(name, ())
+        if services is None or service in services:
+            self.used.add(name)
         return services is not None and service not in services
 
     def of_list(self, path: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,12 +42,14 @@ def of_cloud(name: str, clouds_yaml: Path, rules: Rules, *, real: bool = True, *
     plain = Normaliser(cloud, rules, real=real).plain
     try:
         answers = {step.name: plain(step, answer) for step, answer in cloud.run(STEPS)}
-        if any(secret in json.dumps(answers) for secret in cloud.secrets()):
-            raise ContractError("A token or a password is in the answers: `not_compared` must name where.")
-        return answers
-    finally:
-        cloud.clean_up()
-        cloud.close()
+    except BaseException:
+        with contextlib.suppress(ContractError, OSError):  # what went wrong first is what counts
+            cloud.clean_up()
+        raise
+    cloud.clean_up()
+    if any(secret in json.dumps(answers) for secret in cloud.secrets()):
+        raise ContractError("A token or a password is in the answers: `not_compared` must name where.")
+    return answers
 
 
 def differing(real: Answers, dev: Answers, todo: list[Step]) -> Iterator[str]:

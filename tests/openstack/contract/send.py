@@ -120,6 +120,7 @@ class Cloud:
         }
         self.names = names
         self.saved: dict[str, str] = {}
+        self._tokens: set[str] = set()
         self._pause, self._patience, self._sleep, self._clock = pause, patience, sleep, clock
         self._http = requests.Session()
         self._http.trust_env = False
@@ -143,24 +144,26 @@ class Cloud:
             yield step, answer
 
     def clean_up(self) -> None:
-        """Delete what the file's requests left, if they broke off."""
+        """Delete what the file's requests left, if they broke off. Raises `ContractError` for what can't be deleted."""
+        deletions = []
         for who in self.entries:
             if who not in self.logins:
                 continue
             listing = self._ask("GET", "compute", "/v2.1/servers", who).json()
             for server in listing.get("servers", []):
                 if server["name"].startswith(PREFIX):
-                    self._ask("DELETE", "compute", f"/v2.1/servers/{server['id']}", who)
+                    path = f"/v2.1/servers/{server['id']}"
+                    self._ask("POST", "compute", f"{path}/action", who, json={"unlock": None})
+                    deletions.append(self._ask("DELETE", "compute", path, who))
             account = f"/v1/AUTH_{self._login(who)['project']}"
             found = self._ask("GET", "object-store", f"{account}?format=json&prefix={PREFIX}", who)
             for container in found.json() if found.status_code == 200 else []:
                 path = f"{account}/{container['name']}"
                 for stored in self._ask("GET", "object-store", f"{path}?format=json", who).json():
                     self._ask("DELETE", "object-store", f"{path}/{quote(stored['name'])}", who)
-                self._ask("DELETE", "object-store", path, who)
-
-    def close(self) -> None:
-        self._http.close()
+                deletions.append(self._ask("DELETE", "object-store", path, who))
+        if left := [f"{answer.url}: {answer.status_code}" for answer in deletions if answer.status_code >= 400]:
+            raise ContractError(f"Not deleted: {', '.join(left)}")
 
     def _answer(self, step: Step) -> Answer:
         deadline = self._clock() + self._patience
@@ -188,15 +191,16 @@ class Cloud:
         got = self._http.request(
             step.method, self.roots[step.service] + path, headers=headers, timeout=60, allow_redirects=False, **options
         )
+        self._tokens.add(got.headers.get("X-Subject-Token", ""))
         body: Any = got.text
         if "json" in got.headers.get("Content-Type", ""):
             with contextlib.suppress(ValueError):  # the first bytes of an object
                 body = got.json()
         return Answer(got.status_code, {name.title(): value for name, value in got.headers.items()}, body)
 
-    def _ask(self, method: str, service: str, path: str, who: str) -> requests.Response:
+    def _ask(self, method: str, service: str, path: str, who: str, **options: Any) -> requests.Response:
         headers = {"X-Auth-Token": self._login(who)["token"]}
-        return self._http.request(method, self.roots[service] + path, headers=headers, timeout=60)
+        return self._http.request(method, self.roots[service] + path, headers=headers, timeout=60, **options)
 
     # Credentials
 
@@ -218,6 +222,7 @@ class Cloud:
             got = self._http.post(f"{self.roots['identity']}/v3/auth/tokens", json=_credentials(auth), timeout=60)
             if got.status_code != 201:
                 raise ContractError(f"Can't log in as {who}: {got.status_code} {got.text}")
+            self._tokens.add(got.headers["X-Subject-Token"])
             token = got.json()["token"]
             for entry in token["catalog"]:
                 urls = [e["url"] for e in entry["endpoints"] if e["interface"] == "public"]
@@ -232,7 +237,9 @@ class Cloud:
 
     def secrets(self) -> set[str]:
         """What must never be kept in an answer."""
-        return {login[key] for login in self.logins.values() for key in ("token", "password") if login.get(key)}
+        auths = [entry["auth"] for entry in self.entries.values()]
+        given = {auth.get(key, "") for auth in auths for key in ("password", "application_credential_secret")}
+        return (given | self._tokens) - {""}
 
     # Variables
 

@@ -3,7 +3,9 @@
 # (or, with a metadata service, 169.254.169.254) is its 127.0.0.1, and nothing else can be reached.
 # `run.sh boot USER_DATA [bare]` boots one by hand there, its console on this terminal.
 set -euo pipefail
+[ "${1:-}" != boot ] || set -- boot "$(realpath "${2:?usage: run.sh boot USER_DATA [bare]}")" "${@:3}"
 cd "$(dirname "$0")/../../.."
+export IPYPARALLEL=${IPYPARALLEL:-$(.venv/bin/python -c 'import ipyparallel; print(ipyparallel.__version__)')}
 tests/openstack/guest-vm/build-image.sh
 if [ "${1:-}" = boot ]; then
     set -- tests.openstack.virtual_machines "${@:2}"
