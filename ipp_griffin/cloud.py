@@ -53,7 +53,8 @@ class Server:
     """One Nova server.
 
     ``status`` is Nova's (BUILD, ACTIVE, ERROR, SHUTOFF, ...), ``fault`` why it is in ERROR, ``address`` its
-    first fixed address ("" until it has one), ``created`` ISO 8601 in UTC ("" in what a creation returns).
+    first fixed address ("" until it has one), ``created`` ISO 8601 in UTC, ``user_id`` of who created it; these and
+    ``vcpus`` are not in what a creation returns.
     """
 
     id: str
@@ -64,6 +65,8 @@ class Server:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    user_id: str = ""
+    vcpus: int = 0
 
 
 class Cloud:
@@ -366,6 +369,8 @@ def _server(found: Mapping[str, Any]) -> Server:
         tags=tuple(found.get("tags") or ()),
         metadata=dict(found.get("metadata") or {}),
         created=str(found.get("created") or ""),
+        user_id=str(found.get("user_id") or ""),
+        vcpus=int((found.get("flavor") or {}).get("vcpus") or 0),  # the listing has the flavor's figures since 2.47
     )
 
 

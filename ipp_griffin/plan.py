@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -128,6 +127,25 @@ def server_tags(uid: str, engine_set: str, slot: int, incarnation: int) -> tuple
     )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a server belongs, by its tags."""
+
+    uid: str
+    engine_set: str
+    slot: int
+    incarnation: int
+
+
+def place_of(tags: Iterable[str]) -> Place | None:
+    """The reverse of `server_tags`; None for the tags of no server of ours."""
+    found = dict(tag.removeprefix("griffin-").split("=", 1) for tag in tags if re.match("griffin-[a-z]+=", tag))
+    try:
+        return Place(found["uid"], found["set"], int(found["slot"]), int(found["incarnation"]))
+    except (KeyError, ValueError):
+        return None
+
+
 def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
     name = f"griffin-{uid}-{engine_set}-{slot}"
     return name if incarnation == 0 else f"{name}-{incarnation}"
@@ -169,11 +187,11 @@ def make_plan(
             name=server_name(uid, engine_set, slot, 0),
             slot=slot,
             incarnation=0,
-            engines=min(each, n - slot * each),
+            engines=engines,
             tags=server_tags(uid, engine_set, slot, 0),
-            metadata=dict(metadata or {}),
+            metadata={**(metadata or {}), "griffin:engines": str(engines)},
         )
-        for slot in range(math.ceil(n / each))
+        for slot, engines in enumerate(min(each, n - start) for start in range(0, n, each))
     )
     return Plan(
         uid=uid,

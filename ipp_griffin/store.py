@@ -179,6 +179,13 @@ class Store:
         found = self._head(uid)
         return found.get(MARKER) == uid and self._delete_container(uid, found)
 
+    def labels(self, uid: str) -> dict[str, str]:
+        """What `publish` noted of the cluster; empty for a container that is none of ours."""
+        found = self._head(uid)
+        if found.get(MARKER) != uid:
+            return {}
+        return {name.removeprefix(f"{MARKER}-"): text for name, text in found.items() if name.startswith(f"{MARKER}-")}
+
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""
         prefix = self._name("")
@@ -288,17 +295,25 @@ class Store:
 
     # -- reports ---------------------------------------------------------------------------------------
 
-    def reports(self, uid: str, engine_set: str) -> list[Report]:
-        """All reports of an engine set's agents, by slot, incarnation, and age. ONE listing, no content.
+    def reports(self, uid: str, engine_set: str = "") -> list[Report]:
+        """All reports of an engine set's agents, or of all sets, by set, slot, incarnation, and age. ONE listing, no content.
 
         Their numbers tell the age; where each phase has one name (`report_urls`), which is written again and again,
         only the store does.
         """
-        found = ((Report.parse(stored.name), stored.last_modified) for stored in self.objects(uid, f"{engine_set}/"))
+        found = (
+            (Report.parse(stored.name), stored.last_modified)
+            for stored in self.objects(uid, engine_set and f"{engine_set}/")
+        )
         reports = [(report, written) for report, written in found if report is not None]
         numbered = not reports or self._account.is_swift()
-        reports.sort(key=lambda r: (r[0].slot, r[0].incarnation, "" if numbered else r[1], r[0].sequence, r[0].phase))
-        return [report for report, _ in reports]
+
+        def place(found: tuple[Report, str]) -> tuple[object, ...]:
+            report, written = found
+            age = (report.sequence,) if numbered else (written, report.sequence)
+            return report.engine_set, report.slot, report.incarnation, *age, report.phase
+
+        return [report for report, _ in sorted(reports, key=place)]
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
         """What a report says, as `report.content` has it; empty if it is gone."""

@@ -4,6 +4,8 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
+from ipp_griffin.cli.clusters import HEADINGS, as_json, row, table
 from ipp_griffin.cli.command import Command
 from ipp_griffin.cli.init import PROFILE_FILES, profile_files
+from ipp_griffin.cloud import Server
+from ipp_griffin.clusters import LABELS, Cluster, Member
 
 BIN = Path(sys.executable).parent
 
@@ -279,3 +284,25 @@ def test_a_port_in_use_is_one_line_and_status_1(griffin, tmp_path):
         status, out, err = griffin("devcloud", "start", f"--folder={tmp_path / 'cloud'}", f"--port={port}")
     assert (status, out) == (1, "")
     assert err == f"ipp-griffin devcloud start: Can't listen on 127.0.0.1:{port}: Address already in use.\n"
+
+
+def test_clusters_are_listed_in_columns():
+    made = Member(Server("i", "griffin-u-s-0", "ACTIVE", created="2026-01-01T10:00:00Z", vcpus=4), "s", 0, 4, "engines")
+    labels = dict.fromkeys(LABELS, "") | {"owner": "ada", "profile": "griffin"}
+    now = datetime(2026, 1, 1, 12, 30, tzinfo=timezone.utc)
+    cluster = Cluster("0123456789ab", labels, (made, replace(made, phase="agent")), True)
+    assert table([HEADINGS, row(cluster, now), row(replace(cluster, members=()), now)]).splitlines() == [
+        "CLUSTER       OWNER  PROFILE  ID  SERVERS               ENGINES  AGE   VCPU-HOURS",
+        "0123456789ab  ada    griffin  -   agent: 1, engines: 1  4 of 8   2:30  20.0",
+        "0123456789ab  ada    griffin  -   none                  0 of 0   -     0.0",
+    ]
+    assert as_json(cluster, now)["vcpu_hours"] == 20
+
+
+def test_stop_wants_one_name(capsys):
+    Griffin.clear_instance()
+    with pytest.raises(SystemExit) as ended:
+        Griffin.launch_instance(["stop"])
+    Griffin.clear_instance()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "ipp-griffin stop: say which cluster: `ipp-griffin ps` lists them.\n"

@@ -7,6 +7,7 @@ from ipp_griffin.plan import (
     Image,
     Limits,
     Network,
+    Place,
     Plan,
     ServerPlan,
     SettingError,
@@ -16,7 +17,9 @@ from ipp_griffin.plan import (
     choose_network,
     engine_uuid,
     make_plan,
+    place_of,
     server_name,
+    server_tags,
     unreachable_from,
 )
 
@@ -55,7 +58,7 @@ def test_a_plan_is_one_literal():
                     "griffin-slot=0",
                     "griffin-incarnation=0",
                 ),
-                metadata={"griffin:owner": "ann"},
+                metadata={"griffin:owner": "ann", "griffin:engines": "4"},
             ),
             ServerPlan(
                 name="griffin-0123456789ab-cafe0001-1",
@@ -69,10 +72,23 @@ def test_a_plan_is_one_literal():
                     "griffin-slot=1",
                     "griffin-incarnation=0",
                 ),
-                metadata={"griffin:owner": "ann"},
+                metadata={"griffin:owner": "ann", "griffin:engines": "2"},
             ),
         ),
     )
+
+
+def test_a_servers_tags_tell_its_place_again():
+    assert place_of(("other", *server_tags("0123456789ab", "cafe0001", 3, 1))) == Place(
+        "0123456789ab", "cafe0001", 3, 1
+    )
+
+
+@pytest.mark.parametrize(
+    "tags", [(), ("ipp-griffin",), ("griffin-uid=a", "griffin-set=b", "griffin-slot=c"), ("griffin-",)]
+)
+def test_the_tags_of_other_servers_tell_no_place(tags):
+    assert place_of(tags) is None
 
 
 @pytest.mark.parametrize(

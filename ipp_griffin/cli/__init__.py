@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from .clusters import Ps, Stop
 from .command import Command
 from .devcloud import DevCloud
 from .init import Init
@@ -19,6 +20,8 @@ ipcluster start --profile=griffin -n 8
 ipcluster stop --profile=griffin"""
     subcommands = {  # noqa: RUF012
         "init": (Init, "Put the griffin profile into the IPython folder."),
+        "ps": (Ps, "List one's own clusters in the cloud project."),
+        "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
         "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),
     }
 

@@ -14,12 +14,13 @@ class Command(Application):
     """Base of the subcommands: an error is one line and status 1."""
 
     version = __version__
+    takes_arguments = False
 
     def start(self) -> None:
         if self.subapp is not None:
             self.subapp.start()
             return
-        if self.extra_args:
+        if self.extra_args and not self.takes_arguments:
             self.fail(f"don't know {' '.join(self.extra_args)!r}. See `{self.called} --help`.")
         try:
             self.run()

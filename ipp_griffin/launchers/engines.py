@@ -228,7 +228,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
                 controller_gone_timeout=self.controller_gone_timeout,
                 restarts=self.restarts,
             )
-            engine_set.publish(rendezvous, self._labels())
+            engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
             engine_set.create(
                 plan,
                 UserDataSettings(

@@ -38,7 +38,7 @@ class OneCloud(FakeCloud):
     """A cloud with one of everything. ``before_landing`` is called in a creation, before servers land."""
 
     before_landing = staticmethod(lambda stop: None)
-    region, project_id = "north", "p1"
+    region, project_id, user_id = "north", "p1", "u1"
 
     def check_services(self, servers_interface=""):
         pass

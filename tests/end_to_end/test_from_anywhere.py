@@ -1,0 +1,67 @@
+"""`ipp-griffin ps` and `stop`: from another machine with an empty home, whatever became of the one that started it."""
+
+import json
+import shutil
+
+import pytest
+
+from .conftest import Shell
+
+START = ("ipcluster", "start", "--profile=griffin", "--daemonize")
+
+
+@pytest.fixture
+def elsewhere(shell, tmp_path):
+    """A shell of the same user on another machine: nothing but credentials."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    yield Shell(folder, shell.cloud)
+
+
+def container(shell) -> str:
+    """The option for clouds on which tests have a prefix of their own."""
+    return f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}"
+
+
+def test_a_cluster_is_seen_and_ended_from_another_machine(shell, elsewhere):
+    shell.run(*START, "-n", "2", "--cluster-id=x")
+    output = elsewhere.run("ipp-griffin", "ps", container(shell))
+    heading, line = (text.split() for text in output.splitlines())
+    assert heading == ["CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "VCPU-HOURS"]
+    uid = line[0]
+    assert line[2:9] == ["griffin", "x", "engines:", "2", "2", "of", "2"]
+    (cluster,) = json.loads(elsewhere.run("ipp-griffin", "ps", container(shell), "--json"))
+    assert sorted(server["name"] for server in cluster["servers"]) == sorted(shell.cloud.servers())
+    assert {server["phase"] for server in cluster["servers"]} == {"engines"}
+
+    output = elsewhere.run("ipp-griffin", "stop", container(shell), "griffin/x")
+    assert f"Cluster {uid} is gone: 2 servers and its container." in output
+    assert shell.cloud.left_over() == []
+    assert "There is no cluster" in elsewhere.run("ipp-griffin", "ps", container(shell))
+    assert "There is no cluster 'griffin/x'" in elsewhere.run(
+        "ipp-griffin", "stop", container(shell), "griffin/x", status=1
+    )
+    shell.run("ipcluster", "stop", "--profile=griffin", "--cluster-id=x")
+
+
+def test_with_the_cluster_file_lost_it_can_be_ended_all_the_same(shell, eventually):
+    shell.run(*START, "-n", "1")
+    shutil.rmtree(shell.profile() / "security")
+    output = shell.run("ipp-griffin", "stop", container(shell), "griffin")
+    assert "1 server and its container" in output
+    assert shell.cloud.left_over() == []
+    shell.close()  # the controller, of which nothing knows any more
+    eventually(lambda: not shell.controllers(), "the controller has ended")
+
+
+@pytest.mark.needs("colleague")
+def test_a_colleagues_cluster_is_left_alone_unless_it_is_meant(shell, elsewhere):
+    shell.run(*START, "-n", "1")
+    (cluster,) = json.loads(shell.run("ipp-griffin", "ps", container(shell), "--json"))
+    elsewhere.env["OS_CLOUD"] = f"{shell.cloud.name}-colleague"
+    assert "--all-owners shows those of others" in elsewhere.run("ipp-griffin", "ps", container(shell))
+    assert cluster["uid"] in elsewhere.run("ipp-griffin", "ps", container(shell), "--all-owners")
+    output = elsewhere.run("ipp-griffin", "stop", container(shell), cluster["uid"], status=1)
+    assert "is somebody else's" in output
+    assert len(shell.cloud.servers()) == 1
+    shell.run("ipcluster", "stop", "--profile=griffin")

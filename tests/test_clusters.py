@@ -1,0 +1,195 @@
+"""`Clusters`: what there is in a project, on a cloud and a store of a few lines."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from ipp_griffin.cloud import Server
+from ipp_griffin.clusters import Cluster, Clusters, Member, phase_of
+from ipp_griffin.plan import SettingError, server_tags
+from ipp_griffin.report import Report
+
+ADA, BOB = "0000000000aa", "0000000000bb"
+SET = "a1b2c3d4"
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
+
+
+def make_server(slot=0, *, uid=ADA, user="ada", status="ACTIVE", hours=1, **labels) -> Server:
+    labels = {
+        "owner": user,
+        "profile": "griffin",
+        "cluster_id": "",
+        "container": "ipp-griffin",
+        "engines": "2",
+        **labels,
+    }
+    return Server(
+        f"id-{uid}-{slot}",
+        f"griffin-{uid}-{SET}-{slot}",
+        status,
+        tags=server_tags(uid, SET, slot, 0),
+        metadata={f"griffin:{name}": text for name, text in labels.items()},
+        created=(NOW - timedelta(hours=hours)).isoformat().replace("+00:00", "Z"),
+        user_id=user,
+        vcpus=4,
+    )
+
+
+class FakeCloud:
+    user_id = "ada"
+
+    def __init__(self, *servers):
+        self.there = {server.id: server for server in servers}
+
+    def servers(self, *tags):
+        return [server for server in self.there.values() if set(tags) <= set(server.tags)]
+
+    def delete_servers(self, ids, parallel=10):
+        for id in ids:
+            del self.there[id]
+
+
+class FakeStore:
+    """``containers``: the labels of each; ``written``: reports by uid; ``deleted``: uids."""
+
+    def __init__(self, **containers):
+        self.containers_by_uid, self.written, self.deleted = containers, {}, []
+
+    def containers(self):
+        return list(self.containers_by_uid)
+
+    def labels(self, uid):
+        return self.containers_by_uid[uid]
+
+    def reports(self, uid):
+        return self.written.get(uid, [])
+
+    def delete_container(self, uid):
+        self.deleted.append(uid)
+        self.containers_by_uid.pop(uid, None)
+
+
+def look(*servers, store=None) -> Clusters:
+    stores = store or FakeStore()
+    return Clusters(FakeCloud(*servers), lambda prefix: stores, "ipp-griffin")
+
+
+def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first():
+    found = look(make_server(1), make_server(0), make_server(0, uid=BOB, hours=0.5)).all()
+    assert [(cluster.uid, [member.slot for member in cluster.members]) for cluster in found] == [
+        (BOB, [0]),
+        (ADA, [0, 1]),
+    ]
+    assert found[1].labels == {
+        "owner": "ada",
+        "host": "",
+        "container": "ipp-griffin",
+        "profile": "griffin",
+        "cluster_id": "",
+        "start_deadline": "",
+    }
+
+
+def test_age_and_vcpu_hours_are_those_of_the_servers_that_are_there():
+    (cluster,) = look(make_server(0, hours=2), make_server(1, hours=0.5)).all()
+    assert cluster.age(NOW) == 2 * 3600
+    assert cluster.vcpu_hours(NOW) == 4 * 2.5
+    assert replace(cluster, members=()).age(NOW) == 0
+
+
+def test_the_clusters_of_others_are_shown_only_when_asked_for():
+    clusters = look(make_server(), make_server(uid=BOB, user="bob"))
+    assert [cluster.uid for cluster in clusters.all()] == [ADA]
+    assert sorted(cluster.uid for cluster in clusters.all(everyone=True)) == [ADA, BOB]
+
+
+def test_a_server_that_bears_our_tag_by_chance_is_no_cluster():
+    assert look(replace(make_server(), tags=("ipp-griffin", "griffin-uid=x", "griffin-slot=y"))).all() == []
+
+
+def test_a_container_without_servers_is_a_cluster_of_whom_it_says():
+    store = FakeStore(**{ADA: {"owner": "ada", "user": "ada", "cluster-id": "x"}, BOB: {"user": "bob"}, "0" * 12: {}})
+    (cluster,) = look(store=store).all()
+    assert (cluster.uid, cluster.labels["cluster_id"], cluster.members) == (ADA, "x", ())
+
+
+@pytest.mark.parametrize(
+    ("status", "reported", "phase"),
+    [
+        ("BUILD", None, "building"),
+        ("ACTIVE", None, "active"),
+        ("ACTIVE", "connected", "connected"),
+        ("ACTIVE", "engines", "engines"),
+        ("REBOOT", "engines", "engines"),
+        ("ACTIVE", "failed", "failed"),
+        ("ERROR", "engines", "failed"),
+        ("SHUTOFF", "engines", "gone"),
+    ],
+)
+def test_the_phase_of_a_server_is_what_nova_says_and_then_its_agent(status, reported, phase):
+    report = Report(SET, 0, 0, 1, reported) if reported else None
+    assert phase_of(make_server(status=status), report) == phase
+
+
+def test_engines_count_as_up_where_their_server_says_so():
+    store = FakeStore()
+    store.written[ADA] = [
+        Report(SET, 0, 0, 1, "connected"),
+        Report(SET, 0, 0, 2, "engines"),
+        Report(SET, 1, 0, 1, "agent"),
+    ]
+    (cluster,) = look(make_server(0), make_server(1), make_server(2, status="BUILD"), store=store).all()
+    assert cluster.phases == {"engines": 1, "agent": 1, "building": 1}
+    assert (cluster.engines_up, cluster.engines) == (2, 6)
+
+
+def test_what_others_wrote_reaches_no_terminal_as_it_is():
+    (cluster,) = look(make_server(owner="\x1b[2Jada\n", engines="many")).all()
+    assert cluster.labels["owner"] == "\\x1b[2Jada"
+    assert cluster.engines == 0
+
+
+@pytest.mark.parametrize("name", [ADA, "griffin/x"])
+def test_a_cluster_is_found_by_its_uid_or_its_profile_and_id(name):
+    assert look(make_server(cluster_id="x"), make_server(uid=BOB, profile="lab")).find(name).uid == ADA
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nope", rf"no cluster 'nope' in this project\. There is: {ADA} \(griffin\), {'1' * 12} \(griffin\)\."),
+        ("griffin", f"Several clusters are called 'griffin': say which, by {ADA}"),
+        (BOB, "is somebody else's: add --all-owners if you mean it"),
+        ("bobs", "is somebody else's"),
+    ],
+)
+def test_a_name_that_is_no_one_clusters_of_ones_own_says_what_there_is(name, why):
+    servers = make_server(), make_server(uid="1" * 12), make_server(uid=BOB, user="bob", profile="bobs")
+    with pytest.raises(SettingError, match=why):
+        look(*servers).find(name)
+
+
+def test_stopping_deletes_its_servers_and_container_and_nothing_else():
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    clusters = look(make_server(0), make_server(1), make_server(uid=BOB, user="bob"), store=store)
+    clusters.stop(clusters.find(ADA), timeout=5)
+    assert [cluster.uid for cluster in clusters.all(everyone=True)] == [BOB]
+    assert store.deleted == [ADA]
+
+
+def test_a_clusters_container_is_looked_for_where_its_servers_say():
+    asked = []
+
+    def open_store(prefix):
+        asked.append(prefix)
+        return FakeStore()
+
+    Clusters(FakeCloud(make_server(container="lab")), open_store, "ipp-griffin").all()
+    assert asked == ["ipp-griffin", "lab"]
+
+
+def test_a_member_knows_its_place():
+    (cluster,) = look(make_server(3)).all()
+    assert isinstance(cluster, Cluster)
+    assert cluster.members == (Member(make_server(3), SET, 3, 2, "active"),)
