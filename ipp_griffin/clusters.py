@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .store import Store
 
+SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
 LABELS = ("owner", "host", "container", "profile", "cluster_id", "start_deadline")
 
 
@@ -35,13 +36,15 @@ class Member:
 class Cluster:
     """One cluster. ``labels``: what its launcher wrote down for people, each a printable line ("" where it is unknown).
 
-    ``mine``: the user of these credentials started it.
+    ``mine``: the user of these credentials started it. ``touched``: when something was last written into its container,
+    as ISO 8601; asked only of a cluster without servers.
     """
 
     uid: str
     labels: Mapping[str, str]
     members: tuple[Member, ...]
     mine: bool
+    touched: str = ""
 
     @property
     def name(self) -> str:
@@ -71,6 +74,37 @@ class Cluster:
         """What the servers that are there have used, from their creation: clouds bill more than that, or less."""
         hours = (_seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
         return sum(hours)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What nobody needs any more: a server, or (``server`` None) the container of a cluster that has none. ``why``: one line."""
+
+    cluster: Cluster
+    server: Server | None
+    why: str
+
+
+def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
+    """What of a cluster can't become or be part of it. Pure.
+
+    Servers that Nova says are off or broken, and those whose agent never reported; never one of an engine set that is
+    still starting: its launcher sees to it.
+    """
+    found = []
+    for member in cluster.members:
+        server = member.server
+        deadline = server.metadata.get("griffin:start_deadline", "")
+        if not _is_past(deadline, now):
+            continue
+        if server.status in DEAD:
+            found.append(Leftover(cluster, server, f"is in {server.status}{server.fault and ': '}{server.fault}"))
+        elif member.phase in ("building", "active"):
+            found.append(Leftover(cluster, server, f"never reported; its start was over at {one_line(deadline, 40)}"))
+    unused = not cluster.members and _is_past(cluster.labels["start_deadline"], now)
+    if unused and _seconds_since(cluster.touched, now) >= SETTLED:
+        found.append(Leftover(cluster, None, "has no servers"))
+    return found
 
 
 class Clusters:
@@ -115,6 +149,23 @@ class Clusters:
         """Delete all that it has in the cloud, and see that it is gone. Idempotent."""
         sweep(self._cloud, self._store(cluster.labels["container"]), cluster.uid, timeout=timeout)
 
+    def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
+        """Those of all of one's own clusters, or of ``everyone``'s."""
+        now = datetime.now(timezone.utc)
+        return [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
+
+    def reap(self, found: Iterable[Leftover], *, timeout: float) -> None:
+        """Delete what was ``found``; of a cluster of which nothing else is there, all. Idempotent."""
+        servers: dict[str, list[str]] = {}
+        clusters = {left.cluster.uid: left.cluster for left in found}
+        for left in found:
+            servers.setdefault(left.cluster.uid, []).extend([left.server.id] if left.server else [])
+        for uid, cluster in clusters.items():
+            if len(servers[uid]) == len(cluster.members):
+                self.stop(cluster, timeout=timeout)
+            else:
+                self._cloud.delete_servers(servers[uid])
+
     def _store(self, prefix: str = "") -> Store:
         prefix = prefix or self._prefix
         if prefix not in self._stores:
@@ -122,11 +173,13 @@ class Clusters:
         return self._stores[prefix]
 
     def _cluster(self, uid: str, servers: list[Server]) -> Cluster | None:
+        touched = ""
         if servers:
             found = {k.removeprefix("griffin:"): v for k, v in servers[0].metadata.items()}
             users = {server.user_id for server in servers}
         else:
             found = {name.replace("-", "_"): text for name, text in self._store().labels(uid).items()}
+            touched = max((stored.last_modified for stored in self._store().objects(uid)), default="")
             users = {found.get("user", "")}
             if not found:
                 return None  # a container that is none of ours
@@ -135,7 +188,7 @@ class Clusters:
         if any(server.status == "ACTIVE" for server in servers):
             for report in self._store(labels["container"]).reports(uid):
                 reports[report.engine_set, report.slot] = report
-        return Cluster(uid, labels, tuple(_members(servers, reports)), users == {self._cloud.user_id})
+        return Cluster(uid, labels, tuple(_members(servers, reports)), users == {self._cloud.user_id}, touched)
 
 
 def phase_of(server: Server, report: Report | None) -> str:
@@ -166,10 +219,23 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int], Report
 
 
 def _seconds_since(created: str, now: datetime) -> float:
+    moment = _moment(created)
+    return max(0.0, (now - moment).total_seconds()) if moment else 0.0
+
+
+def _is_past(moment: str, now: datetime) -> bool:
+    """Whether this moment is known, and over."""
+    found = _moment(moment)
+    return found is not None and found < now
+
+
+def _moment(text: str) -> datetime | None:
+    """ISO 8601, in UTC where it names no zone, as object stores write it; None for anything else."""
     try:
-        return max(0.0, (now - datetime.fromisoformat(created.replace("Z", "+00:00"))).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _listing(clusters: Iterable[Cluster]) -> str:

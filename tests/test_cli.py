@@ -1,5 +1,6 @@
 """`ipp-griffin`: what it writes, asks and prints, and with which status it ends."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -15,11 +16,11 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
-from ipp_griffin.cli.clusters import HEADINGS, as_json, row, table
+from ipp_griffin.cli.clusters import HEADINGS, Reap, as_json, row, table
 from ipp_griffin.cli.command import Command
 from ipp_griffin.cli.init import PROFILE_FILES, profile_files
 from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import LABELS, Cluster, Member
+from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member
 
 BIN = Path(sys.executable).parent
 
@@ -306,3 +307,62 @@ def test_stop_wants_one_name(capsys):
     Griffin.clear_instance()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "ipp-griffin stop: say which cluster: `ipp-griffin ps` lists them.\n"
+
+
+@pytest.fixture
+def reap(monkeypatch):
+    """``reap(option, ...)`` on a cloud with one thing that is left over; what was deleted."""
+    deleted = []
+    server = Server("i", "griffin-u-s-0", "ERROR")
+    left = Leftover(Cluster("0123456789ab", dict.fromkeys(LABELS, ""), (), True), server, "is in ERROR: no disk")
+
+    class Fake:
+        def leftovers(self, *, everyone):
+            return [left]
+
+        def reap(self, found, *, timeout):
+            deleted.extend(found)
+
+    monkeypatch.setattr(Reap, "clusters", lambda self: Fake())
+
+    def run(*options):
+        app = Reap()
+        app.initialize(list(options))
+        app.start()
+        return deleted == [left]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "answered", "done"),
+    [
+        ([], "y", True),
+        ([], "n", False),
+        ([], "", False),
+        (["--yes"], None, True),
+        (["--yes", "--dry-run"], None, False),
+    ],
+)
+def test_reaping_shows_and_asks(reap, monkeypatch, capsys, options, answered, done):
+    answer(monkeypatch, answered)
+    assert reap(*options) is done
+    shown = capsys.readouterr().out
+    assert shown.startswith("Server griffin-u-s-0 is in ERROR: no disk\n")
+    assert ("Deleted: 1." in shown) is done
+
+
+@pytest.mark.parametrize(("options", "done"), [(["--json"], False), (["--json", "--yes"], True)])
+def test_reaping_in_a_program_prints_json_and_deletes_only_with_yes(reap, monkeypatch, capsys, options, done):
+    answer(monkeypatch, None)
+    assert reap(*options) is done
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["cluster"], shown["server"]["name"]) == ("0123456789ab", "griffin-u-s-0")
+
+
+def test_reaping_with_nobody_to_ask_deletes_nothing(reap, monkeypatch, capsys):
+    answer(monkeypatch, None)
+    with pytest.raises(SystemExit) as ended:
+        reap()
+    assert ended.value.code == 1
+    assert "add --yes" in capsys.readouterr().err

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import Cluster, Clusters, Member, phase_of
+from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, phase_of
 from ipp_griffin.plan import SettingError, server_tags
 from ipp_griffin.report import Report
+from ipp_griffin.store import StoredObject
 
 ADA, BOB = "0000000000aa", "0000000000bb"
 SET = "a1b2c3d4"
@@ -51,7 +52,9 @@ class FakeCloud:
 
 
 class FakeStore:
-    """``containers``: the labels of each; ``written``: reports by uid; ``deleted``: uids."""
+    """``containers``: the labels of each; ``written``: reports by uid; ``touched``: of all objects; ``deleted``: uids."""
+
+    touched = ""
 
     def __init__(self, **containers):
         self.containers_by_uid, self.written, self.deleted = containers, {}, []
@@ -64,6 +67,9 @@ class FakeStore:
 
     def reports(self, uid):
         return self.written.get(uid, [])
+
+    def objects(self, uid):
+        return [StoredObject("x", 1, self.touched)] if self.touched else []
 
     def delete_container(self, uid):
         self.deleted.append(uid)
@@ -193,3 +199,76 @@ def test_a_member_knows_its_place():
     (cluster,) = look(make_server(3)).all()
     assert isinstance(cluster, Cluster)
     assert cluster.members == (Member(make_server(3), SET, 3, 2, "active"),)
+
+
+BEFORE, AFTER = ((NOW + timedelta(minutes=m)).strftime("%Y-%m-%dT%H:%M:%SZ") for m in (-1, 1))
+
+
+def cluster_of(*servers, store=None) -> Cluster:
+    (cluster,) = look(*servers, store=store).all()
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("status", "reported", "why"),
+    [
+        ("ERROR", None, "is in ERROR: no disk"),
+        ("SHUTOFF", "engines", "is in SHUTOFF: no disk"),
+        ("ACTIVE", None, f"never reported; its start was over at {BEFORE}"),
+        ("BUILD", None, f"never reported; its start was over at {BEFORE}"),
+        ("ACTIVE", "agent", None),
+        ("ACTIVE", "engines", None),
+        ("ACTIVE", "failed", None),  # an agent's word alone deletes nothing
+    ],
+)
+def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, reported, why):
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 1, reported)] if reported else []
+    server = replace(make_server(status=status, start_deadline=BEFORE), fault="no disk")
+    found = leftovers(cluster_of(server, store=store), NOW)
+    assert [left.why for left in found] == ([why] if why else [])
+    assert all(left.server == server for left in found)
+
+
+@pytest.mark.parametrize("deadline", [AFTER, "", "soon"])
+@pytest.mark.parametrize("status", ["BUILD", "ACTIVE", "ERROR", "SHUTOFF"])
+def test_a_cluster_that_is_still_starting_or_may_be_is_never_touched(status, deadline):
+    assert leftovers(cluster_of(make_server(status=status, start_deadline=deadline)), NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("deadline", "touched", "left"),
+    [
+        (BEFORE, "2026-01-01T10:59:00.000000", 1),
+        (BEFORE, "2026-01-01T11:30:00.000000", 0),  # somebody may be about to use it
+        (AFTER, "2026-01-01T10:59:00.000000", 0),
+        ("", "2026-01-01T10:59:00.000000", 0),
+    ],
+)
+def test_a_container_is_left_over_when_nobody_has_used_it_for_an_hour(deadline, touched, left):
+    store = FakeStore(**{ADA: {"user": "ada", "start-deadline": deadline}})
+    store.touched = touched
+    assert [each.server for each in leftovers(cluster_of(store=store), NOW)] == [None] * left
+
+
+def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
+    long_ago = "2026-01-01T00:00:00Z"
+    store = FakeStore(**{ADA: {"user": "ada"}, BOB: {"user": "ada"}})
+    store.written[ADA] = [Report(SET, 0, 0, 2, "engines")]
+    kept, off = (make_server(n, start_deadline=long_ago, status=s) for n, s in enumerate(["ACTIVE", "SHUTOFF"]))
+    dead = make_server(uid=BOB, start_deadline=long_ago, status="ERROR")
+    clusters = look(kept, off, dead, store=store)
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert [member.server for cluster in clusters.all() for member in cluster.members] == [kept]
+    assert store.deleted == [BOB]
+    assert clusters.leftovers() == []
+
+
+def test_others_clusters_are_reaped_only_when_asked_for():
+    clusters = look(make_server(user="bob", status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
+    assert clusters.leftovers() == []
+    assert len(clusters.leftovers(everyone=True)) == 1
+
+
+def test_a_cluster_without_anything_has_nothing_left_over():
+    assert leftovers(Cluster(ADA, dict.fromkeys(LABELS, ""), (), True), NOW) == []

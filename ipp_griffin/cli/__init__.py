@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .clusters import Ps, Stop
+from .clusters import Ps, Reap, Stop
 from .command import Command
 from .devcloud import DevCloud
 from .init import Init
@@ -22,6 +22,7 @@ ipcluster stop --profile=griffin"""
         "init": (Init, "Put the griffin profile into the IPython folder."),
         "ps": (Ps, "List one's own clusters in the cloud project."),
         "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
+        "reap": (Reap, "Delete what clusters left behind."),
         "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),
     }
 

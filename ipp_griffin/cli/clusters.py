@@ -1,14 +1,15 @@
-"""`ipp-griffin ps` and `stop`: clusters as the cloud has them, from any machine."""
+"""`ipp-griffin ps`, `stop` and `reap`: clusters as the cloud has them, from any machine."""
 
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime, timezone
 from typing import Any
 
 from traitlets import Bool, Integer, Unicode
 
-from ..clusters import Cluster, Clusters
+from ..clusters import Cluster, Clusters, Leftover
 from .command import Command
 
 
@@ -81,6 +82,58 @@ class Stop(ClustersCommand):
         print(f"Cluster {cluster.uid} is gone: {count} server{'' if count == 1 else 's'} and its container.")
         if cluster.labels["host"]:
             print(f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it.")
+
+
+class Reap(ClustersCommand):
+    name = "reap"
+    description = """Delete what clusters left: servers that are powered off, in ERROR, or never reported, and unused containers.
+
+    Nothing of a cluster that is still starting. Shows what it found, and asks.
+    """
+    examples = "ipp-griffin reap --dry-run\nipp-griffin reap --yes"
+    yes = Bool(False, config=True, help="Delete without asking.")
+    dry_run = Bool(False, config=True, help="Show what would be deleted, and delete nothing.")
+    json = Bool(False, config=True, help="Print what was found as JSON; deletes only with --yes.")
+    timeout = Integer(120, min=1, config=True, help="Seconds until all servers must be gone.")
+    aliases = {**ClustersCommand.aliases, "timeout": "Reap.timeout"}  # noqa: RUF012
+    flags = {  # noqa: RUF012
+        **ClustersCommand.flags,
+        "yes": ({"Reap": {"yes": True}}, "Delete without asking."),
+        "dry-run": ({"Reap": {"dry_run": True}}, "Show what would be deleted, and delete nothing."),
+        "json": ({"Reap": {"json": True}}, "Print what was found as JSON; deletes only with --yes."),
+    }
+
+    def run(self) -> None:
+        clusters = self.clusters()
+        found = clusters.leftovers(everyone=self.all_owners)
+        if self.json:
+            print(json.dumps([leftover_as_json(left) for left in found], indent=2))
+        elif not found:
+            print("There is nothing to reap.")
+        else:
+            print("\n".join(f"{_named(left)} {left.why}" for left in found))
+        if not found or self.dry_run or not self._agreed(len(found)):
+            return
+        clusters.reap(found, timeout=self.timeout)
+        if not self.json:
+            print(f"Deleted: {len(found)}.")
+
+    def _agreed(self, count: int) -> bool:
+        if self.yes or self.json:
+            return self.yes
+        if not sys.stdin.isatty():
+            self.fail("nobody is there to say yes: add --yes, or --dry-run to see only.")
+        return input(f"Delete {'it' if count == 1 else f'these {count}'}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _named(left: Leftover) -> str:
+    return f"Server {left.server.name}" if left.server else f"The container of cluster {left.cluster.uid}"
+
+
+def leftover_as_json(left: Leftover) -> dict[str, Any]:
+    """What was found, and why it is left over. ``server`` is null for a container."""
+    server = {"id": left.server.id, "name": left.server.name, "status": left.server.status} if left.server else None
+    return {"cluster": left.cluster.uid, "owner": left.cluster.labels["owner"], "server": server, "why": left.why}
 
 
 HEADINGS = ("CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "VCPU-HOURS")

@@ -65,3 +65,27 @@ def test_a_colleagues_cluster_is_left_alone_unless_it_is_meant(shell, elsewhere)
     assert "is somebody else's" in output
     assert len(shell.cloud.servers()) == 1
     shell.run("ipcluster", "stop", "--profile=griffin")
+
+
+def test_what_was_left_is_reaped_and_a_cluster_that_starts_is_not(shell, elsewhere, openstack_client, eventually):
+    reap = ("ipp-griffin", "reap", container(shell))
+    timeout = 20 * shell.cloud.slowness
+    shell.run(*START, "-n", "2", f"--GriffinEngineSetLauncher.start_timeout={timeout}", timeout=200)
+    lost = sorted(shell.cloud.servers())[0]
+    openstack_client("server", "stop", lost)
+    eventually(
+        lambda: openstack_client("server", "show", lost, "-f", "value", "-c", "status").strip() == "SHUTOFF", "off"
+    )
+    eventually(
+        lambda: "nothing to reap" not in elsewhere.run(*reap, "--dry-run"), "past its deadline", timeout=timeout + 30
+    )
+    assert elsewhere.run(*reap, "--dry-run") == f"Server {lost} is in SHUTOFF\n"
+    (found,) = json.loads(elsewhere.run(*reap, "--json"))
+    assert (found["server"]["name"], found["why"]) == (lost, "is in SHUTOFF")
+    assert "add --yes" in elsewhere.run(*reap, status=1)
+    assert len(shell.cloud.servers()) == 2
+
+    assert elsewhere.run(*reap, "--yes").endswith("Deleted: 1.\n")
+    eventually(lambda: len(shell.cloud.servers()) == 1, "it is gone")
+    assert elsewhere.run(*reap, "--yes") == "There is nothing to reap.\n"
+    shell.run("ipcluster", "stop", "--profile=griffin")
