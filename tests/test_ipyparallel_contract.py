@@ -84,12 +84,15 @@ def test_no_test_of_ipyparallels_that_uses_a_launcher_is_missing_here():
     assert wanted - REPLACED <= set(globals())
 
 
-async def test_engines_that_crash_at_their_start_fail_the_start(Cluster):  # noqa: F811, N803
+async def test_engines_that_crash_at_their_start_fail_the_start(Cluster, tmp_path):  # noqa: F811, N803
     """In place of test_wait_for_engines_crash: `start()` itself raises, with the engine's last words."""
-    crash = Path(test_cluster.__file__).parent / "_test_startup_crash.py"
-    cluster = Cluster(n=2)
-    cluster.config.GriffinEngineSetLauncher.environment = {"PYTHONSTARTUP": str(crash)}
-    with pytest.raises(ipp_griffin.plan.GriffinError, match="servers failed"):
+    crash = (Path(test_cluster.__file__).parent / "_test_startup_crash.py").read_text()
+    # By what travels to the servers: that file need not be there.
+    (tmp_path / "ipengine_config.py").write_text(f"c.IPEngine.startup_command = {crash!r}\n")
+    cluster = Cluster(n=2, profile_dir=str(tmp_path))
+    with pytest.raises(
+        ipp_griffin.plan.GriffinError, match=r"servers failed\. .*its engines ended at once: .*exit code 1"
+    ):
         await cluster.start_cluster()
     await cluster.stop_cluster()
 

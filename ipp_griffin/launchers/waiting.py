@@ -83,8 +83,9 @@ class WaitForEngines:
         self._survey = survey
         if failures:
             more = f" And {len(failures) - MOST_NAMED} more." if len(failures) > MOST_NAMED else ""
+            named = " ".join(line if line.endswith(".") else f"{line}." for line in failures[:MOST_NAMED])
             raise GriffinError(
-                f"{len(failures)} of {len(self._plan.servers)} servers failed. {' '.join(failures[:MOST_NAMED])}{more} "
+                f"{len(failures)} of {len(self._plan.servers)} servers failed. {named}{more} "
                 "All servers of this start are deleted."
             )
         text = (

@@ -141,13 +141,12 @@ class Normaliser:
         rule = self._rules.of_list(path)
         if not rule:
             return value
-        first, *_ = rule["by"]
-        only = rule.get("only")
+        by, only = rule["by"], rule.get("only")
         if only == "named":
-            value = [each for each in value if each[first].startswith("<")]
+            value = [each for each in value if each[by[0]].startswith("<")]
         elif only:
-            value = [each for each in value if each[first] in only]
-        return sorted(value, key=lambda each: [str(each[field]) for field in rule["by"]])
+            value = [each for each in value if each[by[0]] in only]
+        return sorted(value, key=lambda each: [str(each[field]) for field in by] or str(each))
 
     def _mapping(self, value: dict[str, Any], path: str, words: list[tuple[re.Pattern[str], str]]) -> dict[str, Any]:
         dot = "" if path.endswith(":") else "."
