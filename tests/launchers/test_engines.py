@@ -442,7 +442,7 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
     names = [f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(3)]
     assert str(raised.value) == (
         "4 of 4 servers failed. "
-        + " ".join(f"Server {name} went to ERROR: No valid host" for name in names)
+        + " ".join(f"Server {name} went to ERROR: No valid host." for name in names)
         + " And 1 more. All servers of this start are deleted."
     )
     assert cloud.there == {}
