@@ -587,7 +587,8 @@ def test_a_server_is_created_with_one_request_that_says_all(mock: responses.Requ
     wanted = plan(1, key_name="k", security_groups=("default", "web"), availability_zone="z1")
     made = cloud.create_server(wanted, wanted.servers[0], b"#!/usr/bin/python3\n")
     tags = ("ipp-griffin", f"griffin-uid={UID}", f"griffin-set={SET}", "griffin-slot=0", "griffin-incarnation=0")
-    assert made == Server("id1", f"griffin-{UID}-{SET}-0", "BUILD", tags=tags, metadata={"owner": "ada"})
+    metadata = {"owner": "ada", "griffin:engines": "1"}
+    assert made == Server("id1", f"griffin-{UID}-{SET}-0", "BUILD", tags=tags, metadata=metadata)
     assert nova.posts == [
         {
             "name": f"griffin-{UID}-{SET}-0",
@@ -595,7 +596,7 @@ def test_a_server_is_created_with_one_request_that_says_all(mock: responses.Requ
             "flavorRef": "f1",
             "networks": [{"uuid": "n1"}],
             "user_data": "IyEvdXNyL2Jpbi9weXRob24zCg==",
-            "metadata": {"owner": "ada"},
+            "metadata": metadata,
             "tags": list(tags),
             "key_name": "k",
             "security_groups": [{"name": "default"}, {"name": "web"}],

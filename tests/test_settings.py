@@ -270,7 +270,7 @@ def test_a_cloud_that_does_not_tell_its_quota_is_used_without_a_look_at_it():
     cloud = OneOfEach()
     cloud.error = CloudError("403: Forbidden")
     plan = make_plan(GriffinCloud(), cloud)
-    assert (len(plan.servers), plan.servers[0].metadata) == (2, {"griffin:owner": "ada"})
+    assert (len(plan.servers), plan.servers[0].metadata) == (2, {"griffin:owner": "ada", "griffin:engines": "1"})
 
 
 def test_an_outage_while_the_quota_is_asked_for_is_an_error():
