@@ -91,9 +91,8 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
 
 def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
     """An entry may name its region, list the usual ones, and have settings for each of those."""
-    regions = (
-        kept.pop("regions", None) or []
-    )  # an empty list means to the SDK: no region at all, whatever region_name says
+    # An empty list means to the SDK: no region at all, whatever region_name says.
+    regions = kept.pop("regions", None) or []
     regions = [regions] if isinstance(regions, str) else regions
     region = region or (str(kept.get("region_name") or "") if regions else "")
     if region:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from .calls import one_line
+from .calls import CloudError, one_line
 from .engine_set import DEAD, sweep
 from .plan import MARKER_TAG, SettingError, place_of
 
@@ -122,7 +124,8 @@ class Clusters:
     def all(self, *, everyone: bool = False) -> list[Cluster]:
         """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request
         for each container that has no server."""
-        by_uid: dict[str, list[Server]] = {uid: [] for uid in self._store().containers()}
+        containers = self._store().containers()
+        by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
         for server in self._cloud.servers(MARKER_TAG):
             if place := place_of(server.tags):
                 by_uid.setdefault(place.uid, []).append(server)
@@ -154,17 +157,31 @@ class Clusters:
         now = datetime.now(timezone.utc)
         return [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
 
-    def reap(self, found: Iterable[Leftover], *, timeout: float) -> None:
-        """Delete what was ``found``; of a cluster of which nothing else is there, all. Idempotent."""
-        servers: dict[str, list[str]] = {}
-        clusters = {left.cluster.uid: left.cluster for left in found}
-        for left in found:
-            servers.setdefault(left.cluster.uid, []).extend([left.server.id] if left.server else [])
-        for uid, cluster in clusters.items():
-            if len(servers[uid]) == len(cluster.members):
-                self.stop(cluster, timeout=timeout)
-            else:
-                self._cloud.delete_servers(servers[uid])
+    def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
+        """Delete of what was ``found`` what is left over still; returns that. Idempotent.
+
+        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag, and a container
+        only when nobody has written into it for an hour, so that an engine set that has begun to start since is not touched.
+        """
+        asked = {_key(left) for left in found}
+        everyone = any(not left.cluster.mine for left in found)
+        still = [left for left in self.leftovers(everyone=everyone) if _key(left) in asked]
+        ids = {left.server.id for left in still if left.server}
+        self._cloud.delete_servers(sorted(ids))
+        deadline = time.monotonic() + timeout
+        while names := [server.name for server in self._cloud.servers(MARKER_TAG) if server.id in ids]:
+            if time.monotonic() > deadline:
+                raise CloudError(
+                    f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
+                )
+            time.sleep(0.5)
+        now = datetime.now(timezone.utc)
+        for cluster in {left.cluster.uid: left.cluster for left in still}.values():
+            store = self._store(cluster.labels["container"])
+            alone = all(member.server.id in ids for member in cluster.members)
+            if alone and _seconds_since(cluster.touched or _touched(store, cluster.uid), now) >= SETTLED:
+                store.delete_container(cluster.uid)
+        return still
 
     def _store(self, prefix: str = "") -> Store:
         prefix = prefix or self._prefix
@@ -179,10 +196,10 @@ class Clusters:
             users = {server.user_id for server in servers}
         else:
             found = {name.replace("-", "_"): text for name, text in self._store().labels(uid).items()}
-            touched = max((stored.last_modified for stored in self._store().objects(uid)), default="")
-            users = {found.get("user", "")}
             if not found:
                 return None  # a container that is none of ours
+            touched = _touched(self._store(), uid)
+            users = {found.get("user", "")}
         labels = {name: one_line(found.get(name, "")) for name in LABELS}
         reports: dict[tuple[str, int], Report] = {}
         if any(server.status == "ACTIVE" for server in servers):
@@ -216,6 +233,15 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int], Report
             )
         )
     return sorted(members, key=lambda member: (member.engine_set, member.slot, member.server.name))
+
+
+def _key(left: Leftover) -> tuple[str, str]:
+    return left.cluster.uid, left.server.id if left.server else ""
+
+
+def _touched(store: Store, uid: str) -> str:
+    """When something was last written into a cluster's container; "" for an empty one."""
+    return max((stored.last_modified for stored in store.objects(uid)), default="")
 
 
 def _seconds_since(created: str, now: datetime) -> float:

@@ -138,12 +138,12 @@ class Place:
 
 
 def place_of(tags: Iterable[str]) -> Place | None:
-    """The reverse of `server_tags`; None for the tags of no server of ours."""
+    """The reverse of `server_tags`; None for the tags of no server of ours: anybody in the project can tag one."""
     found = dict(tag.removeprefix("griffin-").split("=", 1) for tag in tags if re.match("griffin-[a-z]+=", tag))
-    try:
-        return Place(found["uid"], found["set"], int(found["slot"]), int(found["incarnation"]))
-    except (KeyError, ValueError):
+    names = [found.get(name, "") for name in ("uid", "set", "slot", "incarnation")]
+    if not re.fullmatch("[0-9a-f]{12} [0-9a-z]{1,64} [0-9]{1,9} [0-9]{1,9}", " ".join(names)):
         return None
+    return Place(names[0], names[1], int(names[2]), int(names[3]))
 
 
 def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:

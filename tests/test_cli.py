@@ -322,6 +322,7 @@ def reap(monkeypatch):
 
         def reap(self, found, *, timeout):
             deleted.extend(found)
+            return found
 
     monkeypatch.setattr(Reap, "clusters", lambda self: Fake())
 

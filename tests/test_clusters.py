@@ -115,7 +115,14 @@ def test_a_server_that_bears_our_tag_by_chance_is_no_cluster():
 
 
 def test_a_container_without_servers_is_a_cluster_of_whom_it_says():
-    store = FakeStore(**{ADA: {"owner": "ada", "user": "ada", "cluster-id": "x"}, BOB: {"user": "bob"}, "0" * 12: {}})
+    store = FakeStore(
+        **{
+            ADA: {"owner": "ada", "user": "ada", "cluster-id": "x"},
+            BOB: {"user": "bob"},
+            "0" * 12: {},
+            "lab": {"user": "ada"},
+        }
+    )
     (cluster,) = look(store=store).all()
     assert (cluster.uid, cluster.labels["cluster_id"], cluster.members) == (ADA, "x", ())
 
@@ -257,11 +264,37 @@ def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
     store.written[ADA] = [Report(SET, 0, 0, 2, "engines")]
     kept, off = (make_server(n, start_deadline=long_ago, status=s) for n, s in enumerate(["ACTIVE", "SHUTOFF"]))
     dead = make_server(uid=BOB, start_deadline=long_ago, status="ERROR")
+    store.touched = "2026-01-01T00:00:00"
     clusters = look(kept, off, dead, store=store)
-    clusters.reap(clusters.leftovers(), timeout=5)
+    assert len(clusters.reap(clusters.leftovers(), timeout=5)) == 2
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [kept]
     assert store.deleted == [BOB]
     assert clusters.leftovers() == []
+
+
+def test_what_began_to_start_while_somebody_was_asked_is_not_touched():
+    """The same cluster gets new engines: their container has just been written to, and their servers are about to be."""
+    dead = make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    clusters = look(dead, store=store)
+    found = clusters.leftovers()
+    store.touched = datetime.now(timezone.utc).isoformat()
+    new = make_server(7, status="BUILD", start_deadline="2999-01-01T00:00:00Z")
+    clusters._cloud.there[new.id] = new
+    assert [left.server for left in clusters.reap(found, timeout=5)] == [dead]
+    assert [member.server for cluster in clusters.all() for member in cluster.members] == [new]
+    assert store.deleted == []
+
+
+def test_what_came_back_while_somebody_was_asked_stays():
+    off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 2, "engines")]
+    clusters = look(off, store=store)
+    found = clusters.leftovers()
+    clusters._cloud.there[off.id] = replace(off, status="ACTIVE")
+    assert clusters.reap(found, timeout=5) == []
+    assert list(clusters._cloud.there) == [off.id]
 
 
 def test_others_clusters_are_reaped_only_when_asked_for():

@@ -91,6 +91,11 @@ def test_the_tags_of_other_servers_tell_no_place(tags):
     assert place_of(tags) is None
 
 
+def test_a_tag_that_somebody_made_up_tells_no_place():
+    """It would reach terminals, and names of containers."""
+    assert place_of(server_tags("0123\x1b[2J89ab", "cafe0001", 0, 0)) is None
+
+
 @pytest.mark.parametrize(
     ("n", "each", "expected"),
     [(1, 0, [1]), (4, 0, [4]), (5, 0, [4, 1]), (8, 0, [4, 4]), (8, 3, [3, 3, 2]), (2, 16, [2]), (3, 1, [1, 1, 1])],

@@ -9,6 +9,7 @@ from typing import Any
 
 from traitlets import Bool, Integer, Unicode
 
+from ..calls import one_line
 from ..clusters import Cluster, Clusters, Leftover
 from .command import Command
 
@@ -114,9 +115,9 @@ class Reap(ClustersCommand):
             print("\n".join(f"{_named(left)} {left.why}" for left in found))
         if not found or self.dry_run or not self._agreed(len(found)):
             return
-        clusters.reap(found, timeout=self.timeout)
+        deleted = clusters.reap(found, timeout=self.timeout)
         if not self.json:
-            print(f"Deleted: {len(found)}.")
+            print(f"Deleted: {len(deleted)}.")
 
     def _agreed(self, count: int) -> bool:
         if self.yes or self.json:
@@ -127,7 +128,7 @@ class Reap(ClustersCommand):
 
 
 def _named(left: Leftover) -> str:
-    return f"Server {left.server.name}" if left.server else f"The container of cluster {left.cluster.uid}"
+    return f"Server {one_line(left.server.name)}" if left.server else f"The container of cluster {left.cluster.uid}"
 
 
 def leftover_as_json(left: Leftover) -> dict[str, Any]:
