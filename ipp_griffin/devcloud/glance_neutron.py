@@ -95,6 +95,9 @@ def image_versions(call: Call) -> Reply:
 @images("GET", "/image/v2/images")
 def image_list(call: Call) -> Reply:
     found = [body for body in map(_image, IMAGES) if _fits(call, body)]
+    if "sort" in call.query:  # by one field: "name:desc"
+        key, _, direction = call.query["sort"][0].partition(":")
+        found.sort(key=lambda body: str(body[key]), reverse=direction != "asc")
     part, more = page(call, found, lambda body: str(body["id"]), most=25 if "limit" not in call.query else 1000)
     query = urlencode([(k, v) for k, values in call.query.items() for v in values if k != "marker"])
     first = f"/v2/images?{query}" if query else "/v2/images"
