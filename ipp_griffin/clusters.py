@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from .calls import CloudError, one_line
-from .engine_set import DEAD, sweep
+from .engine_set import sweep
 from .plan import MARKER_TAG, SettingError, place_of
+from .roster import DEAD
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server

@@ -6,6 +6,7 @@ cloud does not: uid and engine set nonce are enough to find everything again.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .calls import logger, one_line
 from .plan import Plan, ServerPlan, set_tag, uid_tag
+from .roster import Place
 from .userdata import agent_source, server_parameters, user_data
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .store import Store
 
-DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
-CAUSES_READ = 10  # more of them nobody reads
+HISTORY = "history.json"  # of a set's objects, what its launcher noted of servers that were replaced
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,15 @@ class Survey:
     """What Nova and the agents' reports say of an engine set at one moment."""
 
     servers: tuple[Server, ...]
-    reports: Mapping[int, Report] = field(default_factory=dict)
+    reports: Mapping[Place, Report] = field(default_factory=dict)
 
     @property
     def active(self) -> int:
         return sum(server.status == "ACTIVE" for server in self.servers)
+
+    @property
+    def by_name(self) -> dict[str, Server]:
+        return {server.name: server for server in self.servers}
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class UserDataSettings:
     fetch_timeout: int
     proxy: str = ""
     ca_certificates: str = ""
+    expires: int = 0
 
 
 class EngineSet:
@@ -62,7 +68,15 @@ class EngineSet:
     def publish(self, rendezvous: bytes, labels: Mapping[str, str]) -> None:
         """Make the cluster's private container, if it is not there yet, and put the rendezvous object into it."""
         self.store.publish(self.uid, labels)
-        self.store.put(self.uid, f"{self.prefix}connection.json", rendezvous)
+        self.store.put(self.uid, self._rendezvous, rendezvous)
+
+    def is_published(self) -> bool:
+        """Whether the rendezvous object is there: the last that a stop, of whichever process, deletes."""
+        return any(stored.name == self._rendezvous for stored in self.store.objects(self.uid, self._rendezvous))
+
+    @property
+    def _rendezvous(self) -> str:
+        return f"{self.prefix}connection.json"
 
     def create(
         self,
@@ -77,7 +91,7 @@ class EngineSet:
 
         When ``stop`` is set no further request begins; those in flight are waited for in any case.
         """
-        read_url = self.store.get_url(self.uid, f"{self.prefix}connection.json", settings.read_seconds)
+        read_url = self.store.get_url(self.uid, self._rendezvous, settings.read_seconds)
         source = agent_source()
         wanted = []
         for server in plan.servers:
@@ -92,6 +106,7 @@ class EngineSet:
                 fetch_timeout=settings.fetch_timeout,
                 proxy=settings.proxy,
                 ca_certificates=settings.ca_certificates,
+                expires=settings.expires,
             )
             wanted.append((server, user_data(parameters, source)))
         self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
@@ -114,33 +129,28 @@ class EngineSet:
             self.cloud.delete_servers(spares)
         return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
 
-    def last_reports(self) -> dict[int, Report]:
-        """Slot -> the newest report of its server."""
-        return {report.slot: report for report in self.store.reports(self.uid, self.engine_set)}  # the last one counts
+    def last_reports(self) -> dict[Place, Report]:
+        """The newest report of each server, by its slot and incarnation."""
+        reports = self.store.reports(self.uid, self.engine_set)
+        return {(report.slot, report.incarnation): report for report in reports}  # the last one counts
 
-    def failures(self, plan: Plan, survey: Survey) -> list[str]:
-        """One line for each server that can't become part of a starting set any more.
+    def why(self, report: Report) -> str:
+        """Why the agent that wrote this report gave up, as it says itself. One line."""
+        content = self.store.read_report(self.uid, report)
+        message = str(content.get("message") or "it did not say why")
+        if report.phase == "gone":  # engines that registered and ended at once
+            last = [str(engine.get("output", "")).rstrip().rpartition("\n")[2] for engine in content.get("engines", [])]
+            message = f"its engines ended at once: {message}. {' | '.join(one_line(line) for line in last[:2])}"
+        return message
 
-        Why an agent gave up is read for the first of them only: one request each.
-        """
-        by_name = {server.name: server for server in survey.servers}
-        lines: list[str] = []
-        for planned in plan.servers:
-            server, report = by_name.get(planned.name), survey.reports.get(planned.slot)
-            if report is not None and report.phase in ("failed", "gone"):
-                why = self._message(report) if len(lines) < CAUSES_READ else "its agent gave up"
-                lines.append(f"Server {planned.name}: {why}")
-            elif server is None:
-                lines.append(f"Server {planned.name} is gone: somebody deleted it.")
-            elif server.status in DEAD:
-                cause = server.fault or "it is off"
-                lines.append(f"Server {planned.name} went to {server.status}: {cause}")
-        return lines
+    def write_history(self, ended: list[dict[str, str | int]]) -> None:
+        """Keep what is known of servers that were replaced, for `ipp-griffin timeline`. No agent's URL reaches this object."""
+        self.store.put(self.uid, f"{self.prefix}{HISTORY}", json.dumps(ended).encode())
 
     def output(self, most: int) -> dict[str, str]:
         """Engine name -> its output, out of the newest report of each of at most ``most`` servers."""
         outputs = {}
-        for slot, report in sorted(self.last_reports().items())[:most]:
+        for (slot, _), report in sorted(self.last_reports().items())[:most]:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
                 outputs[f"{slot}.{engine.get('index', '?')}"] = str(engine.get("output", ""))
         return outputs
@@ -175,14 +185,6 @@ class EngineSet:
         )
         self.store.delete_prefix(self.uid, self.prefix)
         self.store.remove_if_empty(self.uid)
-
-    def _message(self, report: Report) -> str:
-        content = self.store.read_report(self.uid, report)
-        message = str(content.get("message") or "its agent gave up without a message")
-        if report.phase == "gone":  # engines that registered and ended at once
-            last = [str(engine.get("output", "")).rstrip().rpartition("\n")[2] for engine in content.get("engines", [])]
-            message = f"its engines ended at once: {message}. {' | '.join(one_line(line) for line in last[:2])}"
-        return message
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:

@@ -324,6 +324,10 @@ class Store:
                 raise
             return {}
 
+    def expiry(self, seconds: float) -> int:
+        """So many seconds from now, as seconds since 1970 by the store's clock, which agents know too."""
+        return self._urls.expiry(seconds)
+
     # -- URLs for servers ------------------------------------------------------------------------------
 
     def get_url(self, uid: str, name: str, seconds: float) -> str:

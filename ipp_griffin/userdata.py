@@ -35,9 +35,11 @@ def server_parameters(
     fetch_timeout: float,
     proxy: str = "",
     ca_certificates: str = "",
+    expires: int = 0,
 ) -> dict[str, Any]:
     """What one server's agent is told. ``fetch_timeout`` in seconds; ``report_urls`` as `store` gives them:
-    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text.
+    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text; ``expires``: when the server
+    is to power itself off, in seconds since 1970 by the store's clock (0: never).
 
     Raises `SettingError` if they are none: the agent could not even report that.
     """
@@ -59,6 +61,7 @@ def server_parameters(
         "fetch_timeout": fetch_timeout,
         "proxy": proxy,
         "ca_certificates": ca_certificates,
+        "expires": expires,
     }
 
 

@@ -199,6 +199,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         "fetch_timeout": 33,
         "proxy": "http://proxy:3128",
         "ca_certificates": "",
+        "expires": 0,
     }
     assert [parameters(data) for _, data in work] == [
         {
@@ -218,7 +219,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
 def test_a_survey_is_of_this_set_only(engines, store):
     survey = engines.survey()
     assert [server.name for server in survey.servers] == [f"griffin-{UID}-{SET}-0", f"griffin-{UID}-{SET}-1"]
-    assert survey.reports == {0: Report(SET, 0, 0, 1, "agent")}
+    assert survey.reports == {(0, 0): Report(SET, 0, 0, 1, "agent")}
     assert survey.active == 2
     store.fail["reports"] = [AssertionError("not asked for")]
     assert engines.survey(reports=False).reports == {}
@@ -228,51 +229,39 @@ def test_active_counts_what_nova_says_is_active():
     assert Survey((make_server(0), make_server(1, status="BUILD"), make_server(2, status="ERROR"))).active == 1
 
 
-def test_the_last_report_is_of_the_latest_incarnation_then_of_the_highest_sequence():
+def test_the_last_report_of_an_incarnation_is_that_of_the_highest_sequence():
     names = ["0.0/0009-gone", "0.1/0002-connected", "0.1/0001-agent", "10.0/0003-engines", "10.0/0004-failed"]
     names += ["1.0/10000-gone", "1.0/9999-engines"]
     store = FakeStore(**{UID: {f"{SET}/{name}": b"" for name in names}})
     assert EngineSet(FakeCloud(), store, UID, SET).last_reports() == {
-        0: Report(SET, 0, 1, 2, "connected"),
-        1: Report(SET, 1, 0, 10000, "gone"),
-        10: Report(SET, 10, 0, 4, "failed"),
+        (0, 0): Report(SET, 0, 0, 9, "gone"),
+        (0, 1): Report(SET, 0, 1, 2, "connected"),
+        (1, 0): Report(SET, 1, 0, 10000, "gone"),
+        (10, 0): Report(SET, 10, 0, 4, "failed"),
     }
 
 
-def test_a_failed_server_has_a_line_that_names_it_and_the_cause():
-    reports = {slot: Report(SET, slot, 0, 3, phase) for slot, phase in ((4, "failed"), (5, "gone"), (6, "failed"))}
+def test_why_an_agent_gave_up_is_what_it_says_and_the_last_lines_of_engines_that_ended_at_once():
+    failed, gone, silent = (Report(SET, slot, 0, 3, phase) for slot, phase in enumerate(("failed", "gone", "failed")))
     store = FakeStore()
     ended = [{"output": "starting\nImportError: no numpy\n"}, {"output": "Killed"}, {"output": "unseen"}]
     store.contents = {
-        reports[4].name: {"message": "The controller's port 10.0.0.1:20000 can't be reached."},
-        reports[5].name: {"message": "exit status 1", "engines": ended},
+        failed.name: {"message": "The controller's port 10.0.0.1:20000 can't be reached."},
+        gone.name: {"message": "exit status 1", "engines": ended},
     }
-    found = Survey(
-        servers=(
-            make_server(0),
-            make_server(1, status="ERROR", fault="No valid host was found."),
-            make_server(2, status="SHUTOFF"),
-            make_server(4),
-            make_server(5, status="SHUTOFF"),
-            make_server(6, status="BUILD"),
-        ),
-        reports=reports,
-    )
-    name = f"Server griffin-{UID}-{SET}"
-    assert EngineSet(FakeCloud(), store, UID, SET).failures(plan(7), found) == [
-        f"{name}-1 went to ERROR: No valid host was found.",
-        f"{name}-2 went to SHUTOFF: it is off",
-        f"{name}-3 is gone: somebody deleted it.",
-        f"{name}-4: The controller's port 10.0.0.1:20000 can't be reached.",
-        f"{name}-5: its engines ended at once: exit status 1. ImportError: no numpy | Killed",
-        f"{name}-6: its agent gave up without a message",
+    engines = EngineSet(FakeCloud(), store, UID, SET)
+    assert [engines.why(report) for report in (failed, gone, silent)] == [
+        "The controller's port 10.0.0.1:20000 can't be reached.",
+        "its engines ended at once: exit status 1. ImportError: no numpy | Killed",
+        "it did not say why",
     ]
 
 
-def test_servers_that_are_on_their_way_are_no_failures():
-    reports = {0: Report(SET, 0, 0, 1, "agent"), 1: Report(SET, 1, 0, 3, "engines")}
-    found = Survey((make_server(0, status="BUILD"), make_server(1), make_server(2, status="REBOOT")), reports)
-    assert EngineSet(FakeCloud(), FakeStore(), UID, SET).failures(plan(3), found) == []
+def test_a_set_is_published_from_its_start_until_the_end_of_its_stop(engines, store):
+    engines.publish(b"{}", {})
+    assert engines.is_published()
+    engines.destroy(timeout=1, sleep=lambda seconds: None)
+    assert not engines.is_published()
 
 
 def test_output_is_of_the_newest_report_of_so_many_servers():

@@ -19,6 +19,7 @@ from ipyparallel.engine.app import IPEngine
 from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Cloud
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
+from ipp_griffin.launchers.engine_settings import EngineSettings
 from ipp_griffin.plan import Flavor, Image, Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
 
@@ -37,7 +38,9 @@ def assignments(name: str, start: str) -> dict[str, str]:
 
 
 def ours() -> list[str]:
-    return [f"{c.__name__}.{name}" for c in OURS for name in c.class_own_traits(config=True)]
+    own = {c: c.class_own_traits(config=True) for c in OURS}
+    own[GriffinEngineSetLauncher] = {**EngineSettings.class_own_traits(config=True), **own[GriffinEngineSetLauncher]}
+    return [f"{c.__name__}.{name}" for c, traits in own.items() for name in traits]
 
 
 @pytest.mark.parametrize("setting", ours())

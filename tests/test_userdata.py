@@ -44,13 +44,14 @@ def test_parameters_of_a_server():
         "fetch_timeout": 600,
         "proxy": "",
         "ca_certificates": "",
+        "expires": 0,
     }
 
 
 def test_the_parameters_line_of_the_program():
     lines = render(parameters(), agent_source()).decode().splitlines()
     assert [line for line in lines if line.startswith("PARAMETERS")] == [
-        'PARAMETERS: Json = {"ca_certificates": "", "engine_set": "89abcdef", "engines": 4, "fetch_timeout": 600, '
+        'PARAMETERS: Json = {"ca_certificates": "", "engine_set": "89abcdef", "engines": 4, "expires": 0, "fetch_timeout": 600, '
         '"incarnation": 1, "proxy": "", "rendezvous": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json'
         '?temp_url_sig=aa&temp_url_expires=1", "reports": {"prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/'
         '2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"}, "server": "griffin-u-s-2", '

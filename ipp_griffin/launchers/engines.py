@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import getpass
 import json
 import secrets
@@ -16,18 +17,24 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
-from traitlets import Float, Integer, List, Unicode
+from traitlets import List, Unicode
 
 from .. import ipcluster
-from ..plan import GriffinError, Plan, SettingError, Stopped, choose_network
+from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
+from ..roster import Roster
 from ..threads import in_thread
 from .common import OnCloud
 from .connection import engine_connection
+from .engine_settings import EngineSettings
+from .keeper import Created, Keeper
+from .progress import Progress
 from .waiting import WaitForEngines, check_not_stopped
 from .watch import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ..engine_set import EngineSet
     from ..hub import Hub
     from ..settings import GriffinCloud
@@ -37,71 +44,8 @@ HOUR = 3600
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
-class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
+class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type: ignore[misc]
     """Start engines on servers, and return when the controller lists all of them."""
-
-    engines_per_server = Integer(
-        0,
-        config=True,
-        help="""Engines on each server; the last server may hold fewer. Default: 0, one for each vCPU of the flavor.""",
-    )
-    start_timeout = Float(
-        1200,
-        min=1,
-        config=True,
-        help="""Seconds from the start until all engines must be connected; then the start fails and all is deleted.
-        Servers may take minutes to boot: ipyparallel's Cluster.engine_timeout does not matter here.""",
-    )
-    engine_user = Unicode(
-        "ipp",
-        config=True,
-        help="""The user on the servers that engines run as; it is made where it does not exist. Set it to "ubuntu", say,
-        to run as the user that owns the packages of your snapshot.""",
-    )
-    engine_python = Unicode(
-        "",
-        config=True,
-        help="""The Python on the servers, e.g. "/opt/conda/bin/python". Default: the first one with ipyparallel out of the
-        system's, /opt/*/bin, and the environments in the homes of the usual cloud users.""",
-    )
-    packages = List(
-        Unicode(),
-        config=True,
-        help="""Packages to install with pip into an environment of their own on each server, e.g. ["numpy", "pandas>=2"].
-        ipyparallel itself is installed where the image has none. A snapshot with all in it starts faster.""",
-    )
-    pip_args = List(
-        Unicode(), config=True, help="""More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"]."""
-    )
-    controller_timeout = Float(
-        60, config=True, help="Seconds that a server keeps trying to reach the controller's port."
-    )
-    register_timeout = Float(
-        120, config=True, help="Seconds that an engine keeps trying to register with the controller."
-    )
-    controller_gone_timeout = Float(
-        300,
-        config=True,
-        help="""Seconds without a controller after which a server that lost all its engines powers itself off.""",
-    )
-    restarts = Integer(5, config=True, help="How many crashed engines a server starts anew in an hour.")
-    parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
-    poll_interval = Float(1.0, min=0, config=True, help="Seconds between two looks at the servers while they start.")
-    watch_interval = Float(
-        10.0,
-        min=0.1,
-        config=True,
-        help="""Seconds between two looks at the running servers, by ONE request for all of them. Only while the process
-        lives that started them: nobody looks after `ipcluster start --daemonize`.""",
-    )
-    leave_timeout = Float(
-        5.0, config=True, help="Seconds that engines get to leave the controller before their servers are deleted."
-    )
-    output_servers = Integer(
-        16,
-        config=True,
-        help="From how many servers, at most, the engines' output is fetched for `get_output` at the end.",
-    )
 
     engine_set = Unicode(help="Names this start of engines; random").tag(to_dict=True)
     servers = List(Unicode(), help="Ids of the servers").tag(to_dict=True)
@@ -117,6 +61,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         self._gone = False
         self._restored = False
         self._doors: EngineSet | None = None
+        self._expires = 0
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
     def find_args(self) -> list[str]:
@@ -153,48 +98,72 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         deadline = time.monotonic() + self.start_timeout
         if n is None or n < 1:
             raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+        quorum = self.quorum(n)
         settings = self.settle_cloud()
         await in_thread(lambda: self.record_project(settings))
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
-        plan = await in_thread(
-            lambda: settings.plan(
-                self.connect(),
-                network,
-                n=n,
-                uid=self.uid,
-                engine_set=self.engine_set,
-                engines_per_server=self.engines_per_server,
-                labels=self._labels(),
-            )
-        )
+        plan = await in_thread(lambda: self._plan(n, settings, network))
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
         self.notify_start(self.engine_set)
         self._record()  # uid and engine set: enough to find whatever is made from here on
         self.log.info(_describe(plan))
-        await in_thread(lambda: self._create(plan, connection, settings))
+        keeper = self._make_keeper(
+            Roster.of_plan(
+                plan.servers,
+                time.monotonic(),
+                deadlines=self.deadlines(),
+                quorum=quorum,
+                replacements=self.replacements(len(plan.servers)),
+            ),
+            create=lambda servers, created: self._create(
+                dataclasses.replace(plan, servers=tuple(servers)), settings, created
+            ),
+        )
+        await in_thread(lambda: self._publish(connection, settings))
+        await in_thread(lambda: keeper.create(plan.servers))
         self._record()
+        leftovers = asyncio.ensure_future(in_thread(self._look_for_leftovers))
         waiting = WaitForEngines(
-            self._on_cloud(),
-            plan,
-            known=self.servers,
+            keeper,
+            settle=not self._lives_on(),
             controller=getattr(self.parent, "controller", None),
             stopping=self._stopping,
             timeout=self.start_timeout,
             deadline=deadline,
             poll_interval=self.poll_interval,
-            log=self.log,
+            progress=Progress(n, self.log, self.progress),
         )
         await in_thread(lambda: waiting.run(self.open_hub))
-        self.log.info(f"All {n} engines are connected.")
-        self._watch()
+        await self._tell_leftovers(leftovers)
+        self._record()
+        self.log.info(_describe_result(keeper.roster))
+        self._watch(keeper)
+
+    def _plan(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
+        """Which servers. Blocking."""
+        self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
+        return settings.plan(
+            self.connect(),
+            network,
+            n=n,
+            uid=self.uid,
+            engine_set=self.engine_set,
+            engines_per_server=self.engines_per_server,
+            labels=self._labels(),
+        )
+
+    def _lives_on(self) -> bool:
+        """Whether this process goes on after the start, and may see to stragglers."""
+        app = ipcluster.application(self)
+        return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
 
     def _labels(self) -> dict[str, str]:
-        """For people who look at the cloud; nothing is ever deleted by them."""
-        return {
+        """For people who look at the cloud, and for `ipp-griffin reap`."""
+        labels = {
             "owner": _user_name(),
             "host": socket.gethostname(),
             "container": self.container,
@@ -202,12 +171,31 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
             "cluster_id": self.cluster_id,
             "start_deadline": _iso(time.time() + self.start_timeout),
         }
+        return {**labels, "expires": _iso(self._expires)} if self._expires else labels
 
-    def _create(self, plan: Plan, connection: dict[str, Any], settings: GriffinCloud) -> None:
-        """Publish the rendezvous, then create the servers. Blocking; `stop` waits for it."""
+    def _look_for_leftovers(self) -> list[str]:
+        """What earlier clusters of the same user left, one line each. Blocking."""
+        from ..clusters import Clusters
+
+        cloud = self.connect()
+        try:
+            found = Clusters(cloud, lambda prefix: self.open_store(), self.container).leftovers()
+        except GriffinError as e:
+            self.log.debug(f"Can't look for what earlier clusters left: {e}")
+            return []
+        return [f"{left.server.name} {left.why}" for left in found if left.server and left.cluster.uid != self.uid]
+
+    async def _tell_leftovers(self, looking: asyncio.Future[list[str]]) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            if found := await asyncio.wait_for(looking, 10):
+                self.log.warning(
+                    f"Earlier clusters of yours left {len(found)} servers, which the cloud may bill: {'; '.join(found[:3])}"
+                    f"{' ...' if len(found) > 3 else ''}. `ipp-griffin reap` deletes them."
+                )
+
+    def _publish(self, connection: dict[str, Any], settings: GriffinCloud) -> None:
+        """Put the rendezvous into the object store. Blocking; `stop` waits for it."""
         import ipyparallel
-
-        from ..engine_set import UserDataSettings
 
         with self._cloud_work:
             check_not_stopped(self._stopping)
@@ -229,16 +217,25 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
                 restarts=self.restarts,
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
+
+    def _create(self, plan: Plan, settings: GriffinCloud, created: Created) -> None:
+        """Create the servers of ``plan``: all at the start, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
+        from ..engine_set import UserDataSettings
+
+        with self._cloud_work:
+            check_not_stopped(self._stopping)
+            engine_set = self._on_cloud(settings.store_url)
             engine_set.create(
                 plan,
                 UserDataSettings(
                     read_seconds=int(self.start_timeout) + HOUR,
-                    report_seconds=WEEK,
+                    report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
                     fetch_timeout=int(self.start_timeout),
                     proxy=settings.proxy,
                     ca_certificates=settings.ca_text(engine_set.cloud.ca_file()),
+                    expires=self._expires,
                 ),
-                on_created=lambda planned, server: self.servers.append(server.id),
+                on_created=lambda planned, server: created(planned, server.id),
                 stop=self._stopping,
                 parallel=self.parallel,
             )
@@ -284,18 +281,43 @@ class GriffinEngineSetLauncher(OnCloud, EngineLauncher):  # type: ignore[misc]
         """Restore from the cluster file, as running, without a request: the watcher finds out what is true."""
         launcher: GriffinEngineSetLauncher = super().from_dict(d, **kwargs)
         launcher._restored = True
-        launcher._watch()
+        nobody = Roster([], launcher.deadlines(), quorum=0)  # the first look fills it
+        launcher._watch(launcher._make_keeper(nobody, create=None))
         return launcher
 
     # --- watching
 
-    def _watch(self) -> None:
+    def _make_keeper(self, roster: Roster, create: Callable[[Sequence[ServerPlan], Created], None] | None) -> Keeper:
+        def on_change() -> None:
+            self.servers = keeper.servers
+
+        keeper = Keeper(
+            self._on_cloud,
+            roster,
+            create=create,
+            on_change=on_change,
+            goes_on=self._goes_on,
+            stopping=self._stopping,
+            log=self.log,
+        )
+        return keeper
+
+    def _goes_on(self) -> bool:
+        """Whether the cluster is to live on, so that a new server makes sense."""
+        controller = getattr(self.parent, "controller", None)
+        ended = controller is not None and controller.state == "after"
+        return not ended and not (self._expires and time.time() > self._expires)
+
+    def _watch(self, keeper: Keeper) -> None:
         _ = self.loop  # the thread needs it, and only this thread can find it
         Watcher(
-            look=lambda: self._on_cloud().survey(reports=False),
+            keeper,
+            open_hub=self.open_hub,
             on_gone=self._all_gone,
+            replace=self.replace,
             stop=self._stopping,
             interval=self.watch_interval,
+            poll_interval=self.poll_interval,
             log=self.log,
         ).start()
 
@@ -444,6 +466,14 @@ def _describe(plan: Plan) -> str:
         f"Starting {engines} on {servers}: image {plan.image.name}, flavor {plan.flavor.name} "
         f"({plan.flavor.vcpus} vCPU), network {plan.network.name}"
     )
+
+
+def _describe_result(roster: Roster) -> str:
+    if roster.registered >= roster.engines or not roster.unsettled and roster.possible == roster.engines:
+        return f"All {roster.engines} engines are connected."
+    on_their_way = sum(slot.planned.engines - slot.registered for slot in roster.unsettled)
+    rest = f", {on_their_way} more are on their way" if on_their_way else ""
+    return f"{roster.registered} of {roster.engines} engines are connected{rest}: enough for min_engines."
 
 
 def _user_name() -> str:

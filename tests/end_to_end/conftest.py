@@ -60,6 +60,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests' own may be ignored, by nohup
         )
         self._started.append(process)
         return process

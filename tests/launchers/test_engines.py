@@ -14,6 +14,7 @@ from traitlets.config import Config, Configurable
 
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
+from ipp_griffin.clusters import Clusters
 from ipp_griffin.engine_set import EngineSet
 from ipp_griffin.launchers import GriffinEngineSetLauncher, engines
 from ipp_griffin.launchers import common as module
@@ -118,6 +119,7 @@ class FakeCluster(Configurable):
 def cloud(monkeypatch):
     made = OneCloud()
     monkeypatch.setattr(module, "connect", lambda parent, name, region: made)
+    monkeypatch.setattr(Clusters, "leftovers", lambda self: [])
     return made
 
 
@@ -439,11 +441,10 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
     cloud.servers = break_one
     with pytest.raises(GriffinError) as raised:
         await launcher.start(4)
-    names = [f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(3)]
+    names = ", ".join(f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(4))
     assert str(raised.value) == (
-        "4 of 4 servers failed. "
-        + " ".join(f"Server {name} went to ERROR: No valid host." for name in names)
-        + " And 1 more. All servers of this start are deleted."
+        f"The engine set can't have its 4 engines any more. Servers {names} (building) went to ERROR: No valid host. "
+        "All servers of this start are deleted."
     )
     assert cloud.there == {}
 
@@ -468,7 +469,7 @@ async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher
     with pytest.raises(GriffinError) as raised:
         await launcher.start(1)
     assert str(raised.value) == (
-        "Only 0 of 1 engines connected within 1 s. "
+        "Only 0 of 1 engines connected within 1 s; servers: 1 active. "
         f"Never reported: griffin-{launcher.uid}-{launcher.engine_set}-0 (can they reach the object store?). "
         "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
     )

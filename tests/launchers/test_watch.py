@@ -1,4 +1,4 @@
-"""`Watcher`: what it tells, and when it calls a set gone."""
+"""`Watcher`: what it tells, what it replaces, and when it calls a set gone."""
 
 import logging
 import threading
@@ -8,18 +8,28 @@ import pytest
 from ipp_griffin.calls import Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import Survey
+from ipp_griffin.launchers.keeper import Keeper
 from ipp_griffin.launchers.watch import Watcher
+from ipp_griffin.plan import server_tags
+from ipp_griffin.roster import Deadlines, Roster
+
+from ..test_engine_set import SET, UID
 
 OUTAGE = Unavailable("Can't list servers: the cloud said 503.")
 
 
+def name(number):
+    return f"griffin-{UID}-{SET}-{number}"
+
+
 def servers(*states: str) -> Survey:
-    """A survey of servers s0, s1, ...; "": no such server; "ERROR:why" has a fault."""
+    """A survey of servers in slots 0, 1, ...; "": no such server; "ERROR:why" has a fault."""
     listed = []
     for number, state in enumerate(states):
         status, _, fault = state.partition(":")
         if status:
-            listed.append(Server(id=f"id{number}", name=f"s{number}", status=status, fault=fault))
+            tags = server_tags(UID, SET, number, 0)
+            listed.append(Server(id=f"id{number}", name=name(number), status=status, fault=fault, tags=tags))
     return Survey(tuple(listed))
 
 
@@ -37,31 +47,61 @@ class ScriptedStop(threading.Event):
         return self.is_set()
 
 
+class Looks:
+    """An engine set of another process, as the looks find it: a Survey each, or an error to raise."""
+
+    engine_set = SET
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def survey(self, *, reports):
+        found = self.looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def delete_spares(self, survey, known):
+        return survey
+
+
 class Watched:
-    """A watcher over a list of what its looks will find: a Survey, or an error to raise."""
+    """A watcher over what its looks will find."""
 
     def __init__(self, *looks, interval=10.0, deletes=True):
         self.deletes = deletes  # whether what is left of a gone set can be deleted
         self.looks = list(looks)
         self.stop = ScriptedStop(self.looks)
         self.gone = 0
-        self.watcher = Watcher(
-            look=self.look,
-            on_gone=self.on_gone,
-            stop=self.stop,
-            interval=interval,
-            log=logging.getLogger("watched"),
-        )
-
-    def look(self):
-        found = self.looks.pop(0)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        found = Looks(self.looks)
+        self.watcher = watcher(lambda: found, self.stop, on_gone=self.on_gone, interval=interval)
 
     def on_gone(self):
         self.gone += 1
         return self.deletes
+
+
+def watcher(open_engine_set, stop, *, on_gone, interval):
+    log = logging.getLogger("watched")
+    keeper = Keeper(
+        open_engine_set,
+        Roster([], Deadlines(1, 1, 1, 1), quorum=0),
+        create=None,
+        on_change=lambda: None,
+        goes_on=lambda: True,
+        stopping=stop,
+        log=log,
+    )
+    return Watcher(
+        keeper,
+        open_hub=pytest.fail,
+        on_gone=on_gone,
+        replace=False,
+        stop=stop,
+        interval=interval,
+        poll_interval=1.0,
+        log=log,
+    )
 
 
 def messages(caplog):
@@ -74,27 +114,29 @@ def test_it_counts_the_servers_that_live():
     assert watched.watcher.look_once() == 0
 
 
-def test_each_change_is_told_once(caplog):
+def test_each_change_is_told_once_within_two_looks(caplog):
     watched = Watched(
         servers("ACTIVE", "ACTIVE", "ACTIVE"),
         servers("ERROR:disk full", "ACTIVE", "ACTIVE"),
         servers("ERROR:disk full", "SHUTOFF", ""),
         servers("ERROR:disk full", "SHUTOFF", ""),
+        servers("ERROR:disk full", "SHUTOFF", ""),
     )
-    for _ in range(4):
+    for _ in range(5):
         watched.watcher.look_once()
     assert messages(caplog) == [
-        "Server s0 went to ERROR: disk full",
-        "Server s2 is gone: somebody deleted it.",
-        "Server s1 went to SHUTOFF: it is off",
+        f"Server {name(0)} (engines) went to ERROR: disk full.",
+        f"Server {name(1)} (engines) went to SHUTOFF: it is off.",
+        f"Server {name(2)} (engines) is gone: somebody deleted it.",
     ]
 
 
 def test_a_server_that_came_back_and_died_again_is_told_again(caplog):
-    watched = Watched(servers("SHUTOFF"), servers("ACTIVE"), servers("SHUTOFF"))
-    for _ in range(3):
+    looks = [servers("SHUTOFF")] * 2 + [servers("ACTIVE")] + [servers("SHUTOFF")] * 2
+    watched = Watched(*looks)
+    for _ in looks:
         watched.watcher.look_once()
-    assert messages(caplog) == ["Server s0 went to SHUTOFF: it is off"] * 2
+    assert messages(caplog) == [f"Server {name(0)} (engines) went to SHUTOFF: it is off."] * 2
 
 
 def test_an_outage_changes_nothing_and_is_told_once(caplog):
@@ -126,8 +168,8 @@ def test_where_the_rest_cannot_be_deleted_it_tries_again():
 
 def test_all_servers_gone_at_once_is_one_line(caplog):
     """Somebody stopped the cluster from elsewhere: not one line for each of a thousand servers."""
-    watched = Watched(servers("ACTIVE", "ACTIVE", "ACTIVE"), servers(), servers())
-    for _ in range(3):
+    watched = Watched(servers("ACTIVE", "ACTIVE", "ACTIVE"), servers(), servers(), servers())
+    for _ in range(4):
         watched.watcher.look_once()
     assert messages(caplog) == [
         "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
@@ -135,9 +177,9 @@ def test_all_servers_gone_at_once_is_one_line(caplog):
 
 
 def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
-    watched = Watched(servers("ACTIVE"), ZeroDivisionError("oops"), KeyError("x"), servers("ACTIVE"))
+    watched = Watched(servers("ACTIVE"), *[ZeroDivisionError("oops")] * 2, servers("ACTIVE"))
     assert [watched.watcher.look_once() for _ in range(4)] == [1, None, None, 1]
-    assert messages(caplog) == ["Can't look at the servers now, will go on trying: oops"]
+    assert messages(caplog) == ["The watch over the servers stumbled, and goes on: ZeroDivisionError: oops"]
 
 
 def test_an_outage_for_ever_is_no_end():
@@ -153,15 +195,24 @@ def test_the_second_look_never_comes_later_than_the_interval():
     assert watched.stop.waits == [0.2, 0.2]
 
 
+def test_servers_that_the_process_which_started_the_set_has_replaced_are_not_missed(caplog):
+    """Else a restored set would take its replaced servers for gone, and delete what is left."""
+    new = Server("new", name("0-1"), "ACTIVE", tags=server_tags(UID, SET, 0, 1))
+    watched = Watched(servers("ACTIVE"), Survey((new,)), Survey((new,)), Survey((new,)))
+    watched.watcher._run()
+    assert watched.gone == 0
+
+
 def test_the_stop_event_ends_the_thread():
     stop, looked = threading.Event(), threading.Event()
 
-    def look():
-        looked.set()
-        return servers("ACTIVE")
+    class Living(Looks):
+        def survey(self, *, reports):
+            looked.set()
+            return servers("ACTIVE")
 
     before = set(threading.enumerate())
-    Watcher(look=look, on_gone=pytest.fail, stop=stop, interval=0.001, log=logging.getLogger("watched")).start()
+    watcher(lambda: Living([]), stop, on_gone=pytest.fail, interval=0.001).start()
     (thread,) = (t for t in threading.enumerate() if t not in before and t.name == "griffin-watch")
     assert thread.daemon
     assert looked.wait(30)

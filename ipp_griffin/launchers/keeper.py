@@ -1,0 +1,232 @@
+"""`Keeper`: looks at the servers of one engine set, and sees to those that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from ..calls import QuotaError, one_line
+from ..plan import GriffinError, Stopped
+from ..roster import Failure, Place, Roster, Slot, tell
+
+if TYPE_CHECKING:
+    from ..engine_set import EngineSet, Survey
+    from ..hub import Hub
+    from ..plan import ServerPlan
+
+MOST_EXPLAINED = 10  # failures of one look of which the cause, or the console, is fetched: one request each
+CONSOLE_LINES = 20
+
+Created = Callable[["ServerPlan", str], None]
+
+
+class Keeper:
+    """Both the wait for a start and the watch over a running set look through it, one after the other. Blocking.
+
+    ``create``: makes servers, and calls back with the id of each; None for a set that another process made: then nothing is
+    replaced. ``on_change``: called when there are other servers than before. ``goes_on``: whether the cluster is to live on, so
+    that a server may be replaced.
+    """
+
+    def __init__(
+        self,
+        open_engine_set: Callable[[], EngineSet],
+        roster: Roster,
+        *,
+        create: Callable[[Sequence[ServerPlan], Created], None] | None,
+        on_change: Callable[[], None],
+        goes_on: Callable[[], bool],
+        stopping: threading.Event,
+        log: Any,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_engine_set, self.roster, self.clock = open_engine_set, roster, clock
+        self._create, self._on_change, self._goes_on = create, on_change, goes_on
+        self._stopping, self._log = stopping, log
+        self._doomed: set[str] = set()  # ids of servers that are to go
+        self._history: list[dict[str, str | int]] = []
+        self._unreachable_since: float | None = None
+
+    @property
+    def engine_set(self) -> EngineSet:
+        """The doors to the cloud; opening them may ask it, and raise `GriffinError`."""
+        return self._open_engine_set()
+
+    @property
+    def servers(self) -> list[str]:
+        """The ids of the set's servers."""
+        return [slot.id for slot in self.roster.slots if slot.id and not slot.given_up]
+
+    def create(self, servers: Sequence[ServerPlan]) -> None:
+        """Create these servers of the roster. Raises what the cloud raises."""
+
+        def created(planned: ServerPlan, id: str) -> None:
+            self.roster.created((planned.slot, planned.incarnation), id, self.clock())
+            self._on_change()
+
+        assert self._create is not None
+        self._create(servers, created)
+
+    def look(
+        self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
+    ) -> bool:
+        """See how the servers are, delete those that failed, and fill their slots again. Whether the cloud could be asked.
+
+        An outage fails nothing, and is told once. ``replace_settled``: also servers that had their engines; else those are
+        only told of, and stay. ``hub``: to shut down what engines a failed server still has.
+        """
+        try:
+            survey = self.engine_set.survey(reports=reports)
+            if self._create is None:
+                self.roster.adopt(survey.servers, self.clock())
+            survey = self.engine_set.delete_spares(survey, self.servers)
+        except GriffinError as e:
+            if self._unreachable_since is None:
+                self._log.warning(f"Can't look at the servers now, will go on trying: {e}")
+                self._unreachable_since = self.clock()
+            return False
+        if self._unreachable_since is not None:
+            self.roster.excuse(self.clock() - self._unreachable_since)
+            self._unreachable_since = None
+        failures = self.roster.observe(survey.by_name, survey.reports, registered, self.clock())
+        self._see_to([self._explained(f, n) for n, f in enumerate(failures)], replace_settled, hub)
+        self._delete_doomed(survey)
+        self._fill(survey)
+        return True
+
+    def give_up_stragglers(self, cause: str) -> None:
+        """Delete every server that has not got its engines."""
+        for slot in self.roster.unsettled:
+            self._doomed |= {slot.id} - {""}
+            self._log.warning(tell([self.roster.fail(slot, cause)]))
+        self._on_change()
+        self._delete_doomed(None)
+
+    def check_quorum(self) -> None:
+        """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
+        roster = self.roster
+        if roster.possible < roster.quorum:
+            quorum = (
+                f"{roster.quorum} of its {roster.engines}"
+                if roster.quorum < roster.engines
+                else f"its {roster.engines}"
+            )
+            raise GriffinError(
+                f"The engine set can't have {quorum} engines any more. {tell(roster.failures)} "
+                "All servers of this start are deleted."
+            )
+
+    # -- failures
+
+    def _explained(self, failure: Failure, number: int) -> Failure:
+        """With the cause that is in the agent's report, read for the first few."""
+        if failure.report is None:
+            return failure
+        cause = "gave up"
+        if number < MOST_EXPLAINED:
+            with contextlib.suppress(GriffinError):
+                cause = f"gave up: {self.engine_set.why(failure.report)}"
+        return self.roster.explain(failure, cause)
+
+    def _see_to(self, failures: Sequence[Failure], replace_settled: bool, hub: Hub | None) -> None:
+        """Delete these servers and give their slots to others; those that are only to be told of stay as they are."""
+        only_told = [f for f in failures if self._create is None or (f.settled and not replace_settled)]
+        if only_told and len(only_told) == len(self.roster.slots) and all(f.server is None for f in only_told):
+            self._log.warning(
+                "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
+            )
+            return
+        for failure in only_told:
+            self._log.warning(tell([failure]))
+        failures = [f for f in failures if f not in only_told]
+        if not failures:
+            return
+        successors = [self.roster.replace(failure, self.clock()) for failure in failures]
+        for failure, successor in zip(failures, successors, strict=True):
+            if successor is None:
+                self.roster.give_up(failure)
+        hopeless = self.roster.possible < self.roster.quorum  # the whole set will be deleted
+        for number, (failure, successor) in enumerate(zip(failures, successors, strict=True)):
+            then = f" It is deleted, and {successor.name} takes its slot." if successor else " It is deleted."
+            self._log.warning(tell([failure]) + ("" if hopeless else then))
+            if number < MOST_EXPLAINED:
+                self._tell_console(failure)
+            self._history.append(_remembered(failure))
+            self._doomed |= {failure.server.id} if failure.server else set()
+            if not hopeless:
+                self._leave_hub(failure, hub)
+        with contextlib.suppress(GriffinError):  # it is for people who look back
+            self.engine_set.write_history(self._history)
+        self._on_change()
+
+    def _tell_console(self, failure: Failure) -> None:
+        """Log the end of the console of a server that said nothing itself."""
+        if failure.server is None or failure.report is not None or failure.server.status == "ERROR":
+            return
+        with contextlib.suppress(GriffinError):
+            lines = self.engine_set.cloud.console_output(failure.server.id, CONSOLE_LINES).splitlines()
+            text = "\n".join(one_line(line, 200) for line in lines[-CONSOLE_LINES:]) or "(nothing)"
+            self._log.warning(f"The end of {failure.planned.name}'s console:\n{indent(text, '  ')}")
+
+    def _leave_hub(self, failure: Failure, hub: Hub | None) -> None:
+        """The hub would list engines of a server that is deleted for many heartbeats more."""
+        if hub is None:
+            return
+        planned = failure.planned
+        with contextlib.suppress(Exception):  # they will be missed there soon
+            hub.shut_down(f"{self.engine_set.engine_set}-{planned.slot}-{planned.incarnation}", timeout=1.0)
+
+    def _delete_doomed(self, survey: Survey | None) -> None:
+        if survey is not None:
+            self._doomed &= {server.id for server in survey.servers}
+        if not self._doomed:
+            return
+        try:
+            self.engine_set.cloud.delete_servers(sorted(self._doomed))
+        except GriffinError as e:
+            self._log.warning(f"Will try again: {e}")
+
+    def _fill(self, survey: Survey) -> None:
+        """Create the servers that take the slots of failed ones, once those are gone: quota counts them until then."""
+        if self._create is None or self._stopping.is_set():
+            return
+        vacant = self.roster.vacant(server.id for server in survey.servers)
+        for slot in vacant:
+            if slot.planned.name in survey.by_name:  # it was asked for before, and the answer was lost
+                self.roster.created(slot.place, survey.by_name[slot.planned.name].id, self.clock())
+        vacant = [slot for slot in vacant if not slot.id]
+        if not vacant:
+            return
+        try:
+            if self._goes_on() and self.engine_set.is_published():
+                self.create([slot.planned for slot in vacant])
+            if not self.engine_set.is_published():  # stopped from elsewhere, perhaps when these were on their way
+                self._doomed |= {slot.id for slot in vacant if slot.id}
+                self._delete_doomed(None)
+        except Stopped:
+            raise
+        except GriffinError as e:
+            if isinstance(e, QuotaError):  # final: more tries would not help
+                self._give_up_on([slot for slot in vacant if not slot.id], e)
+            else:
+                self._log.warning(f"Will try again: {e}")
+
+    def _give_up_on(self, slots: Sequence[Slot], error: GriffinError) -> None:
+        for slot in slots:
+            self._log.warning(tell([self.roster.fail(slot, f"could not be created: {error}")]))
+
+
+def _remembered(failure: Failure) -> dict[str, str | int]:
+    """A failure as `ipp-griffin timeline` reads it."""
+    return {
+        "name": failure.planned.name,
+        "slot": failure.planned.slot,
+        "incarnation": failure.planned.incarnation,
+        "created": failure.server.created if failure.server else "",
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "why": f"({failure.phase}) {failure.cause}",
+    }

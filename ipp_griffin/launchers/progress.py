@@ -1,0 +1,58 @@
+"""`Progress`: how a start gets on, as a bar for people who look, as lines for a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
+
+
+class Progress:
+    """A context manager. ``bar``: True, False, or None for "where there is a terminal or a notebook to draw it in".
+
+    ipyparallel's own bars are tqdm's, too: in a notebook with ipywidgets it is a widget.
+    """
+
+    def __init__(self, engines: int, log: Any, bar: bool | None = None) -> None:
+        self._engines, self._log = engines, log
+        self._wanted = sys.stderr.isatty() or _in_kernel() if bar is None else bar
+        self._bar: Any = None
+        self._told = ""
+
+    def __enter__(self) -> Progress:
+        if self._wanted:
+            from ipyparallel.util import progress
+
+            self._bar = progress(
+                total=self._engines, desc="Engines", unit="engine", file=sys.stderr, bar_format=FORMAT, leave=False
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, connected: int, phases: Mapping[str, int]) -> None:
+        """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
+        servers = ", ".join(f"{count} {phase}" for phase, count in phases.items())
+        if self._bar is not None:
+            self._bar.n = connected
+            self._bar.set_postfix_str(f"servers: {servers}")
+            return
+        text = f"{connected} of {self._engines} engines connected; servers: {servers}"
+        if text != self._told:
+            self._log.info(text)
+        self._told = text
+
+
+def _in_kernel() -> bool:
+    """Whether this is a notebook's (or another Jupyter front end's) kernel."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return getattr(shell, "kernel", None) is not None
