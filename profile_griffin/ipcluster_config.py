@@ -96,6 +96,9 @@ c = get_config()  # noqa: F821
 # How many crashed engines a server starts anew in an hour.
 # c.GriffinEngineSetLauncher.restarts = 5
 
+# Seconds between two uploads of what a server's engines have logged, if they have. 0: only when something happens.
+# c.GriffinEngineSetLauncher.log_interval = 60
+
 # Requests to Nova in flight at the same time, at most.
 # c.GriffinEngineSetLauncher.parallel = 10
 
