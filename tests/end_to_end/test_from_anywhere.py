@@ -27,12 +27,17 @@ def test_a_cluster_is_seen_and_ended_from_another_machine(shell, elsewhere):
     shell.run(*START, "-n", "2", "--cluster-id=x")
     output = elsewhere.run("ipp-griffin", "ps", container(shell))
     heading, line = (text.split() for text in output.splitlines())
-    assert heading == ["CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "VCPU-HOURS"]
+    assert heading == ["CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "EXPIRES", "VCPU-HOURS"]
     uid = line[0]
     assert line[2:9] == ["griffin", "x", "engines:", "2", "2", "of", "2"]
     (cluster,) = json.loads(elsewhere.run("ipp-griffin", "ps", container(shell), "--json"))
     assert sorted(server["name"] for server in cluster["servers"]) == sorted(shell.cloud.servers())
     assert {server["phase"] for server in cluster["servers"]} == {"engines"}
+    assert [server["engine_ids"] for server in cluster["servers"]] == [None, None]  # the controller is elsewhere
+    (cluster,) = json.loads(shell.run("ipp-griffin", "ps", container(shell), "--json"))
+    assert sorted(server["engine_ids"] for server in cluster["servers"]) == [[0], [1]]
+    lines = shell.run("ipp-griffin", "ps", container(shell), "--engines").splitlines()
+    assert sorted(line.split()[4] for line in lines) == ["0", "1", "IDS"]
 
     output = elsewhere.run("ipp-griffin", "stop", container(shell), "griffin/x")
     assert f"Cluster {uid} is gone: 2 servers and its container." in output
