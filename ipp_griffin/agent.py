@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # This file must also run on the Python 3.6 of an old image, to start engines with a newer one: no newer syntax or API.
-# ruff: noqa: UP006, UP035, UP045, PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: UP006, UP035, UP045, PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202, PTH207
 """The agent: runs ON a server as its user-data, starts its engines, watches them and reports. Standard library only.
 
 `userdata.render` fills in PARAMETERS. Three ways to run, told apart by `main`:
@@ -18,6 +18,7 @@ into the engine user's home with that user's rights, so that nothing planted the
 """
 
 import contextlib
+import email.utils
 import glob
 import http.client
 import json
@@ -404,11 +405,13 @@ def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
     return opener.open
 
 
-def say(line: str) -> None:
-    """To the console, and in the background to the log too. Who reads the console may be gone."""
+def say(message: str) -> None:
+    """To the console, and in the background to the log too, with this server's UTC time. Who reads them may be gone."""
+    now = time.time()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     for stream in STREAMS:
         with contextlib.suppress(OSError):
-            print(line, file=stream, flush=True)
+            print(f"ipp-griffin: {moment}.{int(now % 1 * 1000):03d}Z {message}", file=stream, flush=True)
 
 
 class Engine:
@@ -425,6 +428,14 @@ class Engine:
     @property
     def alive(self) -> bool:
         return self.process is not None and not self.ended
+
+    @property
+    def written(self) -> int:
+        """Bytes that all its generations wrote."""
+        try:
+            return os.path.getsize(self.log)
+        except OSError:
+            return 0
 
     def output(self, most: int) -> bytes:
         """Up to ``most`` last bytes that this generation wrote."""
@@ -456,9 +467,14 @@ class Agent:
         self.rendezvous: Json = {}
         self.engines: List[Engine] = []
         self.notes: List[str] = []
+        self.reported = 0  # bytes of engines' logs when a report was last written
+        self.log_sequence: Optional[int] = None  # the number of this run's one report of the logs
+        self.log_due: Optional[float] = None  # when to look whether there is something to report in it (monotonic)
+        self.log_trouble = ""
         self.unusable: List[str] = []  # Pythons that the engines' user can't run
         self.user, self.home, self.python = "", os.path.expanduser("~"), ""
         self.starting = self.stopping = False
+        self.ahead: Optional[float] = None  # the store's clock, ahead of our monotonic one
         os.makedirs(state, mode=0o700, exist_ok=True)
         self.kept: Json = {"sequence": 0, "generations": [], "ran": False}
         with contextlib.suppress(ValueError):
@@ -472,7 +488,7 @@ class Agent:
         write(self.path("state.json"), json.dumps(self.kept).encode())
 
     def log(self, line: str) -> None:
-        self._log("ipp-griffin: " + self.redactor.text(line))
+        self._log(self.redactor.text(line))
 
     # -- reports --
 
@@ -511,7 +527,8 @@ class Agent:
                 for e in self.engines
             ]
             report = {"version": 1, "phase": phase, "message": message, "server": self.parameters.get("server", "")}
-            report.update(engines=engines, time=time.time())
+            # Engines date their lines by the server's own time zone.
+            report.update(engines=engines, time=time.time(), utc_offset=time.localtime().tm_gmtoff)
             body = json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
             if len(body) <= BODY or most <= 100:
                 return body
@@ -521,9 +538,38 @@ class Agent:
         """Write a report. A store that is away must not stop engines: after a few tries it is dropped."""
         message = " ".join(self.redactor.text(message).split())[:2000]
         self.log(f"{phase}: {message}")
-        sequence = self.kept["sequence"]
+        problem = self.put_report(self.next_sequence(), phase, message, tries)
+        if problem:
+            self.log(f"report {phase} was not written: {problem}")
+
+    def report_logs(self) -> None:
+        """Once in an interval, write what engines have logged since the last report: always under the same name, so
+        that the container does not grow. It is no phase, and not worth more than one try."""
+        interval, now = self.rendezvous["timeouts"].get("log_interval", 60), self.monotonic()
+        if not interval or (self.log_due is not None and now < self.log_due):
+            return
+        first, self.log_due = self.log_due is None, now + interval
+        if first or self.written() == self.reported:
+            return
+        if self.log_sequence is None:
+            self.log_sequence = self.next_sequence()
+        problem = self.put_report(self.log_sequence, "log", self.redactor.text(self.summary()), 1)
+        if problem and not self.log_trouble:
+            self.log(f"logs can't be reported now, will go on trying: {problem}")
+        self.log_trouble = problem
+
+    def written(self) -> int:
+        return sum(e.written for e in self.engines)
+
+    def next_sequence(self) -> int:
+        sequence = int(self.kept["sequence"])
         self.keep(sequence=sequence + 1)
-        url, body = report_url(self.parameters["reports"], sequence, phase), self.report_body(phase, message)
+        return sequence
+
+    def put_report(self, sequence: int, phase: str, message: str, tries: int) -> str:
+        """Why a report could not be written; "" if it was, or where it has no place."""
+        url = report_url(self.parameters["reports"], sequence, phase)
+        written, body, problem = self.written(), self.report_body(phase, message), ""
         for attempt in range(tries if url else 0):
             if attempt:
                 self.sleep(attempt)
@@ -531,11 +577,25 @@ class Agent:
             try:
                 with self.urlopen(request, timeout=REPORT_TIMEOUT) as response:
                     response.read()
-                return
+                    self.note_time(response)
+                self.reported = written
+                return ""
             except (OSError, http.client.HTTPException, ValueError) as e:
                 problem = str(e) or type(e).__name__
-        if url:
-            self.log(f"report {phase} was not written: {problem}")
+        return problem
+
+    # -- the end of its life --
+
+    def note_time(self, response: Any) -> None:
+        """Learn the time from the object store: this server's own clock may be off."""
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            told = email.utils.parsedate_to_datetime(response.headers["Date"])
+            self.ahead = told.timestamp() - self.monotonic()
+
+    def expired(self) -> bool:
+        """Whether the life that this server was given is over."""
+        now = time.time() if self.ahead is None else self.monotonic() + self.ahead
+        return bool(self.parameters.get("expires")) and now >= self.parameters["expires"]
 
     # -- getting ready --
 
@@ -547,6 +607,7 @@ class Agent:
             try:
                 with self.urlopen(self.parameters["rendezvous"], timeout=10) as response:
                     body = response.read()
+                    self.note_time(response)
                 parse_rendezvous(body)
                 return bytes(body)
             except ValueError as e:
@@ -887,6 +948,7 @@ class Agent:
         """Until all engines registered. One that ends before it ever did is the end: a restart would not help."""
         while not all(e.registered for e in self.engines):
             self.sleep(POLL)
+            self.report_logs()
             for engine in self.look():
                 if engine.ended:
                     output = self.redactor.data(engine.output(16 << 10))
@@ -914,11 +976,14 @@ class Agent:
             self.log(f"{text}: {engine.ended}")
 
     def watch(self, profile: str) -> None:
-        """Keep the engines running. Raises ControllerGone when none lives and the controller did not come back."""
+        """Keep the engines running. Raises ControllerGone when none lives and the controller did not come back, Expired at the
+        end of this server's life."""
         lost: Optional[float] = None
         next_probe, settled = 0.0, False
         patience = self.rendezvous["timeouts"].get("controller_gone", 300)
         while True:
+            if self.expired():
+                raise Expired()
             changed, now = self.look(), self.monotonic()
             self.plan_restarts(changed)
             alive = [e for e in self.engines if e.alive]
@@ -943,6 +1008,7 @@ class Agent:
                 for engine in due if not problem else []:
                     self.start_engine(engine, profile)
                 next_probe = now + (0 if due and not problem else PROBE)
+            self.report_logs()
             self.sleep(POLL)
 
     def summary(self) -> str:
@@ -1000,6 +1066,11 @@ class Agent:
             self.report("gone", f"the controller is gone: {e}")
             if self.root:
                 self.power_off()
+        except Expired:
+            self.terminate()
+            self.report("gone", "the life of this server is over (max_lifetime)")
+            if self.root:
+                self.power_off()
         except Failure as e:
             self.terminate()
             self.report("failed", str(e))
@@ -1019,6 +1090,10 @@ class Agent:
 
 class ControllerGone(Exception):
     """The controller did not come back."""
+
+
+class Expired(Exception):
+    """The server's life is over."""
 
 
 PROBE_PROGRAM = """
@@ -1085,7 +1160,7 @@ def install(program: str, state: str, unit: str, run: Run = run_command) -> bool
     for command in (["daemon-reload"], ["enable", name], ["restart", "--no-block", name]):
         code, output = run(["systemctl"] + command)
         if code:
-            say("ipp-griffin: systemctl {}: {}".format(" ".join(command), last_lines(output, 3)))
+            say("systemctl {}: {}".format(" ".join(command), last_lines(output, 3)))
             return False
     return True
 
@@ -1128,7 +1203,7 @@ def main() -> int:
         os.environ["PATH"] = SYSTEM_PATH
     if root and program == os.path.join(STATE, "agent.py"):
         if read(INSTANCE_ID) != read(os.path.join(STATE, "instance-id")):
-            say("ipp-griffin: this agent was made for another server; nothing to do")
+            say("this agent was made for another server; nothing to do")
             return 0
         return serve(STATE, True)
     if root:
@@ -1136,9 +1211,9 @@ def main() -> int:
         os.makedirs(STATE, mode=0o700)
         write(os.path.join(STATE, "instance-id"), read(INSTANCE_ID))
         if os.path.isdir("/run/systemd/system") and install(program, STATE, UNIT):
-            say("ipp-griffin: the agent is installed as ipp-griffin-agent.service")
+            say("the agent is installed as ipp-griffin-agent.service")
             return 0
-        say("ipp-griffin: the agent goes on in the background, its log is " + LOG)
+        say("the agent goes on in the background, its log is " + LOG)
         return serve(STATE, True) if into_background() else 0
     name = "{engine_set}-{slot}-{incarnation}".format(**PARAMETERS)
     home = os.environ.get("HOME") or os.getcwd()

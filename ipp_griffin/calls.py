@@ -75,9 +75,15 @@ def one_line(text: object, limit: int = 300) -> str:
     Control characters, and those that reorder or hide text, are escaped: what a service or a server says
     ends up on terminals and in logs.
     """
-    line = redact(" ".join(str(text).split()))
-    line = "".join(c if _printable(c) else c.encode("unicode_escape").decode() for c in line)
+    line = printable(redact(" ".join(str(text).split())))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, also newlines, and those that reorder or hide text, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if _printable(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def _printable(character: str) -> bool:

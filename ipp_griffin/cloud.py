@@ -53,8 +53,8 @@ class Server:
     """One Nova server.
 
     ``status`` is Nova's (BUILD, ACTIVE, ERROR, SHUTOFF, ...), ``fault`` why it is in ERROR, ``address`` its
-    first fixed address ("" until it has one), ``created`` ISO 8601 in UTC, ``user_id`` of who created it; these and
-    ``vcpus`` are not in what a creation returns.
+    first fixed address ("" until it has one), ``created`` and ``launched`` (when it became ACTIVE first, "" till then)
+    ISO 8601 in UTC, ``user_id`` of who created it; these and ``vcpus`` are not in what a creation returns.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Server:
     created: str = ""
     user_id: str = ""
     vcpus: int = 0
+    launched: str = ""
 
 
 class Cloud:
@@ -371,6 +372,7 @@ def _server(found: Mapping[str, Any]) -> Server:
         created=str(found.get("created") or ""),
         user_id=str(found.get("user_id") or ""),
         vcpus=int((found.get("flavor") or {}).get("vcpus") or 0),  # the listing has the flavor's figures since 2.47
+        launched=str(found.get("OS-SRV-USG:launched_at") or ""),
     )
 
 

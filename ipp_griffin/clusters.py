@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .calls import CloudError, one_line
 from .engine_set import sweep
+from .moments import is_past, moment, seconds_since
 from .plan import MARKER_TAG, SettingError, place_of
+from .records import HISTORY, HISTORY_LIMIT, Record, parse_history, records
 from .roster import DEAD
 
 if TYPE_CHECKING:
@@ -21,25 +23,35 @@ if TYPE_CHECKING:
     from .store import Store
 
 SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
-LABELS = ("owner", "host", "container", "profile", "cluster_id", "start_deadline")
+CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and characters of them
+LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "start_deadline", "expires")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One server of a cluster. ``engines``: how many it is to run; ``phase``: see `phase_of`."""
+    """One server of a cluster. ``engines``: how many it is to run; ``phase``: see `phase_of`; ``mine``: the user of these
+    credentials created it. Anybody in the project can give a server a cluster's tags."""
 
     server: Server
     engine_set: str
     slot: int
     engines: int
     phase: str
+    incarnation: int = 0
+    mine: bool = True
+
+    @property
+    def expires(self) -> str:
+        """When its launcher wants it gone at the latest, as ISO 8601; "": never."""
+        return self.server.metadata.get("griffin:expires", "")
 
 
 @dataclass(frozen=True)
 class Cluster:
     """One cluster. ``labels``: what its launcher wrote down for people, each a printable line ("" where it is unknown).
 
-    ``mine``: the user of these credentials started it. ``touched``: when something was last written into its container,
+    ``mine``: the user of these credentials started it: its container says so, or where there is none, one of its servers
+    is theirs. ``touched``: when something was last written into its container,
     as ISO 8601; asked only of a cluster without servers.
     """
 
@@ -69,45 +81,66 @@ class Cluster:
         """How many of them their servers say are registered."""
         return sum(member.engines for member in self.members if member.phase == "engines")
 
+    @property
+    def expires(self) -> str:
+        """When the first of its servers expires, as ISO 8601; "": never."""
+        known = {when: member.expires for member in self.members if (when := moment(member.expires))}
+        return known[min(known)] if known else ""
+
     def age(self, now: datetime) -> float:
         """Seconds since its oldest server was created; 0 without servers."""
-        return max((_seconds_since(member.server.created, now) for member in self.members), default=0.0)
+        return max((seconds_since(member.server.created, now) for member in self.members), default=0.0)
 
     def vcpu_hours(self, now: datetime) -> float:
         """What the servers that are there have used, from their creation: clouds bill more than that, or less."""
-        hours = (_seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
+        hours = (seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
         return sum(hours)
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody needs any more: a server, or (``server`` None) the container of a cluster that has none. ``why``: one line."""
+    """What nobody needs any more: a server, or (``server`` None) the container of a cluster that has none. ``why``: one line.
+
+    ``mine``: the user of these credentials made it."""
 
     cluster: Cluster
     server: Server | None
     why: str
+    mine: bool = True
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
     """What of a cluster can't become or be part of it. Pure.
 
-    Servers that Nova says are off or broken, and those whose agent never reported; never one of an engine set that is
-    still starting: its launcher sees to it.
+    Servers past their expiry, those that Nova says are off or broken, and those whose agent never reported; of the latter
+    two never one of an engine set that is still starting: its launcher sees to it.
     """
     found = []
     for member in cluster.members:
-        server = member.server
-        deadline = server.metadata.get("griffin:start_deadline", "")
-        if not _is_past(deadline, now):
-            continue
-        if server.status in DEAD:
-            found.append(Leftover(cluster, server, f"is in {server.status}{server.fault and ': '}{server.fault}"))
-        elif member.phase in ("building", "active"):
-            found.append(Leftover(cluster, server, f"never reported; its start was over at {one_line(deadline, 40)}"))
-    unused = not cluster.members and _is_past(cluster.labels["start_deadline"], now)
-    if unused and _seconds_since(cluster.touched, now) >= SETTLED:
-        found.append(Leftover(cluster, None, "has no servers"))
+        if why := _why_left(member, now):
+            found.append(Leftover(cluster, member.server, why, member.mine))
+    over = not cluster.members and is_past(cluster.labels["start_deadline"], now)
+    if over and _is_settled(cluster.touched, now):
+        found.append(Leftover(cluster, None, "has no servers", cluster.mine))
     return found
+
+
+def _why_left(member: Member, now: datetime) -> str:
+    server = member.server
+    if is_past(member.expires, now):
+        return f"expired at {one_line(member.expires, 40)}"
+    deadline = server.metadata.get("griffin:start_deadline", "")
+    if not is_past(deadline, now):
+        return ""
+    if server.status in DEAD:
+        return f"is in {server.status}{server.fault and ': '}{server.fault}"
+    silent = member.phase in ("building", "active")
+    return f"never reported; its start was over at {one_line(deadline, 40)}" if silent else ""
+
+
+def _is_settled(touched: str, now: datetime) -> bool:
+    """Whether nobody is about to use a container whose start is over: one writes into it as soon as it is made."""
+    return not touched or seconds_since(touched, now) >= SETTLED
 
 
 class Clusters:
@@ -123,18 +156,16 @@ class Clusters:
         self._stores: dict[str, Store] = {}
 
     def all(self, *, everyone: bool = False) -> list[Cluster]:
-        """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request
-        for each container that has no server."""
+        """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
+        two for the container of each that has no server, or servers of others."""
         containers = self._store().containers()
         by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
         for server in self._cloud.servers(MARKER_TAG):
             if place := place_of(server.tags):
                 by_uid.setdefault(place.uid, []).append(server)
-        found = [self._cluster(uid, servers) for uid, servers in by_uid.items()]
+        found = [self._cluster(uid, servers, everyone) for uid, servers in by_uid.items()]
         now = datetime.now(timezone.utc)
-        return sorted(
-            (cluster for cluster in found if cluster and (everyone or cluster.mine)), key=lambda c: (c.age(now), c.uid)
-        )
+        return sorted((cluster for cluster in found if cluster), key=lambda c: (c.age(now), c.uid))
 
     def find(self, name: str, *, everyone: bool = False) -> Cluster:
         """The cluster with this uid, or this profile (or profile/cluster id). Raises `SettingError`."""
@@ -154,9 +185,10 @@ class Clusters:
         sweep(self._cloud, self._store(cluster.labels["container"]), cluster.uid, timeout=timeout)
 
     def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
-        """Those of all of one's own clusters, or of ``everyone``'s."""
+        """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         now = datetime.now(timezone.utc)
-        return [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
+        found = [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
+        return [left for left in found if left.mine or everyone]
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete of what was ``found`` what is left over still; returns that. Idempotent.
@@ -165,7 +197,7 @@ class Clusters:
         only when nobody has written into it for an hour, so that an engine set that has begun to start since is not touched.
         """
         asked = {_key(left) for left in found}
-        everyone = any(not left.cluster.mine for left in found)
+        everyone = any(not (left.mine and left.cluster.mine) for left in found)
         still = [left for left in self.leftovers(everyone=everyone) if _key(left) in asked]
         ids = {left.server.id for left in still if left.server}
         self._cloud.delete_servers(sorted(ids))
@@ -180,9 +212,26 @@ class Clusters:
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
             alone = all(member.server.id in ids for member in cluster.members)
-            if alone and _seconds_since(cluster.touched or _touched(store, cluster.uid), now) >= SETTLED:
+            if alone and _is_settled(_touched(store, cluster.uid), now):
                 store.delete_container(cluster.uid)
         return still
+
+    def records(self, cluster: Cluster) -> list[Record]:
+        """What is known of every server that it has or had. One listing, and one small object for each engine set."""
+        store = self._store(cluster.labels["container"])
+        reports = store.reports(cluster.uid, logs=True)
+        sets = {member.engine_set for member in cluster.members} | {report.engine_set for report in reports}
+        histories = {name: parse_history(_read(store, cluster.uid, f"{name}/{HISTORY}")) for name in sorted(sets)}
+        servers = [member.server for member in sorted(cluster.members, key=lambda member: not member.mine)]
+        return records(cluster.uid, servers, reports, histories)
+
+    def read_report(self, cluster: Cluster, report: Report) -> dict[str, Any]:
+        """What a report says, as `report.content` has it; empty if it is gone."""
+        return self._store(cluster.labels["container"]).read_report(cluster.uid, report)
+
+    def console(self, server: Server) -> str:
+        """The last lines on a server's console, raw; "" where there is none."""
+        return self._cloud.console_output(server.id, CONSOLE_LINES)[-CONSOLE_LIMIT:]
 
     def _store(self, prefix: str = "") -> Store:
         prefix = prefix or self._prefix
@@ -190,23 +239,31 @@ class Clusters:
             self._stores[prefix] = self._open_store(prefix)
         return self._stores[prefix]
 
-    def _cluster(self, uid: str, servers: list[Server]) -> Cluster | None:
-        touched = ""
-        if servers:
-            found = {k.removeprefix("griffin:"): v for k, v in servers[0].metadata.items()}
-            users = {server.user_id for server in servers}
-        else:
-            found = {name.replace("-", "_"): text for name, text in self._store().labels(uid).items()}
-            if not found:
-                return None  # a container that is none of ours
-            touched = _touched(self._store(), uid)
-            users = {found.get("user", "")}
-        labels = {name: one_line(found.get(name, "")) for name in LABELS}
-        reports: dict[tuple[str, int], Report] = {}
-        if any(server.status == "ACTIVE" for server in servers):
-            for report in self._store(labels["container"]).reports(uid):
-                reports[report.engine_set, report.slot] = report
-        return Cluster(uid, labels, tuple(_members(servers, reports)), users == {self._cloud.user_id}, touched)
+    def _cluster(self, uid: str, servers: list[Server], everyone: bool) -> Cluster | None:
+        """None for one that is somebody else's, unless ``everyone``'s are wanted, and for a container that is none of ours."""
+        me, noted = self._cloud.user_id, {}
+        if not servers or any(server.user_id != me for server in servers):
+            asked = next((server for server in servers if server.user_id == me), servers[0] if servers else None)
+            container = one_line(asked.metadata.get("griffin:container", "")) if asked else ""
+            noted = {name.replace("-", "_"): text for name, text in self._store(container).labels(uid).items()}
+        if not servers and not noted:
+            return None
+        creators = [server.user_id for server in servers]
+        owner = noted.get("user") or (me if me in creators else creators[0] if creators else "")
+        if owner != me and not everyone:
+            return None
+        told = next((server.metadata for server in servers if server.user_id == owner), None)
+        if told is not None:
+            noted = {name.removeprefix("griffin:"): text for name, text in told.items()}
+        labels = {name: one_line(noted.get(name, "")) for name in LABELS}
+        store = self._store(labels["container"])
+        running = any(server.status == "ACTIVE" for server in servers)
+        reports = {
+            (report.engine_set, report.slot, report.incarnation): report
+            for report in (store.reports(uid) if running else ())
+        }
+        touched = "" if servers else _touched(store, uid)
+        return Cluster(uid, labels, tuple(_members(servers, reports, me)), owner == me, touched)
 
 
 def phase_of(server: Server, report: Report | None) -> str:
@@ -218,7 +275,7 @@ def phase_of(server: Server, report: Report | None) -> str:
     return report.phase if report else "active"
 
 
-def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int], Report]) -> list[Member]:
+def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], Report], me: str) -> list[Member]:
     members = []
     for server in servers:
         place = place_of(server.tags)
@@ -230,7 +287,9 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int], Report
                 engine_set=place.engine_set,
                 slot=place.slot,
                 engines=int(engines) if engines.isdigit() else 0,
-                phase=phase_of(server, reports.get((place.engine_set, place.slot))),
+                phase=phase_of(server, reports.get((place.engine_set, place.slot, place.incarnation))),
+                incarnation=place.incarnation,
+                mine=server.user_id == me,
             )
         )
     return sorted(members, key=lambda member: (member.engine_set, member.slot, member.server.name))
@@ -245,24 +304,14 @@ def _touched(store: Store, uid: str) -> str:
     return max((stored.last_modified for stored in store.objects(uid)), default="")
 
 
-def _seconds_since(created: str, now: datetime) -> float:
-    moment = _moment(created)
-    return max(0.0, (now - moment).total_seconds()) if moment else 0.0
-
-
-def _is_past(moment: str, now: datetime) -> bool:
-    """Whether this moment is known, and over."""
-    found = _moment(moment)
-    return found is not None and found < now
-
-
-def _moment(text: str) -> datetime | None:
-    """ISO 8601, in UTC where it names no zone, as object stores write it; None for anything else."""
+def _read(store: Store, uid: str, name: str) -> bytes:
+    """An object that need not be there."""
     try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+        return store.get(uid, name, HISTORY_LIMIT)
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return b""
 
 
 def _listing(clusters: Iterable[Cluster]) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from .calls import logger, one_line
 from .plan import Plan, ServerPlan, set_tag, uid_tag
+from .records import HISTORY
+from .report import last_output
 from .roster import Place
 from .userdata import agent_source, server_parameters, user_data
 
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
     from .cloud import Cloud, Server
     from .report import Report
     from .store import Store
-
-HISTORY = "history.json"  # of a set's objects, what its launcher noted of servers that were replaced
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,17 @@ class EngineSet:
         """Keep what is known of servers that were replaced, for `ipp-griffin timeline`. No agent's URL reaches this object."""
         self.store.put(self.uid, f"{self.prefix}{HISTORY}", json.dumps(ended).encode())
 
-    def output(self, most: int) -> dict[str, str]:
-        """Engine name -> its output, out of the newest report of each of at most ``most`` servers."""
-        outputs = {}
-        for (slot, _), report in sorted(self.last_reports().items())[:most]:
+    def output(self, most: int) -> Iterator[tuple[str, str]]:
+        """The name and the output of each engine, as they are read: out of the newest report with output of each of at
+        most ``most`` servers."""
+        newest: dict[int, Report] = {}
+        reports = self.store.reports(self.uid, self.engine_set, logs=True)
+        for (slot, _), of_server in groupby(reports, lambda report: (report.slot, report.incarnation)):
+            if report := last_output(of_server):
+                newest[slot] = report  # of the latest incarnation that has any
+        for report in list(newest.values())[:most]:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
-                outputs[f"{slot}.{engine.get('index', '?')}"] = str(engine.get("output", ""))
-        return outputs
+                yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
     def wait_until_gone(
         self,

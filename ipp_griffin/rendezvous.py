@@ -61,9 +61,10 @@ def build(
     controller_timeout: float = 60,
     register_timeout: float = 120,
     controller_gone_timeout: float = 300,
+    log_interval: float = 60,
     restarts: int = 5,
 ) -> bytes:
-    """The object's bytes. Time-outs in seconds; ``environment`` and ``ipengine_config`` may hold secrets."""
+    """The object's bytes. Times in seconds; ``environment`` and ``ipengine_config`` may hold secrets."""
     return json.dumps(
         {
             "version": VERSION,
@@ -82,6 +83,7 @@ def build(
                 "controller": controller_timeout,
                 "register": register_timeout,
                 "controller_gone": controller_gone_timeout,
+                "log_interval": log_interval,
             },
             "restarts": restarts,
         },

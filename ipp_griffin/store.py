@@ -21,7 +21,7 @@ from urllib.parse import quote
 import swiftclient.client as swift
 
 from .calls import CloudError, backoff, in_parallel, logger, one_line
-from .report import PHASES, REPORT_LIMIT, Report, content
+from .report import LOG, PHASES, REPORT_LIMIT, Report, content
 from .swift import Account, StoreError, StoreUnavailable
 from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
 
@@ -295,25 +295,22 @@ class Store:
 
     # -- reports ---------------------------------------------------------------------------------------
 
-    def reports(self, uid: str, engine_set: str = "") -> list[Report]:
+    def reports(self, uid: str, engine_set: str = "", *, logs: bool = False) -> list[Report]:
         """All reports of an engine set's agents, or of all sets, by set, slot, incarnation, and age. ONE listing, no content.
 
-        Their numbers tell the age; where each phase has one name (`report_urls`), which is written again and again,
-        only the store does.
+        Those of phases only; with ``logs`` also those which just have engines' output. Their numbers tell the age of
+        phases; where each phase has one name (`report_urls`), which is written again and again, only the store does.
         """
-        found = (
-            (Report.parse(stored.name), stored.last_modified)
-            for stored in self.objects(uid, engine_set and f"{engine_set}/")
-        )
-        reports = [(report, written) for report, written in found if report is not None]
+        stored = self.objects(uid, engine_set and f"{engine_set}/")
+        found = (Report.parse(one.name, one.last_modified) for one in stored)
+        reports = [report for report in found if report is not None and (logs or report.phase != LOG)]
         numbered = not reports or self._account.is_swift()
 
-        def place(found: tuple[Report, str]) -> tuple[object, ...]:
-            report, written = found
-            age = (report.sequence,) if numbered else (written, report.sequence)
+        def place(report: Report) -> tuple[object, ...]:
+            age = (report.sequence,) if numbered else (report.written, report.sequence)
             return report.engine_set, report.slot, report.incarnation, *age, report.phase
 
-        return [report for report, _ in sorted(reports, key=place)]
+        return sorted(reports, key=place)
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
         """What a report says, as `report.content` has it; empty if it is gone."""

@@ -1,4 +1,4 @@
-"""Run blocking calls beside an event loop, also while the interpreter is shutting down."""
+"""Run blocking calls beside an event loop, or within a time; also while the interpreter is shutting down."""
 
 from __future__ import annotations
 
@@ -43,3 +43,28 @@ async def in_thread(function: Callable[[], T]) -> T:
     except RuntimeError:  # can't start new thread at interpreter shutdown
         return function()
     return await future
+
+
+def within(seconds: float, function: Callable[[], object]) -> bool:
+    """Run ``function``, and go on after so many seconds even if it hangs; whether it ended. Raises what it raises till then.
+
+    One that hangs is left behind in a daemon thread, which keeps no process alive. Where no thread can be started any
+    more, ``function`` is not run: nothing could end it.
+    """
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as e:  # raised where it was asked for
+            errors.append(e)
+
+    thread = threading.Thread(target=run, name=getattr(function, "__name__", "within"), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # can't start new thread at interpreter shutdown
+        return False
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    return not thread.is_alive()

@@ -93,8 +93,30 @@ c = get_config()  # noqa: F821
 # Seconds without a controller after which a server that lost all its engines powers itself off.
 # c.GriffinEngineSetLauncher.controller_gone_timeout = 300
 
+# Seconds that a server may take: to be built, until its agent reports, until that reaches the controller, until all of its
+# engines are connected. One that takes longer, or goes to ERROR, is deleted, and another takes its slot: so many of them in
+# an hour (-1: one in ten, at least 3).
+# c.GriffinEngineSetLauncher.build_timeout = 300
+# c.GriffinEngineSetLauncher.agent_timeout = 300
+# c.GriffinEngineSetLauncher.connection_timeout = 900
+# c.GriffinEngineSetLauncher.engines_timeout = 180
+# c.GriffinEngineSetLauncher.max_replacements = -1
+
+# With so many engines a start succeeds; 0: all of them. Replace also servers that are lost while the set runs.
+# c.GriffinEngineSetLauncher.min_engines = 0
+# c.GriffinEngineSetLauncher.replace = False
+
+# Seconds after which each server powers itself off, whatever became of this machine. 0: never.
+# c.GriffinEngineSetLauncher.max_lifetime = 0
+
+# A progress bar while servers come up. None: where there is a terminal or a notebook.
+# c.GriffinEngineSetLauncher.progress = None
+
 # How many crashed engines a server starts anew in an hour.
 # c.GriffinEngineSetLauncher.restarts = 5
+
+# Seconds between two uploads of what a server's engines have logged, if they have. 0: only when something happens.
+# c.GriffinEngineSetLauncher.log_interval = 60
 
 # Requests to Nova in flight at the same time, at most.
 # c.GriffinEngineSetLauncher.parallel = 10

@@ -7,6 +7,7 @@ import io
 import json
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.parse
 from pathlib import Path
@@ -49,7 +50,7 @@ RENDEZVOUS = {
     "engine_python": "",
     "packages": [],
     "pip_args": [],
-    "timeouts": {"controller": 60, "register": 120, "controller_gone": 300},
+    "timeouts": {"controller": 60, "register": 120, "controller_gone": 300, "log_interval": 60},
     "restarts": 2,
 }
 PARAMETERS = {
@@ -416,6 +417,7 @@ def test_what_a_report_says(world):
     report = w.net.reports[0][1]
     assert report.pop("time") > 0
     assert report == {
+        "utc_offset": time.localtime().tm_gmtoff,
         "version": 1,
         "phase": "failed",
         "message": "with *** and ***",
@@ -429,6 +431,14 @@ def test_where_each_phase_has_its_url_a_phase_without_one_is_only_logged(world):
     w.agent.report("agent", "a")
     w.agent.report("gone", "b")
     assert [r.full_url for r in w.net.requests] == ["http://s/0000-agent?sig=1"]
+
+
+def test_a_line_on_the_console_has_its_mark_and_then_the_utc_time(monkeypatch):
+    console = io.StringIO()
+    monkeypatch.setattr(agent, "STREAMS", [console])
+    monkeypatch.setattr(agent.time, "time", lambda: 1_700_000_000.0625)
+    agent.say("engines: all run")
+    assert console.getvalue() == "ipp-griffin: 2023-11-14T22:13:20.062Z engines: all run\n"
 
 
 def engine_with_log(world, data, index=0):
@@ -835,6 +845,56 @@ def engines_of(report):
     return [(e["uuid"].rpartition("-")[2], e["alive"], e["exit_code"]) for e in report["engines"]]
 
 
+def write_log(watched, text, index=0):
+    def happens():
+        with Path(watched.agent.engines[index].log).open("ab") as f:
+            f.write(text)
+
+    return happens
+
+
+def test_what_engines_log_is_reported_at_intervals_under_one_name_and_only_if_there_is_more(watched):
+    watched.watch({70: write_log(watched, b"one\n"), 200: write_log(watched, b"two\n", 1)}, 400)
+    assert watched.net.names == ["0000-engines", "0001-log", "0001-log"]
+    (_, first), (_, second) = watched.net.reports[1:]
+    assert (first["phase"], first["message"]) == ("log", "2 of 2 engines run")
+    assert [e["output"].endswith("one\n") for e in first["engines"]] == [True, False]
+    assert [e["output"].rpartition("\n")[0][-3:] for e in second["engines"]] == ["one", "two"]
+
+
+def test_reports_of_logs_and_of_phases_do_not_get_into_each_others_way(watched):
+    """What a phase's report has told of the logs is not told again, and the next phase has its own number."""
+    first, second = watched.processes.all
+    watched.watch({61: write_log(watched, b"x\n"), 125: end(first, 1), 130: end(second, 1)}, 400)
+    assert watched.net.names == ["0000-engines", "0001-log", "0002-engines", "0003-gone"]
+
+
+def test_with_an_interval_of_zero_logs_go_with_phases_only(watched):
+    watched.agent.rendezvous["timeouts"]["log_interval"] = 0
+    watched.watch({61: write_log(watched, b"x\n")}, 400)
+    assert watched.net.names == ["0000-engines"]
+
+
+def test_logs_that_could_not_be_reported_are_tried_again_and_that_is_told_once(watched):
+    watched.net.answers = [b"", http_error(503), http_error(401), b""]
+    watched.watch({70: write_log(watched, b"x\n")}, 400)
+    assert watched.net.names == ["0000-engines"] + ["0001-log"] * 3
+    told = [line for line in watched.lines if "logs can't be reported" in line]
+    assert told == ["logs can't be reported now, will go on trying: HTTP Error 503: No"]
+
+
+def test_engines_that_take_long_to_register_have_their_logs_reported_meanwhile(world, processes):
+    processes.log = b"Registering with controller at tcp://10.0.0.5:20001\n"
+    w = world()
+    w.agent.home = "/"
+    w.agent.engines = [agent.Engine(0, w.agent.path("engine-0.log"))]
+    w.agent.start_engine(w.agent.engines[0], "/p")
+    w.clock.on_sleep = lambda: setattr(processes.all[0], "returncode", 255 if w.clock.now > 1120 else None)
+    with pytest.raises(Failure):
+        w.agent.wait_for_registration()
+    assert w.net.names == ["0000-log"]
+
+
 def test_the_environment_of_an_engine(watched, monkeypatch):
     environment = watched.processes.all[1].env
     assert {k: v for k, v in environment.items() if k.startswith("GRIFFIN") or k in ("A", "PYTHONUNBUFFERED")} == {
@@ -1074,5 +1134,5 @@ def test_on_another_instance_the_unit_does_nothing(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(agent.os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", "/usr/bin")  # which it changes
     assert agent.main() == 0
-    assert lines == ["ipp-griffin: this agent was made for another server; nothing to do"]
+    assert lines == ["this agent was made for another server; nothing to do"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["instance-id", "now"]

@@ -16,7 +16,7 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
-from ipp_griffin.cli.clusters import HEADINGS, Reap, as_json, row, table
+from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, as_json, row, server_rows, table
 from ipp_griffin.cli.command import Command
 from ipp_griffin.cli.init import PROFILE_FILES, profile_files
 from ipp_griffin.cloud import Server
@@ -293,11 +293,83 @@ def test_clusters_are_listed_in_columns():
     now = datetime(2026, 1, 1, 12, 30, tzinfo=timezone.utc)
     cluster = Cluster("0123456789ab", labels, (made, replace(made, phase="agent")), True)
     assert table([HEADINGS, row(cluster, now), row(replace(cluster, members=()), now)]).splitlines() == [
-        "CLUSTER       OWNER  PROFILE  ID  SERVERS               ENGINES  AGE   VCPU-HOURS",
-        "0123456789ab  ada    griffin  -   agent: 1, engines: 1  4 of 8   2:30  20.0",
-        "0123456789ab  ada    griffin  -   none                  0 of 0   -     0.0",
+        "CLUSTER       OWNER  PROFILE  ID  SERVERS               ENGINES  AGE   EXPIRES  VCPU-HOURS",
+        "0123456789ab  ada    griffin  -   agent: 1, engines: 1  4 of 8   2:30  never    20.0",
+        "0123456789ab  ada    griffin  -   none                  0 of 0   -     never    0.0",
     ]
     assert as_json(cluster, now)["vcpu_hours"] == 20
+    assert as_json(cluster, now)["expires"] is None
+
+
+@pytest.fixture
+def three():
+    """A cluster of three servers: one that expires, one that has, and somebody else's."""
+
+    def member(slot, expires="", **options):
+        server = Server(
+            f"i{slot}",
+            f"griffin-u-s-{slot}",
+            "ACTIVE",
+            address="10.0.0.5",
+            created="2026-01-01T10:00:00Z",
+            metadata={"griffin:expires": expires},
+        )
+        return Member(server, "s", slot, 2, "engines", **options)
+
+    servers = (
+        member(0, "2026-01-01T13:40:00Z"),
+        member(1, "2026-01-01T12:29:59Z", incarnation=2),
+        member(2, mine=False),
+    )
+    return Cluster("0123456789ab", dict.fromkeys(LABELS, ""), servers, True)
+
+
+NOW = datetime(2026, 1, 1, 12, 30, tzinfo=timezone.utc)
+IDS = {("s", 0, 0): [0, 3], ("s", 1, 0): [7], ("s", 1, 2): [1, 2]}
+
+
+def test_servers_are_listed_with_their_engines_ids_and_their_expiry(three):
+    assert table([SERVER_HEADINGS, *server_rows(three, NOW, IDS)]).splitlines() == [
+        "CLUSTER       SERVER                           PHASE    ENGINES  IDS  ADDRESS   AGE   EXPIRES",
+        "0123456789ab  griffin-u-s-0                    engines  2        0,3  10.0.0.5  2:30  in 1:10",
+        "0123456789ab  griffin-u-s-1                    engines  2        1,2  10.0.0.5  2:30  expired",
+        "0123456789ab  griffin-u-s-2 (somebody else's)  engines  2        -    10.0.0.5  2:30  never",
+    ]
+    assert row(three, NOW)[-2] == "expired"
+
+
+def test_where_the_controller_can_not_be_asked_nothing_is_said_of_ids(three):
+    assert [line[4] for line in server_rows(three, NOW, None)] == ["?"] * 3
+    assert [server["engine_ids"] for server in as_json(three, NOW)["servers"]] == [None] * 3
+
+
+def test_json_has_each_servers_engine_ids_expiry_and_whose_it_is(three):
+    found = as_json(three, NOW, IDS)
+    assert [(s["engine_ids"], s["expires"], s["mine"], s["incarnation"]) for s in found["servers"]] == [
+        ([0, 3], "2026-01-01T13:40:00Z", True, 0),
+        ([1, 2], "2026-01-01T12:29:59Z", True, 2),
+        ([], None, False, 0),
+    ]
+    assert found["expires"] == "2026-01-01T12:29:59Z"
+
+
+@pytest.mark.parametrize(("options", "asks"), [([], False), (["--engines"], True), (["--json"], True)])
+def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsys, ipython, options, asks):
+    asked = []
+
+    class Fake:
+        def all(self, *, everyone):
+            return [three]
+
+    monkeypatch.setattr(Ps, "clusters", lambda self: Fake())
+    monkeypatch.setattr(
+        "ipp_griffin.engine_ids.engine_ids", lambda uids, folder: asked.append((uids, folder)) or {three.uid: IDS}
+    )
+    app = Ps()
+    app.initialize(options)
+    app.start()
+    assert asked == ([([three.uid], ipython)] if asks else [])
+    assert ("0,3" in capsys.readouterr().out) is (options == ["--engines"])
 
 
 def test_stop_wants_one_name(capsys):

@@ -495,6 +495,9 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
         "tags": ["t", "u"],
         "metadata": {"owner": "ada"},
         "created": "2026-01-01T00:00:00Z",
+        "OS-SRV-USG:launched_at": "2026-01-01T00:00:05.000000",
+        "user_id": "u1",
+        "flavor": {"vcpus": 2},
         "addresses": {
             "net": [
                 {"addr": "fd00::5", "version": 6, "OS-EXT-IPS:type": "fixed"},
@@ -504,9 +507,21 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
         },
     }
     bad = {"id": "b", "name": "two", "status": "ERROR", "tags": ["t", "u"], "fault": {"message": "No valid\nhost"}}
+    bad["OS-SRV-USG:launched_at"] = None
     mock.get(f"{COMPUTE}/servers/detail", json={"servers": [good, bad]})
     assert cloud.servers("t", "u") == [
-        Server("a", "one", "ACTIVE", "", "10.0.0.5", ("t", "u"), {"owner": "ada"}, "2026-01-01T00:00:00Z"),
+        Server(
+            "a",
+            "one",
+            "ACTIVE",
+            address="10.0.0.5",
+            tags=("t", "u"),
+            metadata={"owner": "ada"},
+            created="2026-01-01T00:00:00Z",
+            launched="2026-01-01T00:00:05.000000",
+            user_id="u1",
+            vcpus=2,
+        ),
         Server("b", "two", "ERROR", "No valid host", "", ("t", "u")),
     ]
     assert lines(mock) == ["GET /v2.1/servers/detail?limit=1000&tags=t%2Cu"]

@@ -1,5 +1,6 @@
 """`Clusters`: what there is in a project, on a cloud and a store of a few lines."""
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
@@ -8,8 +9,9 @@ import pytest
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, phase_of
 from ipp_griffin.plan import SettingError, server_tags
+from ipp_griffin.records import Former, Record
 from ipp_griffin.report import Report
-from ipp_griffin.store import StoredObject
+from ipp_griffin.store import StoredObject, StoreError
 
 ADA, BOB = "0000000000aa", "0000000000bb"
 SET = "a1b2c3d4"
@@ -55,6 +57,7 @@ class FakeStore:
     """``containers``: the labels of each; ``written``: reports by uid; ``touched``: of all objects; ``deleted``: uids."""
 
     touched = ""
+    files: dict[str, bytes] = {}  # noqa: RUF012
 
     def __init__(self, **containers):
         self.containers_by_uid, self.written, self.deleted = containers, {}, []
@@ -63,10 +66,15 @@ class FakeStore:
         return list(self.containers_by_uid)
 
     def labels(self, uid):
-        return self.containers_by_uid[uid]
+        return self.containers_by_uid.get(uid, {})
 
-    def reports(self, uid):
-        return self.written.get(uid, [])
+    def reports(self, uid, *, logs=False):
+        return [report for report in self.written.get(uid, []) if logs or report.phase != "log"]
+
+    def get(self, uid, name, limit):
+        if name not in self.files:
+            raise StoreError("gone", status=404)
+        return self.files[name][:limit]
 
     def objects(self, uid):
         return [StoredObject("x", 1, self.touched)] if self.touched else []
@@ -93,7 +101,9 @@ def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first
         "container": "ipp-griffin",
         "profile": "griffin",
         "cluster_id": "",
+        "started": "",
         "start_deadline": "",
+        "expires": "",
     }
 
 
@@ -108,6 +118,40 @@ def test_the_clusters_of_others_are_shown_only_when_asked_for():
     clusters = look(make_server(), make_server(uid=BOB, user="bob"))
     assert [cluster.uid for cluster in clusters.all()] == [ADA]
     assert sorted(cluster.uid for cluster in clusters.all(everyone=True)) == [ADA, BOB]
+
+
+def foreign_server(slot=7, **options) -> Server:
+    """A server that bob gave the tags of ada's cluster."""
+    return make_server(slot, user="bob", **options)
+
+
+@pytest.mark.parametrize("labels", [{}, {ADA: {"user": "ada", "owner": "ada"}}])
+def test_a_server_of_somebody_else_that_bears_a_clusters_tag_hides_it_from_nobody(labels):
+    """Anybody in the project can tag a server. What is said of the cluster is what its owner's servers say."""
+    (cluster,) = look(foreign_server(owner="bob"), make_server(0), store=FakeStore(**labels)).all()
+    assert (cluster.mine, cluster.labels["owner"]) == (True, "ada")
+    assert [(member.slot, member.mine) for member in cluster.members] == [(0, True), (7, False)]
+
+
+def test_a_cluster_is_its_containers_owners_whoever_has_servers_in_it():
+    store = FakeStore(**{ADA: {"user": "bob", "owner": "bob"}, BOB: {"user": "ada", "owner": "ada", "profile": "lab"}})
+    clusters = look(make_server(0), foreign_server(1), foreign_server(0, uid=BOB), store=store)
+    (cluster,) = clusters.all()
+    assert (cluster.uid, cluster.labels["owner"], cluster.name) == (BOB, "ada", "lab")
+    assert {c.uid: c.mine for c in clusters.all(everyone=True)} == {ADA: False, BOB: True}
+
+
+def test_a_server_of_somebody_else_is_reaped_only_when_asked_for():
+    long_ago = "2026-01-01T00:00:00Z"
+    own, theirs = (make(status="ERROR", start_deadline=long_ago) for make in (make_server, foreign_server))
+    clusters = look(own, theirs, store=FakeStore(**{ADA: {"user": "ada"}}))
+    found = clusters.leftovers()
+    assert [left.server for left in found] == [own]
+    clusters.reap(found, timeout=5)
+    assert list(clusters._cloud.there) == [theirs.id]
+    assert ADA in clusters._store().containers_by_uid
+    clusters.reap(clusters.leftovers(everyone=True), timeout=5)
+    assert (clusters._cloud.there, clusters._store().containers_by_uid) == ({}, {})
 
 
 def test_a_server_that_bears_our_tag_by_chance_is_no_cluster():
@@ -155,6 +199,20 @@ def test_engines_count_as_up_where_their_server_says_so():
     (cluster,) = look(make_server(0), make_server(1), make_server(2, status="BUILD"), store=store).all()
     assert cluster.phases == {"engines": 1, "agent": 1, "building": 1}
     assert (cluster.engines_up, cluster.engines) == (2, 6)
+
+
+def test_the_report_of_a_server_that_was_replaced_is_not_its_successors():
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 4, "engines")]
+    successor = replace(make_server(), tags=server_tags(ADA, SET, 0, 1))
+    (cluster,) = look(successor, store=store).all()
+    assert cluster.phases == {"active": 1}
+
+
+def test_a_report_of_logs_is_no_phase():
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 1, "engines"), Report(SET, 0, 0, 2, "log")]
+    assert cluster_of(make_server(), store=store).phases == {"engines": 1}
 
 
 def test_what_others_wrote_reaches_no_terminal_as_it_is():
@@ -250,12 +308,44 @@ def test_a_cluster_that_is_still_starting_or_may_be_is_never_touched(status, dea
         (BEFORE, "2026-01-01T11:30:00.000000", 0),  # somebody may be about to use it
         (AFTER, "2026-01-01T10:59:00.000000", 0),
         ("", "2026-01-01T10:59:00.000000", 0),
+        (BEFORE, "", 1),  # nothing was ever written into it, and now nobody will
+        (AFTER, "", 0),
     ],
 )
 def test_a_container_is_left_over_when_nobody_has_used_it_for_an_hour(deadline, touched, left):
     store = FakeStore(**{ADA: {"user": "ada", "start-deadline": deadline}})
     store.touched = touched
     assert [each.server for each in leftovers(cluster_of(store=store), NOW)] == [None] * left
+
+
+def test_an_empty_container_whose_start_is_over_is_reaped():
+    store = FakeStore(**{ADA: {"user": "ada", "start-deadline": "2026-01-01T00:00:00Z"}})
+    clusters = look(store=store)
+    assert len(clusters.reap(clusters.leftovers(), timeout=5)) == 1
+    assert store.deleted == [ADA]
+
+
+@pytest.mark.parametrize(
+    ("expires", "left"),
+    [(BEFORE, [f"expired at {BEFORE}"]), (AFTER, []), ("", []), ("soon", [])],
+)
+@pytest.mark.parametrize("deadline", [BEFORE, AFTER])
+def test_a_server_past_its_expiry_is_left_over_whatever_it_does(expires, left, deadline):
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 1, "engines")]
+    server = make_server(start_deadline=deadline, **({"expires": expires} if expires else {}))
+    assert [left.why for left in leftovers(cluster_of(server, store=store), NOW)] == left
+
+
+def test_a_cluster_expires_with_its_first_server():
+    servers = [
+        make_server(0, expires=AFTER),
+        make_server(1),
+        make_server(2, expires=BEFORE),
+        make_server(3, expires="x"),
+    ]
+    assert cluster_of(*servers).expires == BEFORE
+    assert cluster_of(make_server()).expires == ""
 
 
 def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
@@ -305,3 +395,32 @@ def test_others_clusters_are_reaped_only_when_asked_for():
 
 def test_a_cluster_without_anything_has_nothing_left_over():
     assert leftovers(Cluster(ADA, dict.fromkeys(LABELS, ""), (), True), NOW) == []
+
+
+def test_records_are_of_servers_there_and_gone_with_all_their_reports():
+    store = FakeStore()
+    store.written[ADA] = [
+        Report(SET, 0, 0, 0, "agent"),
+        Report(SET, 0, 1, 0, "agent"),
+        Report(SET, 0, 1, 1, "log"),
+        Report("bbbb", 0, 0, 0, "agent"),
+    ]
+    history = [{"name": "x", "slot": 0, "incarnation": 0, "ended": "2026-01-01T00:00:00Z", "why": "went to ERROR"}]
+    store.files = {f"{SET}/history.json": json.dumps(history).encode()}
+    successor = replace(make_server(), id="new", tags=server_tags(ADA, SET, 0, 1))
+    clusters = look(foreign_server(0), successor, make_server(1), store=store)
+    name = f"griffin-{ADA}-{SET}"
+    assert clusters.records(clusters.find(ADA)) == [
+        Record(
+            f"{name}-0",
+            SET,
+            0,
+            0,
+            foreign_server(0),
+            (store.written[ADA][0],),
+            Former("", "", history[0]["ended"], "went to ERROR"),
+        ),
+        Record(f"{name}-0", SET, 0, 1, successor, tuple(store.written[ADA][1:3])),
+        Record(f"{name}-1", SET, 1, 0, make_server(1)),
+        Record(f"griffin-{ADA}-bbbb-0", "bbbb", 0, 0, None, (store.written[ADA][3],)),
+    ]

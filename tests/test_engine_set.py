@@ -12,6 +12,7 @@ from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
 from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
 from ipp_griffin.report import Report
+from ipp_griffin.store import StoredObject
 
 UID, SET = "0123456789ab", "aaaa1111"
 OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
@@ -60,11 +61,12 @@ class FakeCloud:
 
 
 class FakeStore:
-    """Containers of objects by uid; contents of reports in ``contents``."""
+    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``."""
 
     def __init__(self, **containers: dict[str, bytes]) -> None:
         self.containers = containers
         self.contents: dict[str, dict] = {}
+        self.times: dict[str, str] = {}
         self.fail: dict[str, list[Exception]] = {}
 
     def may_fail(self, method: str) -> None:
@@ -85,13 +87,17 @@ class FakeStore:
     def report_urls(self, uid, prefix, seconds):
         return {"prefix": f"https://store/{uid}/{prefix}", "query": f"put={seconds}"}
 
-    def reports(self, uid, engine_set):
+    def reports(self, uid, engine_set, *, logs=False):
         self.may_fail("reports")
-        found = [r for r in map(Report.parse, self.containers.get(uid, {})) if r and r.engine_set == engine_set]
+        named = [Report.parse(name, self.times.get(name, "")) for name in self.containers.get(uid, {})]
+        found = [r for r in named if r and r.engine_set == engine_set and (logs or r.phase != "log")]
         return sorted(found, key=lambda r: (r.slot, r.incarnation, r.sequence))
 
     def read_report(self, uid, report):
         return self.contents.get(report.name, {})
+
+    def objects(self, uid, prefix=""):
+        return [StoredObject(name, 0, "") for name in self.containers.get(uid, {}) if name.startswith(prefix)]
 
     def delete_prefix(self, uid, prefix):
         self.may_fail("delete_prefix")
@@ -273,8 +279,45 @@ def test_output_is_of_the_newest_report_of_so_many_servers():
         f"{SET}/1.0/0002-gone": {"engines": [{"output": 5}, {"index": 1}]},
         f"{SET}/2.0/0002-engines": {"engines": [{"index": 0, "output": "too many"}]},
     }
-    output = EngineSet(FakeCloud(), store, UID, SET).output(2)
+    output = dict(EngineSet(FakeCloud(), store, UID, SET).output(2))
     assert output == {"0.0": "a", "0.1": "b", "1.?": "5", "1.1": ""}
+
+
+@pytest.mark.parametrize(
+    ("times", "output"),
+    [
+        ({"0003-log": "2026-01-01T00:01", "0004-engines": "2026-01-01T00:00"}, "of the log"),
+        ({"0003-log": "2026-01-01T00:01", "0004-engines": "2026-01-01T00:02"}, "of the phase"),
+        ({"0003-log": "2026-01-01T00:01", "0004-agent": "2026-01-01T00:02"}, "of the log"),  # rebooted
+    ],
+)
+def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_logs(times, output):
+    """The report of logs keeps its number, however often it is written."""
+    store = FakeStore(**{UID: {f"{SET}/0.0/{name}": b"" for name in times}})
+    store.times = {f"{SET}/0.0/{name}": time for name, time in times.items()}
+    for name in times:
+        text = "of the log" if name.endswith("log") else "of the phase"
+        store.contents[f"{SET}/0.0/{name}"] = {"engines": [{"index": 0, "output": text}]}
+    assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
+
+
+def test_the_output_of_a_server_that_was_replaced_counts_until_its_successor_has_any():
+    store = FakeStore(**{UID: {f"{SET}/0.0/0002-engines": b"", f"{SET}/0.1/0000-agent": b""}})
+    store.contents[f"{SET}/0.0/0002-engines"] = {"engines": [{"index": 0, "output": "before"}]}
+    store.contents[f"{SET}/0.1/0002-engines"] = {"engines": [{"index": 0, "output": "after"}]}
+    engine_set = EngineSet(FakeCloud(), store, UID, SET)
+    assert dict(engine_set.output(1)) == {"0.0": "before"}
+    store.containers[UID][f"{SET}/0.1/0002-engines"] = b""
+    assert dict(engine_set.output(1)) == {"0.0": "after"}
+
+
+def test_a_report_of_logs_is_no_phase(store, engines):
+    """Neither for the state of a server, nor where its end is waited for."""
+    store.containers[UID] |= dict.fromkeys([f"{SET}/0.0/0002-gone", f"{SET}/0.0/0003-log", f"{SET}/1.0/0001-log"], b"")
+    found = engines.survey()
+    assert found.reports == {(0, 0): Report(SET, 0, 0, 2, "gone")}
+    assert [line.partition(":")[0] for line in engines.failures(plan(2), found)] == [f"Server griffin-{UID}-{SET}-0"]
+    engines.wait_until_gone(timeout=5, sleep=pytest.fail, clock=Clock())
 
 
 def test_waiting_for_the_end_ends_when_every_server_has_reported_it(store, engines):

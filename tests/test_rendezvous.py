@@ -54,7 +54,7 @@ def test_the_object_is_one_literal():
         "engine_python": "",
         "packages": ["numpy"],
         "pip_args": [],
-        "timeouts": {"controller": 60, "register": 120, "controller_gone": 300},
+        "timeouts": {"controller": 60, "register": 120, "controller_gone": 300, "log_interval": 60},
         "restarts": 5,
     }
 

@@ -461,6 +461,7 @@ def test_without_prefix_urls_there_is_one_url_for_each_phase(
         "engines": "0002-engines",
         "gone": "0003-gone",
         "failed": "0004-failed",
+        "log": "0005-log",
     }
     assert signature(f"PUT\n{NOW + 60}\n/v1/AUTH_p1/ipp-griffin-{UID}/{SET}/0.0/0000-agent") in urls["agent"]
 
@@ -483,17 +484,21 @@ def test_all_reports_of_a_set_take_one_listing(mock: responses.RequestsMock, sto
         f"{SET}/0.0/0001-connected",
         f"{SET}/0.0/0000-agent",
         f"{SET}/connection.json",
+        f"{SET}/0.0/0002-log",
         "x",
     )
     mock.get(CONTAINER, json=listing(*names))
     store.objects(UID)
     mock.calls.reset()
-    assert store.reports(UID, SET) == [
+    found = store.reports(UID, SET)
+    assert found == [
         Report(SET, 0, 0, 0, "agent"),
         Report(SET, 0, 0, 1, "connected"),
         Report(SET, 1, 0, 0, "agent"),
     ]
+    assert {report.written for report in found} == {"2026-01-01T00:00:00.000000"}
     assert lines(mock) == [f"GET /v1/AUTH_p1/ipp-griffin-{UID}?format=json&limit=10000&prefix={SET}/"]
+    assert store.reports(UID, SET, logs=True)[2] == Report(SET, 0, 0, 2, "log")
 
 
 @pytest.mark.parametrize(

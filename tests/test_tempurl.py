@@ -364,6 +364,8 @@ def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: S
     for sequence, phase in enumerate(phases):
         assert requests.put(agent.report_url(urls, sequence, phase), timeout=1).status_code == 201
     assert [report.phase for report in store.reports(UID, "set")] == list(phases)
+    assert requests.put(agent.report_url(urls, 7, "log"), timeout=1).status_code == 201
+    assert store.reports(UID, "set", logs=True)[-1].phase == "log"
     elsewhere = agent.report_url(urls, 0, "agent").replace("0.0/", "1.0/")
     assert requests.put(elsewhere, timeout=1).status_code == 403
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ipp_griffin.threads import in_thread
+from ipp_griffin.threads import in_thread, within
 
 
 async def test_the_loop_goes_on_while_a_function_blocks():
@@ -41,3 +41,31 @@ def test_it_works_while_the_interpreter_exits():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+def test_what_ends_in_time_has_ended_and_what_it_raises_is_raised():
+    done = []
+    assert within(30, lambda: done.append(1)) is True
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        within(30, lambda: 1 // 0)
+
+
+def test_what_hangs_is_left_behind():
+    released, ended = threading.Event(), threading.Event()
+
+    def hang():
+        released.wait(60)
+        ended.set()
+
+    assert within(0.05, hang) is False
+    released.set()
+    assert ended.wait(30)
+
+
+def test_what_nothing_could_end_is_not_begun(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert within(30, pytest.fail) is False

@@ -8,6 +8,8 @@ from .clusters import Ps, Reap, Stop
 from .command import Command
 from .devcloud import DevCloud
 from .init import Init
+from .logs import Logs
+from .timeline import Timeline
 
 __all__ = ["main"]
 
@@ -21,6 +23,8 @@ ipcluster stop --profile=griffin"""
     subcommands = {  # noqa: RUF012
         "init": (Init, "Put the griffin profile into the IPython folder."),
         "ps": (Ps, "List one's own clusters in the cloud project."),
+        "logs": (Logs, "Show what a cluster's servers said: agents, engines, consoles."),
+        "timeline": (Timeline, "Show how long each server of a cluster took to start, and where."),
         "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
         "reap": (Reap, "Delete what clusters left behind."),
         "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Integer, Unicode
 
 from ..calls import one_line
-from ..clusters import Cluster, Clusters, Leftover
+from ..clusters import Cluster, Clusters, Leftover, Member
+from ..moments import is_past, moment, seconds_since
 from .command import Command
+
+if TYPE_CHECKING:
+    from ..engine_ids import Ids
 
 
 class ClustersCommand(Command):
@@ -45,21 +51,41 @@ class ClustersCommand(Command):
 
 class Ps(ClustersCommand):
     name = "ps"
-    description = "List one's own clusters in the cloud project, whichever machine they were started on."
-    examples = "ipp-griffin ps\nipp-griffin ps --cloud mycloud --all-owners --json"
+    description = """List one's own clusters in the cloud project, whichever machine they were started on.
+
+    With --engines: a line for each server, and the ids of the engines on it, where the controller can be reached from here.
+    """
+    examples = "ipp-griffin ps\nipp-griffin ps --engines\nipp-griffin ps --cloud mycloud --all-owners --json"
     json = Bool(False, config=True, help="Print JSON.")
-    flags = {**ClustersCommand.flags, "json": ({"Ps": {"json": True}}, "Print JSON.")}  # noqa: RUF012
+    engines = Bool(False, config=True, help="List servers, with the ids of their engines.")
+    flags = {  # noqa: RUF012
+        **ClustersCommand.flags,
+        "json": ({"Ps": {"json": True}}, "Print JSON."),
+        "engines": ({"Ps": {"engines": True}}, "List servers, with the ids of their engines."),
+    }
 
     def run(self) -> None:
         found = self.clusters().all(everyone=self.all_owners)
         now = datetime.now(timezone.utc)
+        ids = self.engine_ids(found) if self.json or self.engines else {}
         if self.json:
-            print(json.dumps([as_json(cluster, now) for cluster in found], indent=2))
+            print(json.dumps([as_json(cluster, now, ids.get(cluster.uid)) for cluster in found], indent=2))
+        elif found and self.engines:
+            rows = [line for cluster in found for line in server_rows(cluster, now, ids.get(cluster.uid))]
+            print(table([SERVER_HEADINGS, *rows]))
         elif found:
             print(table([HEADINGS, *(row(cluster, now) for cluster in found)]))
         else:
             whose = "" if self.all_owners else " of yours (--all-owners shows those of others)"
             print(f"There is no cluster{whose} in this project.")
+
+    def engine_ids(self, found: Iterable[Cluster]) -> dict[str, Ids]:
+        """Of those whose controllers' connection files are on this machine."""
+        from IPython.paths import get_ipython_dir
+
+        from ..engine_ids import engine_ids
+
+        return engine_ids([cluster.uid for cluster in found], Path(get_ipython_dir()))
 
 
 class Stop(ClustersCommand):
@@ -87,9 +113,9 @@ class Stop(ClustersCommand):
 
 class Reap(ClustersCommand):
     name = "reap"
-    description = """Delete what clusters left: servers that are powered off, in ERROR, or never reported, and unused containers.
+    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers.
 
-    Nothing of a cluster that is still starting. Shows what it found, and asks.
+    Nothing of a cluster that is still starting, unless it has expired. Shows what it found, and asks.
     """
     examples = "ipp-griffin reap --dry-run\nipp-griffin reap --yes"
     yes = Bool(False, config=True, help="Delete without asking.")
@@ -137,13 +163,13 @@ def leftover_as_json(left: Leftover) -> dict[str, Any]:
     return {"cluster": left.cluster.uid, "owner": left.cluster.labels["owner"], "server": server, "why": left.why}
 
 
-HEADINGS = ("CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "VCPU-HOURS")
+HEADINGS = ("CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "EXPIRES", "VCPU-HOURS")
+SERVER_HEADINGS = ("CLUSTER", "SERVER", "PHASE", "ENGINES", "IDS", "ADDRESS", "AGE", "EXPIRES")
 
 
 def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
     """A cluster as a line of the table."""
     servers = ", ".join(f"{phase}: {count}" for phase, count in sorted(cluster.phases.items())) or "none"
-    hours, minutes = divmod(int(cluster.age(now)) // 60, 60)
     return (
         cluster.uid,
         cluster.labels["owner"] or "?",
@@ -151,9 +177,44 @@ def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
         cluster.labels["cluster_id"] or "-",
         servers,
         f"{cluster.engines_up} of {cluster.engines}",
-        f"{hours}:{minutes:02d}" if cluster.members else "-",
+        _hours(cluster.age(now)) if cluster.members else "-",
+        _until(cluster.expires, now),
         f"{cluster.vcpu_hours(now):.1f}",
     )
+
+
+def server_rows(cluster: Cluster, now: datetime, ids: Ids | None) -> list[tuple[str, ...]]:
+    """A line for each server of a cluster. ``ids``: what its controller lists; None: it can't be reached from here."""
+    return [
+        (
+            cluster.uid,
+            one_line(member.server.name, 100) + ("" if member.mine or not cluster.mine else " (somebody else's)"),
+            member.phase,
+            str(member.engines),
+            "?" if ids is None else ",".join(map(str, _ids_of(member, ids))) or "-",
+            member.server.address or "-",
+            _hours(seconds_since(member.server.created, now)),
+            _until(member.expires, now),
+        )
+        for member in cluster.members
+    ]
+
+
+def _ids_of(member: Member, ids: Ids) -> list[int]:
+    return ids.get((member.engine_set, member.slot, member.incarnation), [])
+
+
+def _hours(seconds: float) -> str:
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours}:{minutes:02d}"
+
+
+def _until(expires: str, now: datetime) -> str:
+    """An expiry as hours and minutes from now."""
+    when = moment(expires)
+    if when is None:
+        return "never"
+    return "expired" if is_past(expires, now) else f"in {_hours((when - now).total_seconds())}"
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -164,11 +225,12 @@ def table(rows: list[tuple[str, ...]]) -> str:
     )
 
 
-def as_json(cluster: Cluster, now: datetime) -> dict[str, Any]:
-    """A cluster with all that is known of it. Times are ISO 8601, in UTC."""
+def as_json(cluster: Cluster, now: datetime, ids: Ids | None = None) -> dict[str, Any]:
+    """A cluster with all that is known of it. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
     return {
         "uid": cluster.uid,
         **cluster.labels,
+        "expires": cluster.expires or None,
         "mine": cluster.mine,
         "age_seconds": round(cluster.age(now)),
         "vcpu_hours": round(cluster.vcpu_hours(now), 3),
@@ -187,6 +249,10 @@ def as_json(cluster: Cluster, now: datetime) -> dict[str, Any]:
                 "address": member.server.address,
                 "vcpus": member.server.vcpus,
                 "created": member.server.created,
+                "incarnation": member.incarnation,
+                "mine": member.mine,
+                "expires": one_line(member.expires, 40) or None,
+                "engine_ids": None if ids is None else _ids_of(member, ids),
             }
             for member in cluster.members
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from traitlets.config import Application
@@ -24,8 +25,11 @@ class Command(Application):
             self.fail(f"don't know {' '.join(self.extra_args)!r}. See `{self.called} --help`.")
         try:
             self.run()
+            sys.stdout.flush()
         except GriffinError as e:
             self.fail(str(e))
+        except BrokenPipeError:  # who reads, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as e:
             self.fail(f"{e.strerror or e}: {e.filename}" if e.filename else str(e))
 
@@ -37,6 +41,9 @@ class Command(Application):
     def run(self) -> None:
         raise NotImplementedError
 
-    def fail(self, message: str) -> None:
+    def remark(self, message: str) -> None:
         print(f"{self.called}: {message}", file=sys.stderr)
+
+    def fail(self, message: str) -> None:
+        self.remark(message)
         self.exit(1)

@@ -116,6 +116,13 @@ class EngineSettings(HasTraits):
         help="""Seconds without a controller after which a server that lost all its engines powers itself off.""",
     )
     restarts = Integer(5, config=True, help="How many crashed engines a server starts anew in an hour.")
+    log_interval = Float(
+        60,
+        min=0,
+        config=True,
+        help="""Seconds between two looks of a server at its engines' logs: what they wrote since goes to the object store,
+        for `get_output` and `ipp-griffin logs`. 0: only when an engine starts or ends.""",
+    )
     parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
     poll_interval = Float(1.0, min=0, config=True, help="Seconds between two looks at the servers while they start.")
     watch_interval = Float(

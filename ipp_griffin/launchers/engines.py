@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from .. import ipcluster
 from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
-from ..threads import in_thread
+from ..settings import open_store
+from ..threads import in_thread, within
 from .common import OnCloud
 from .connection import engine_connection
 from .engine_settings import EngineSettings
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 WEEK = 7 * 24 * 3600
 HOUR = 3600
+OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
@@ -58,6 +61,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self._stopping = threading.Event()
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
         self._output: dict[str, str] = {}
+        self._started = time.time()  # when `start` began
         self._gone = False
         self._restored = False
         self._doors: EngineSet | None = None
@@ -77,6 +81,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         handle an exception here, it ends the application with status 1 instead.
         """
         self.n = n
+        self._started = time.time()
         try:
             ipcluster.guard(self)
             ipcluster.check_profile(self)
@@ -137,8 +142,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             poll_interval=self.poll_interval,
             progress=Progress(n, self.log, self.progress),
         )
-        await in_thread(lambda: waiting.run(self.open_hub))
-        await self._tell_leftovers(leftovers)
+        try:
+            await in_thread(lambda: waiting.run(self.open_hub))
+            await self._tell_leftovers(leftovers)
+        finally:
+            leftovers.cancel()
         self._record()
         self.log.info(_describe_result(keeper.roster))
         self._watch(keeper)
@@ -169,6 +177,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             "container": self.container,
             "profile": Path(self.profile_dir).name.removeprefix("profile_"),
             "cluster_id": self.cluster_id,
+            "started": _iso(self._started, "milliseconds"),
             "start_deadline": _iso(time.time() + self.start_timeout),
         }
         return {**labels, "expires": _iso(self._expires)} if self._expires else labels
@@ -179,7 +188,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
         cloud = self.connect()
         try:
-            found = Clusters(cloud, lambda prefix: self.open_store(), self.container).leftovers()
+            found = Clusters(cloud, lambda prefix: open_store(cloud, container=prefix), self.container).leftovers()
         except GriffinError as e:
             self.log.debug(f"Can't look for what earlier clusters left: {e}")
             return []
@@ -214,6 +223,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 controller_timeout=self.controller_timeout,
                 register_timeout=self.register_timeout,
                 controller_gone_timeout=self.controller_gone_timeout,
+                log_interval=self.log_interval,
                 restarts=self.restarts,
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
@@ -387,24 +397,34 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             if self._gone or not self.engine_set:
                 return
             engine_set = self._on_cloud()
-            if through_hub:
-                self._leave_hub(engine_set)
-            with contextlib.suppress(GriffinError):  # output is worth less than the servers' end
-                self._output.update(engine_set.output(self.output_servers))
+            left = through_hub and self._leave_hub()
+            self._save_output(engine_set, wait=self.leave_timeout if left else 0)
             engine_set.destroy(self.servers, timeout=self.stop_timeout)
             self._gone = True
 
-    def _leave_hub(self, engine_set: EngineSet) -> None:
-        """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats."""
+    def _leave_hub(self) -> bool:
+        """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats; whether any was told."""
         try:
             with self.open_hub(timeout=self.leave_timeout) as hub:
                 if not hub.engines(self.engine_set):
-                    return
+                    return False
                 hub.shut_down(self.engine_set, timeout=self.leave_timeout)
         except Exception as e:  # no controller any more, or one that does not answer
             self.log.debug(f"Engines were not shut down through the controller: {type(e).__name__}: {e}")
-            return
-        engine_set.wait_until_gone(timeout=self.leave_timeout)
+            return False
+        return True
+
+    def _save_output(self, engine_set: EngineSet, wait: float = 0) -> None:
+        """Keep what engines wrote, ``wait`` seconds for their servers to report it first. It is worth less than the
+        servers' end: a store that fails or hangs holds up nobody, and what was read till then counts."""
+
+        def save() -> None:
+            if wait:
+                engine_set.wait_until_gone(timeout=wait)
+            self._output.update(engine_set.output(self.output_servers))
+
+        with contextlib.suppress(GriffinError):
+            within(wait + OUTPUT_TIMEOUT, save)
 
     # --- what ipyparallel asks of a running set
 
@@ -433,7 +453,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         """The engines' output as their servers last reported it; after `stop`, as it was at the end."""
         if self.running and not self._stopping.is_set() and self.engine_set:
             with contextlib.suppress(GriffinError):
-                self._output.update(self._on_cloud().output(self.output_servers))
+                self._save_output(self._on_cloud())
         return "\n".join(
             f"Output for engine {name}\n{indent(text, '  ')}" for name, text in sorted(self._output.items()) if text
         )
@@ -483,5 +503,5 @@ def _user_name() -> str:
         return "unknown"
 
 
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _iso(seconds: float, precision: str = "seconds") -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 import signal
 import threading
 import time
 import types
+from datetime import datetime
 
 import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
@@ -218,8 +220,10 @@ async def test_what_the_user_set_for_engines_travels_and_the_connection_info_onl
     launcher.engine_args = ["--log-level=10"]
     launcher.engine_cmd = ["/opt/bin/my-engine"]
     launcher.packages = ["numpy"]
+    launcher.log_interval = 7
     await launcher.start(1)
     content = rendezvous(launcher, store)
+    assert content["timeouts"]["log_interval"] == 7
     wanted = ("environment", "engine_args", "engine_cmd", "packages", "ipengine_config")
     assert {name: content[name] for name in wanted} == {
         "environment": {"OMP_NUM_THREADS": "1", "IPP_CLUSTER_ID": "", "IPP_PROFILE_DIR": str(tmp_path)},
@@ -610,12 +614,44 @@ async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store)
     assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
 
 
-async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store, monkeypatch):
+async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store):
     await launcher.start(1)
-    monkeypatch.setattr(launcher, "_leave_hub", lambda engine_set: None)
     store.fail["reports"] = [Unavailable("the store said 503")]
     await launcher.stop()
     assert (launcher.state, cloud.there, launcher.get_output()) == ("after", {}, "")
+
+
+async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
+    launcher, cloud, store, monkeypatch
+):
+    await launcher.start(2)
+    monkeypatch.setattr(engines, "OUTPUT_TIMEOUT", 0.2)
+    launcher.leave_timeout = 0.0
+    for slot in range(2):
+        store.containers[launcher.uid][f"{launcher.engine_set}/{slot}.0/0004-log"] = b""
+    woken, read = threading.Event(), []
+
+    def read_report(uid, report):
+        read.append(report.slot)
+        if report.slot == 1:
+            woken.wait(60)
+        return {"engines": [{"index": 0, "output": f"of {report.slot}"}]}
+
+    store.read_report = read_report
+    await launcher.stop()
+    assert (launcher.state, cloud.there, read) == ("after", {}, [0, 1])
+    assert launcher.get_output() == "Output for engine 0.0\n  of 0"
+    woken.set()
+
+
+async def test_servers_carry_when_their_start_began(launcher, cloud):
+    before = time.time()
+    await launcher.start(1)
+    ((plan, _, _, _),) = cloud.creations
+    started = plan.servers[0].metadata["griffin:started"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", started)
+    moment = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
+    assert before - 0.001 <= moment <= time.time()
 
 
 async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_told(launcher, cloud, store):

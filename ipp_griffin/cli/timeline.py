@@ -1,0 +1,53 @@
+"""`ipp-griffin timeline`: how long each server took to start, and where; as text, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+
+from traitlets import Bool, Unicode
+
+from ..timeline import as_json, as_text, timeline
+from ..timeline_svg import as_svg
+from .clusters import ClustersCommand
+
+
+class Timeline(ClustersCommand):
+    name = "timeline"
+    description = """Show when each server of a cluster was requested, built, active, and its engines connected; also of those that
+    were replaced. CLUSTER is its uid, its profile, or profile/cluster id.
+
+    Where the object store has no URLs for a whole prefix (Ceph's gateway), reports of a phase that came again hide the first.
+    """
+    examples = "ipp-griffin timeline griffin\nipp-griffin timeline griffin --output start.svg"
+    output = Unicode("", config=True, help="Write a picture (SVG) to this file.")
+    json = Bool(False, config=True, help="Print JSON.")
+    aliases = {**ClustersCommand.aliases, "output": "Timeline.output"}  # noqa: RUF012
+    flags = {**ClustersCommand.flags, "json": ({"Timeline": {"json": True}}, "Print JSON.")}  # noqa: RUF012
+    takes_arguments = True
+
+    def run(self) -> None:
+        if len(self.extra_args) != 1:
+            self.fail("say which cluster: `ipp-griffin ps` lists them.")
+        if self.output and not self.output.endswith(".svg"):
+            self.fail(f"{self.output} would be an SVG picture: give it a name that ends in .svg.")
+        clusters = self.clusters()
+        cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
+        shown = timeline(clusters.records(cluster), datetime.now(timezone.utc))
+        if shown is None:
+            self.fail(f"nothing is known of any server of cluster {cluster.uid}.")
+            return
+        title = (
+            f"Cluster {cluster.uid}"
+            + (f" ({cluster.name})" if cluster.name else "")
+            + f", from {shown.zero:%Y-%m-%d %H:%M:%S} UTC"
+        )
+        if self.output:
+            Path(self.output).write_text(as_svg(shown, title), encoding="utf-8")
+        if self.json:
+            print(json.dumps({"cluster": cluster.uid, **as_json(shown)}, indent=2))
+        else:
+            print(title)
+            print(as_text(shown, shutil.get_terminal_size().columns))

@@ -1,0 +1,31 @@
+"""Moments, as the services of a cloud and this project write them."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from ipp_griffin.moments import is_past, iso, moment, seconds_since
+
+NOON = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00.000000", "2026-01-01T12:00:00.000Z", "2026-01-01T14:00:00+02:00"],
+)
+def test_a_moment_is_read_as_nova_the_store_and_we_write_it(text):
+    assert moment(text) == NOON
+    assert iso(NOON) == "2026-01-01T12:00:00.000Z"
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "12:00"])
+def test_anything_else_is_none_and_neither_past_nor_long_ago(text):
+    assert moment(text) is None
+    assert is_past(text, NOON) is False
+    assert seconds_since(text, NOON) == 0
+
+
+def test_what_is_to_come_is_not_past():
+    before, after = (iso(NOON + timedelta(minutes=m)) for m in (-1, 1))
+    assert (is_past(before, NOON), is_past(after, NOON)) == (True, False)
+    assert (seconds_since(before, NOON), seconds_since(after, NOON)) == (60, 0)
