@@ -637,6 +637,19 @@ def test_only_an_empty_container_is_removed_if_empty(
     assert [line.split()[0] for line in lines(mock)] == ["HEAD", "DELETE"]
 
 
+def test_a_container_that_was_made_and_could_not_be_marked_is_removed(
+    mock: responses.RequestsMock, store: Store
+) -> None:
+    mock.put(CONTAINER, status=201)
+    mock.post(CONTAINER, status=403)
+    mock.head(CONTAINER, status=204)
+    mock.delete(CONTAINER, status=204)
+    assert store.remove_if_empty(UID) is False  # somebody else's, as far as we know
+    with pytest.raises(StoreError, match="Can't mark container"):
+        store.publish(UID, {})
+    assert store.remove_if_empty(UID) is True
+
+
 def test_a_deleted_containers_key_is_forgotten(mock: responses.RequestsMock, store: Store) -> None:
     """The next container of that uid has another."""
     mock.head(CONTAINER, status=204, headers=OURS)
