@@ -468,8 +468,12 @@ class Agent:
         return os.path.join(self.state, name)
 
     def keep(self, **changes: Any) -> None:
+        """Remember this, also after a reboot. Where the disk is full, engines go on, and reports come, all the same."""
         self.kept.update(changes)
-        write(self.path("state.json"), json.dumps(self.kept).encode())
+        try:
+            write(self.path("state.json"), json.dumps(self.kept).encode())
+        except OSError as e:
+            self.log(f"what a reboot needs was not kept: {e.strerror or e}")
 
     def log(self, line: str) -> None:
         self._log("ipp-griffin: " + self.redactor.text(line))

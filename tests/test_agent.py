@@ -2,6 +2,7 @@
 
 import ast
 import email.message
+import errno
 import http.client
 import io
 import json
@@ -407,6 +408,20 @@ def test_a_report_that_can_not_be_written_is_dropped_and_counted(world):
     assert w.clock.sleeps == [1, 2]
     assert "was not written: no route" in w.lines[1]
     assert World(Path(w.agent.state)).agent.kept["sequence"] == 2  # also after a reboot
+
+
+def test_a_full_disk_keeps_no_report_from_being_written(world, monkeypatch):
+    """What fills it may be what the engines compute: they would be ended with an agent that breaks."""
+    w = world()
+
+    def full(path, data, mode=0o600):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(agent, "write", full)
+    w.agent.report("engines", "one")
+    w.agent.report("gone", "two")
+    assert w.net.names == ["0000-engines", "0001-gone"]
+    assert "ipp-griffin: what a reboot needs was not kept: No space left on device" in w.lines
 
 
 def test_what_a_report_says(world):
