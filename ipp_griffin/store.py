@@ -193,6 +193,17 @@ class Store:
             return {}
         return {name.removeprefix(f"{MARKER}-"): text for name, text in found.items() if name.startswith(f"{MARKER}-")}
 
+    def made_at(self, uid: str) -> float | None:
+        """When the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
+        killed just then. None for any other."""
+        found = self._head(uid)
+        if MARKER in found or found.get("x-container-object-count") != "0":
+            return None
+        try:
+            return float(found["x-timestamp"])
+        except (KeyError, ValueError):
+            return None
+
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""
         prefix = self._name("")

@@ -597,6 +597,16 @@ def test_of_unmarked_containers_only_an_empty_one_is_deleted(mock: responses.Req
     assert {line.split()[0] for line in lines(mock)} == {"HEAD", "DELETE"}
 
 
+def test_of_an_empty_unmarked_container_it_is_known_when_it_was_made(
+    mock: responses.RequestsMock, store: Store
+) -> None:
+    bare = {"X-Timestamp": "1700000000.12345", "X-Container-Object-Count": "0"}
+    for headers in (bare, {**bare, **OURS}, {**bare, "X-Container-Object-Count": "1"}, {**bare, "X-Timestamp": "soon"}):
+        mock.head(CONTAINER, status=204, headers=headers)
+    mock.head(CONTAINER, status=404)
+    assert [store.made_at(UID) for _ in range(5)] == [1700000000.12345, None, None, None, None]
+
+
 def test_a_report_written_while_deleting_is_deleted_too_and_its_url_is_ended(
     mock: responses.RequestsMock, store: Store, slept: list[float]
 ) -> None:
