@@ -9,7 +9,7 @@
   the background) and returns, so that cloud-init isn't held up;
 * the unit starts it, now and after each reboot, on the instance it was installed on and on no other (a snapshot of a
   server with engines boots as a plain server). It makes an unprivileged user for the engines, and switches the server
-  off when the controller is gone for good;
+  off when the controller is gone for good, or when it gave up and nobody deleted the server;
 * anything else is a plain process in the foreground: engines run as the same user, and at the end it just exits.
 
 An engine that was told to end stays down, one that crashed is restarted as the next generation: see `why_ended`.
@@ -484,8 +484,12 @@ class Agent:
         return os.path.join(self.state, name)
 
     def keep(self, **changes: Any) -> None:
+        """Remember this, also after a reboot. Where the disk is full, engines go on, and reports come, all the same."""
         self.kept.update(changes)
-        write(self.path("state.json"), json.dumps(self.kept).encode())
+        try:
+            write(self.path("state.json"), json.dumps(self.kept).encode())
+        except OSError as e:
+            self.log(f"what a reboot needs was not kept: {e.strerror or e}")
 
     def log(self, line: str) -> None:
         self._log(self.redactor.text(line))
@@ -1074,7 +1078,11 @@ class Agent:
         except Failure as e:
             self.terminate()
             self.report("failed", str(e))
-            return 0 if self.root else 1
+            if not self.root:
+                return 1
+            # A launcher that lives deletes this server within seconds. Off, it shows up for whoever cleans up after one that died.
+            self.sleep(self.rendezvous.get("timeouts", {}).get("controller_gone", 300))
+            self.power_off()
         return 0
 
     def power_off(self) -> None:

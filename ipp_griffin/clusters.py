@@ -188,7 +188,18 @@ class Clusters:
         """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         now = datetime.now(timezone.utc)
         found = [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
-        return [left for left in found if left.mine or everyone]
+        return [left for left in found if left.mine or everyone] + self._unmarked(now)
+
+    def _unmarked(self, now: datetime) -> list[Leftover]:
+        """Containers that somebody made and was killed before a label said whose they are. Only empty ones are ever deleted."""
+        found = []
+        for uid in self._store().containers():
+            made = self._store().made_at(uid) if re.fullmatch("[0-9a-f]{12}", uid) else None
+            if made is not None and now.timestamp() - made >= SETTLED:
+                touched = datetime.fromtimestamp(made, timezone.utc).isoformat()
+                nobodys = Cluster(uid, dict.fromkeys(LABELS, ""), (), True, touched)
+                found.append(Leftover(nobodys, None, "was never used"))
+        return found
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete of what was ``found`` what is left over still; returns that. Idempotent.

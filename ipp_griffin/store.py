@@ -75,6 +75,7 @@ class Store:
         self._urls = TempUrls(self._account, self._account_key, servers_url)
         self._retries, self._sleep = retries, sleep
         self._signers: dict[str, Signer] = {}
+        self._made: set[str] = set()  # uids whose container this object has made
 
     # -- the container ---------------------------------------------------------------------------------
 
@@ -113,9 +114,11 @@ class Store:
         # Without headers: on a container that exists, they would change what it has.
         self._call(f"Can't make container {name}", put, name, response_dict=answer)
         if answer.get("status") == 201:
+            self._made.add(uid)
             self._mark(uid, labels)
         else:
             if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
+                self._made.add(uid)
                 self._mark(uid, labels)
             self._await_marker(uid)
 
@@ -175,9 +178,13 @@ class Store:
         return False
 
     def remove_if_empty(self, uid: str) -> bool:
-        """Delete the container if it is ours and nothing is in it; whether it was."""
+        """Delete the container if it is ours and nothing is in it; whether it was.
+
+        One without a marker is ours if we have made it: then marking it has failed.
+        """
         found = self._head(uid)
-        return found.get(MARKER) == uid and self._delete_container(uid, found)
+        ours = found.get(MARKER) == uid or (uid in self._made and bool(found) and MARKER not in found)
+        return ours and self._delete_container(uid, found)
 
     def labels(self, uid: str) -> dict[str, str]:
         """What `publish` noted of the cluster; empty for a container that is none of ours."""
@@ -185,6 +192,17 @@ class Store:
         if found.get(MARKER) != uid:
             return {}
         return {name.removeprefix(f"{MARKER}-"): text for name, text in found.items() if name.startswith(f"{MARKER}-")}
+
+    def made_at(self, uid: str) -> float | None:
+        """When the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
+        killed just then. None for any other."""
+        found = self._head(uid)
+        if MARKER in found or found.get("x-container-object-count") != "0":
+            return None
+        try:
+            return float(found["x-timestamp"])
+        except (KeyError, ValueError):
+            return None
 
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""

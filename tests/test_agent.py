@@ -2,6 +2,7 @@
 
 import ast
 import email.message
+import errno
 import http.client
 import io
 import json
@@ -408,6 +409,20 @@ def test_a_report_that_can_not_be_written_is_dropped_and_counted(world):
     assert w.clock.sleeps == [1, 2]
     assert "was not written: no route" in w.lines[1]
     assert World(Path(w.agent.state)).agent.kept["sequence"] == 2  # also after a reboot
+
+
+def test_a_full_disk_keeps_no_report_from_being_written(world, monkeypatch):
+    """What fills it may be what the engines compute: they would be ended with an agent that breaks."""
+    w = world()
+
+    def full(path, data, mode=0o600):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(agent, "write", full)
+    w.agent.report("engines", "one")
+    w.agent.report("gone", "two")
+    assert w.net.names == ["0000-engines", "0001-gone"]
+    assert "what a reboot needs was not kept: No space left on device" in w.lines
 
 
 def test_what_a_report_says(world):
@@ -1066,6 +1081,20 @@ def test_a_failure_is_reported_and_is_the_exit_status_of_a_plain_process_only(wo
         assert w.net.reports[-1][1]["message"] == "why"
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_after_a_failure_a_server_that_nobody_deletes_is_switched_off(world, tmp_path, monkeypatch, known):
+    """The process that started it was killed, and the controller with it: `ipp-griffin reap` finds what is off."""
+    (tmp_path / "instance-id").write_bytes(b"i-1")
+    monkeypatch.setattr(agent, "INSTANCE_ID", str(tmp_path / "instance-id"))
+    w = world(root=True)
+    agent.write(w.agent.path("instance-id"), b"i-1")
+    w.agent.rendezvous = {"timeouts": {"controller_gone": 7}} if known else {}
+    w.agent.load = lambda: (_ for _ in ()).throw(Failure("no controller"))
+    assert w.agent.main() == 0
+    assert w.clock.sleeps == [7 if known else 300]
+    assert w.commands == [("", "systemctl poweroff")]
+
+
 @pytest.mark.parametrize(
     ("made_for", "runs_on", "off"), [(b"i-1\n", b"i-1\n", True), (b"i-1\n", b"i-2\n", False), (b"", b"", False)]
 )
@@ -1078,11 +1107,14 @@ def test_only_the_server_that_it_was_made_for_is_switched_off(world, tmp_path, m
     assert w.commands == ([("", "systemctl poweroff")] if off else [])
 
 
-def test_a_plain_process_never_switches_anything_off(world):
+@pytest.mark.parametrize(
+    ("error", "status", "phase"), [(ControllerGone("it is gone"), 0, "gone"), (Failure("why"), 1, "failed")]
+)
+def test_a_plain_process_never_switches_anything_off(world, error, status, phase):
     w = world()
-    w.agent.load = lambda: (_ for _ in ()).throw(ControllerGone("it is gone"))
-    assert w.agent.main() == 0
-    assert w.net.names == ["0000-agent", "0001-gone"] and w.commands == []
+    w.agent.load = lambda: (_ for _ in ()).throw(error)
+    assert w.agent.main() == status
+    assert w.net.names == ["0000-agent", f"0001-{phase}"] and w.commands == []
 
 
 def test_poweroff_is_tried_in_several_ways(world, tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ class FakeStore:
 
     def __init__(self, **containers):
         self.containers_by_uid, self.written, self.deleted = containers, {}, []
+        self.made = {}  # uid -> when its container was made, of those that nobody has marked
 
     def containers(self):
         return list(self.containers_by_uid)
@@ -75,6 +76,9 @@ class FakeStore:
         if name not in self.files:
             raise StoreError("gone", status=404)
         return self.files[name][:limit]
+
+    def made_at(self, uid):
+        return self.made.get(uid)
 
     def objects(self, uid):
         return [StoredObject("x", 1, self.touched)] if self.touched else []
@@ -360,6 +364,18 @@ def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [kept]
     assert store.deleted == [BOB]
     assert clusters.leftovers() == []
+
+
+def test_a_container_that_was_made_and_never_marked_is_reaped_after_an_hour():
+    """It is what a process leaves that is killed between the two requests."""
+    store = FakeStore(**{ADA: {}, BOB: {}, "lab": {}})
+    an_hour_ago = datetime.now(timezone.utc).timestamp() - 3600
+    store.made = {ADA: an_hour_ago - 1, BOB: an_hour_ago + 600, "lab": 0.0}
+    clusters = look(store=store)
+    found = clusters.leftovers()
+    assert [(left.cluster.uid, left.server, left.why) for left in found] == [(ADA, None, "was never used")]
+    assert clusters.reap(found, timeout=5) == found
+    assert store.deleted == [ADA]
 
 
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():

@@ -602,6 +602,16 @@ def test_of_unmarked_containers_only_an_empty_one_is_deleted(mock: responses.Req
     assert {line.split()[0] for line in lines(mock)} == {"HEAD", "DELETE"}
 
 
+def test_of_an_empty_unmarked_container_it_is_known_when_it_was_made(
+    mock: responses.RequestsMock, store: Store
+) -> None:
+    bare = {"X-Timestamp": "1700000000.12345", "X-Container-Object-Count": "0"}
+    for headers in (bare, {**bare, **OURS}, {**bare, "X-Container-Object-Count": "1"}, {**bare, "X-Timestamp": "soon"}):
+        mock.head(CONTAINER, status=204, headers=headers)
+    mock.head(CONTAINER, status=404)
+    assert [store.made_at(UID) for _ in range(5)] == [1700000000.12345, None, None, None, None]
+
+
 def test_a_report_written_while_deleting_is_deleted_too_and_its_url_is_ended(
     mock: responses.RequestsMock, store: Store, slept: list[float]
 ) -> None:
@@ -640,6 +650,19 @@ def test_only_an_empty_container_is_removed_if_empty(
     mock.delete(CONTAINER, status=status)
     assert store.remove_if_empty(UID) is removed
     assert [line.split()[0] for line in lines(mock)] == ["HEAD", "DELETE"]
+
+
+def test_a_container_that_was_made_and_could_not_be_marked_is_removed(
+    mock: responses.RequestsMock, store: Store
+) -> None:
+    mock.put(CONTAINER, status=201)
+    mock.post(CONTAINER, status=403)
+    mock.head(CONTAINER, status=204)
+    mock.delete(CONTAINER, status=204)
+    assert store.remove_if_empty(UID) is False  # somebody else's, as far as we know
+    with pytest.raises(StoreError, match="Can't mark container"):
+        store.publish(UID, {})
+    assert store.remove_if_empty(UID) is True
 
 
 def test_a_deleted_containers_key_is_forgotten(mock: responses.RequestsMock, store: Store) -> None:

@@ -44,10 +44,11 @@ INVALID = "401 Unauthorized: Temp URL invalid\n"
 def render(call: Call, error: ApiError) -> Reply:
     """``error.kind``: the answer's content type, where it is none of Swift's pages."""
     headers = {"Content-Type": error.kind} if error.kind else dict(_HTML)
-    if error.message == INVALID:
+    realm = call.path.split("/")[2:3]
+    if error.message == INVALID or (error.status == 401 and not realm):  # /info is of no account
         headers["Www-Authenticate"] = 'Swift realm="unknown"'
     elif error.status == 401:
-        headers["Www-Authenticate"] = f'Swift realm="{call.path.split("/")[2]}", Keystone uri="{call.url}/identity"'
+        headers["Www-Authenticate"] = f'Swift realm="{realm[0]}", Keystone uri="{call.url}/identity"'
     return Reply(error.status, error.message or _page(error.status), headers)
 
 

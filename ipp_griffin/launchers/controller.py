@@ -83,6 +83,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self._remove_stale_files()
             super().start()
             self.process_created = self.process.create_time()
+            if self.parent is not None:
+                self.parent.update_cluster_file()  # a stop finds it, should this process be killed before it is ready
             self.uid = cluster_uid((await self._wait_until_written())["engine"])
             self._give_back_reservation()
         except Exception as e:

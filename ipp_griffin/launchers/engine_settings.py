@@ -113,7 +113,8 @@ class EngineSettings(HasTraits):
     controller_gone_timeout = Float(
         300,
         config=True,
-        help="""Seconds without a controller after which a server that lost all its engines powers itself off.""",
+        help="""Seconds without a controller after which a server that lost all its engines powers itself off; the same after
+        its agent has given up, where nobody deletes it.""",
     )
     restarts = Integer(5, config=True, help="How many crashed engines a server starts anew in an hour.")
     log_interval = Float(

@@ -13,7 +13,7 @@ import types
 import psutil
 import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
-from traitlets.config import Config
+from traitlets.config import Config, Configurable
 
 from ipp_griffin.calls import Unavailable, Unsupported
 from ipp_griffin.launchers import controller as module
@@ -443,6 +443,21 @@ async def test_a_start_records_which_project_it_is_in(launcher, monkeypatch):
     assert checked == ["internal"]
     assert (launcher.region, launcher.project) == ("north", "p1")
     assert launcher.to_dict()["project"] == "p1"
+
+
+async def test_the_process_is_in_the_cluster_file_before_it_is_ready(local, monkeypatch):
+    """Whoever kills this one while it waits must leave nothing that a stop does not find."""
+    recorded = []
+
+    class Cluster(Configurable):
+        def update_cluster_file(self):
+            recorded.append((local.to_dict()["pid"], local.to_dict()["process_created"], local.uid))
+
+    local.parent = Cluster()
+    await local.start()
+    assert recorded == [(local.pid, local.process_created, "")]
+    assert local.process_created > 0 and local.uid
+    await local.stop()
 
 
 async def test_a_cloud_that_lacks_a_service_fails_the_start_before_there_is_a_process(launcher, monkeypatch):

@@ -654,6 +654,17 @@ async def test_servers_carry_when_their_start_began(launcher, cloud):
     assert before - 0.001 <= moment <= time.time()
 
 
+async def test_an_object_store_that_is_down_does_not_keep_servers_alive(launcher, cloud, store):
+    await launcher.start(1)
+    store.fail["reports"] = [Unavailable("the store said 503"), Unavailable("the store said 503")]
+    store.fail["delete_prefix"] = [Unavailable("the store said 503")]
+    with pytest.raises(Unavailable, match="Run the same stop again"):
+        await launcher.stop()
+    assert (launcher.state, cloud.there) == ("running", {})
+    await launcher.stop()
+    assert (launcher.state, store.containers) == ("after", {})
+
+
 async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_told(launcher, cloud, store):
     await launcher.start(2)
     told = asyncio.Event()
