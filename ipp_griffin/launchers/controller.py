@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import json
 import logging
 import os
 import random
@@ -12,6 +13,7 @@ import re
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +24,7 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets import Float, List, Unicode
 
 from .. import ipcluster
+from ..agent import Redactor
 from ..plan import GriffinError, SettingError, choose_network
 from ..rendezvous import cluster_uid
 from ..threads import in_thread
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from ..cloud import Cloud
     from ..settings import GriffinCloud
 
+KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publickey")
 PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
 
 
@@ -52,10 +56,17 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         help="""The range that the controller's ports are taken from (20 for each cluster), so that a firewall or
         security group rule can name them.""",
     )
+    controller_cmd = List(
+        Unicode(),
+        default_value=[sys.executable, "-m", "ipp_griffin.redaction", "ipyparallel.controller"],
+        config=True,
+        help="The command that runs ipcontroller. Default: as ipyparallel does, without keys in what it logs.",
+    )
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 
     _own_args = List(Unicode())
     _session_key = ""
+    _secrets: frozenset[str] = frozenset()
     _reservation: socket.socket | None = None
 
     def find_args(self) -> list[str]:
@@ -81,6 +92,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             await in_thread(lambda: self.record_project(settings))
             self._own_args = await in_thread(lambda: self._decide_args(settings))
             self._remove_stale_files()
+            self._make_output_private()
             super().start()
             self.process_created = self.process.create_time()
             if self.parent is not None:
@@ -103,6 +115,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
         ipcluster.guard(self)
         running = self.running
+        self._learn_keys()  # from the connection files, which go
         try:
             for engine_set in list(getattr(self.parent, "engines", {}).values()):
                 if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
@@ -147,6 +160,39 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         app = ipcluster.application(self)
         if app is None or app.log_level <= logging.DEBUG:
             super()._start_streaming()
+
+    def _stream_file(self, path: str) -> None:
+        """What ipyparallel's does in its thread, without keys, and with control characters made visible."""
+        with Path(path).open(errors="backslashreplace") as f:
+            while self.state == "running" and not self._stop_waiting.is_set():
+                if line := f.readline():
+                    sys.stderr.write(self._redactor().text(line))
+                else:
+                    time.sleep(0.1)
+
+    def get_output(self, remove: bool = False) -> str:
+        """What ipcontroller has printed, without keys, and with control characters made visible."""
+        with contextlib.suppress(OSError):
+            if self._output is None:
+                self._output = Path(self.output_file).read_text(errors="backslashreplace")
+        return self._redactor().text(super().get_output(remove))
+
+    def _redactor(self) -> Redactor:
+        """Takes out this controller's keys: the command may be the user's own, or this process not have started it."""
+        self._learn_keys()
+        return Redactor(sorted(self._secrets))
+
+    def _learn_keys(self) -> None:
+        self._secrets |= {self._session_key}
+        for path in self.connection_files.values():
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                connection = json.loads(Path(path).read_text())
+                self._secrets |= {str(connection.get(name) or "") for name in ("key", "curve_serverkey")}
+
+    def _make_output_private(self) -> None:
+        """The file that ipcontroller's output goes to: tasks' arguments are in it at DEBUG."""
+        os.close(os.open(self.output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        Path(self.output_file).chmod(0o600)
 
     def signal(self, sig: int) -> None:
         """Signal the controller; SIGKILL goes to its whole group, or its heart monitor would keep engines waiting."""
@@ -214,6 +260,11 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         if _given(user, "reuse", "restore", "IPController.reuse_files", "IPController.restore_engines"):
             raise SettingError(
                 "Connection files can't be used again (--reuse, --restore): ipcontroller makes new CurveZMQ keys in every run."
+            )
+        if _given(user, *KEYS):
+            raise SettingError(
+                "Keys don't go into the controller's arguments, which every user of this machine can read: take "
+                f"{next(name for name in KEYS if _given(user, name))} out. The launcher makes new ones in every run."
             )
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import psutil
 import pytest
@@ -351,6 +352,41 @@ async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_line
         await local.start()
     await local.join(30)
     assert local.state == "after"
+
+
+async def test_its_output_is_private_and_read_without_keys_or_control_characters(local, capsys):
+    """Whatever runs: here it is a command of the user's own, which prints what it has."""
+    key = "5ecre7" * 6
+    say = f"import os; print({key!r}, os.environ['IPP_SESSION_KEY'], '\\x1b]8;;http://x\\x07', flush=True)"
+    local.controller_cmd = [
+        sys.executable,
+        "-c",
+        f"{say}\n{local.controller_cmd[2]}".replace("'key': 'k'", f"'key': {key!r}"),
+    ]
+    old = Path(local.output_file)
+    old.write_text("of an earlier run\n")  # ipyparallel's, which everybody may read
+    await local.start()
+    assert old.stat().st_mode & 0o777 == 0o600
+    local._start_streaming()
+    streamed = ""
+    while streamed.count("\n") < 2:
+        await asyncio.sleep(0.02)
+        streamed += capsys.readouterr().err
+    assert local._session_key and key in old.read_text()
+    await local.stop()  # the connection files go, the keys in them are known still
+    for text in (streamed, local.get_output()):
+        assert text == "of an earlier run\n*** *** \\x1b]8;;http://x\\x07\n"
+    local.get_output(remove=True)
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("arg", ["--Session.key=abc", "--IPController.curve_secretkey=abc"])
+def test_a_key_in_the_arguments_is_refused(launcher, arg):
+    launcher.controller_args = [arg]
+    with pytest.raises(SettingError) as raised:
+        launcher._decide_args(GriffinCloud())
+    assert "every user of this machine can read" in str(raised.value)
+    assert "abc" not in str(raised.value)
 
 
 async def test_stop_ends_the_process_and_can_be_repeated(local):

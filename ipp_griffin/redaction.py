@@ -1,0 +1,62 @@
+"""ipcontroller without its keys in what it logs: ``python -m ipp_griffin.redaction ipyparallel.controller ARGUMENTS``.
+
+At DEBUG it logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
+signing key. No setting of a profile or argument of the user's turns this off, as it would a filter of `logging`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import runpy
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from .agent import Redactor
+
+VARIABLES = ("IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY", "IPP_CURVE_PUBLICKEY")
+
+
+class RedactedStream:
+    """A text stream, such as sys.stderr, that writes what it gets without secrets."""
+
+    def __init__(self, stream: Any, redactor: Redactor) -> None:
+        self._stream, self._redactor = stream, redactor
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._redactor.text(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_this_process(secrets: Iterable[str]) -> None:
+    """From here on: no secret in log records, whoever handles them, nor in what is printed; new files are private."""
+    redactor, make = Redactor(list(secrets)), logging.getLogRecordFactory()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = make(*args, **kwargs)
+        with contextlib.suppress(Exception):  # arguments that don't fit the message: whoever handles the record says so
+            made.msg, made.args = redactor.text(made.getMessage()), ()
+        return made
+
+    logging.setLogRecordFactory(record)
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout, redactor), RedactedStream(sys.stderr, redactor)  # type: ignore[assignment]
+    os.umask(0o077)  # for --log-to-file, and the database of results
+
+
+def main() -> None:
+    """Run the module that the first argument names, with the others, as ``python -m`` does."""
+    redact_this_process(os.environ.get(name, "") for name in VARIABLES)
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
