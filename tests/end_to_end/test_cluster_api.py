@@ -140,10 +140,11 @@ def test_a_script_that_never_stops_its_cluster_leaves_nothing(profile, run_pytho
 
 @pytest.mark.needs("faults")
 def test_a_failed_start_raises_its_cause_and_leaves_no_server(profile, cloud):
-    cloud.faults.set({"server": ".*-1$", "fail_build": "No valid host was found. "})
+    cloud.faults.set({"server": "-[0-9a-f]{8}-1(-[0-9]+)?$", "fail_build": "No valid host was found. "})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=2)
     with pytest.raises(
-        GriffinError, match=r"1 of 2 servers failed\. Server griffin-\w+-\w+-1 went to ERROR: .*No valid host"
+        GriffinError,
+        match=r"can't have its 2 engines any more\. Server\S* griffin-\w+-\w+-1\b.* went to ERROR: .*No valid host",
     ):
         cluster.start_cluster_sync()
     assert cloud.servers() == []

@@ -70,7 +70,7 @@ def test_it_shows_a_whole_cluster_and_an_empty_cloud(demo, tmp_path):
         "$ ipp-griffin devcloud start",
         "$ ipp-griffin init",
         "$ ipcluster start",
-        "servers active",
+        "engines connected; servers: ",
         "All 8 engines are connected",
         "engine 0 is on",
         "Stopping engine(s)",
