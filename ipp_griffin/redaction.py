@@ -47,7 +47,8 @@ def redact_this_process(secrets: Iterable[str]) -> None:
         return made
 
     logging.setLogRecordFactory(record)
-    sys.stdout, sys.stderr = RedactedStream(sys.stdout, redactor), RedactedStream(sys.stderr, redactor)  # type: ignore[assignment]
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, RedactedStream(getattr(sys, name), redactor))
     os.umask(0o077)  # for --log-to-file, and the database of results
 
 

@@ -9,6 +9,7 @@ import json
 import ssl
 import sys
 import time
+import types
 import urllib.error
 import urllib.parse
 from pathlib import Path
@@ -1168,3 +1169,46 @@ def test_on_another_instance_the_unit_does_nothing(tmp_path, monkeypatch, capsys
     assert agent.main() == 0
     assert lines == ["this agent was made for another server; nothing to do"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["instance-id", "now"]
+
+
+# -- the end of a server's life
+
+
+@pytest.mark.parametrize(
+    ("date", "after", "over"),
+    [
+        ("Thu, 01 Jan 1970 00:16:00 GMT", 39, False),  # the store's 960 s
+        ("Thu, 01 Jan 1970 00:16:00 GMT", 40, True),
+        (None, 0, True),  # nobody told the time: by our own clock it is over since 1970
+    ],
+)
+def test_a_server_lives_until_its_expiry_by_the_stores_clock(world, date, after, over):
+    """Its own clock may be off by months at boot."""
+    w = world(expires=1000)
+    headers = email.message.Message()
+    if date:
+        headers["Date"] = date
+    w.agent.note_time(types.SimpleNamespace(headers=headers))
+    w.clock.now += after
+    assert w.agent.expired() is over
+
+
+def test_a_server_without_an_expiry_lives_on(world):
+    assert not world(expires=0).agent.expired()
+    assert not world().agent.expired()
+
+
+def test_at_its_expiry_the_engines_are_ended_and_the_server_switched_off(world, monkeypatch):
+    w = world(root=True, expires=1)
+    done = []
+    monkeypatch.setattr(w.agent, "load", lambda: None)
+    for step in ("prepare", "reach_controller", "wait_for_registration"):
+        monkeypatch.setattr(w.agent, step, lambda: None)
+    monkeypatch.setattr(w.agent, "write_profile", lambda: "profile")
+    monkeypatch.setattr(w.agent, "start_engine", lambda engine, profile: None)
+    monkeypatch.setattr(w.agent, "terminate", lambda: done.append("engines ended"))
+    monkeypatch.setattr(w.agent, "power_off", lambda: done.append("off"))
+    assert w.agent.main() == 0
+    assert done == ["engines ended", "off"]
+    name, report = w.net.reports[-1]
+    assert (name.partition("-")[2], report["message"]) == ("gone", "the life of this server is over (max_lifetime)")

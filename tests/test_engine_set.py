@@ -79,6 +79,8 @@ class FakeStore:
         self.labels = labels
 
     def put(self, uid, name, data):
+        if uid not in self.containers:
+            raise CloudError("There is no such container.", status=404)
         self.containers[uid][name] = data
 
     def get_url(self, uid, name, seconds):

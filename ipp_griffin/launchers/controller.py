@@ -65,6 +65,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 
     _own_args = List(Unicode())
+    _output: Any  # ipyparallel's
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
     _reservation: socket.socket | None = None

@@ -1,0 +1,198 @@
+"""`Keeper`: what it deletes, fills again and tells, over a cloud and a store that are made up."""
+
+import json
+import logging
+import threading
+from dataclasses import replace
+
+import pytest
+
+from ipp_griffin.calls import QuotaError, Unavailable
+from ipp_griffin.cloud import Server
+from ipp_griffin.engine_set import EngineSet
+from ipp_griffin.launchers.keeper import Keeper
+from ipp_griffin.plan import GriffinError
+from ipp_griffin.roster import Deadlines, Roster
+
+from ..test_engine_set import SET, UID, Clock, FakeCloud, FakeStore, plan
+
+
+class Cloud(FakeCloud):
+    """With a console that says something nasty."""
+
+    def console_output(self, id, length):
+        return "booting\nkernel panic \x1b]0;pwned\x07\n"
+
+
+class Kept:
+    """A keeper of ``n`` servers that exist and are ACTIVE, unless ``n`` is of another process."""
+
+    def __init__(self, n, *, replacements=3, quorum=None):
+        self.cloud, self.store, self.clock = Cloud(), FakeStore(**{UID: {f"{SET}/connection.json": b""}}), Clock()
+        self.goes_on, self.refusal, self.stopping, self.known = True, None, threading.Event(), []
+        engine_set = EngineSet(self.cloud, self.store, UID, SET)
+        self.roster = Roster.of_plan(
+            plan(n).servers, self.clock(), deadlines=Deadlines(10, 20, 30, 40), quorum=n if quorum is None else quorum,
+            replacements=replacements,
+        )  # fmt: skip
+        self.keeper = Keeper(
+            lambda: engine_set,
+            self.roster,
+            create=self.create,
+            on_change=lambda: self.known.append(self.keeper.servers),
+            goes_on=lambda: self.goes_on,
+            stopping=self.stopping,
+            log=logging.getLogger("kept"),
+            clock=self.clock,
+        )
+        self.keeper.create(plan(n).servers)
+
+    def create(self, servers, created):
+        if self.refusal is not None:
+            raise self.refusal
+        for planned in servers:
+            server = Server(f"id-{planned.slot}.{planned.incarnation}", planned.name, "ACTIVE", tags=planned.tags)
+            self.cloud.there[server.id] = server
+            created(planned, server.id)
+
+    def become(self, id, status, fault=""):
+        self.cloud.there[id] = replace(self.cloud.there[id], status=status, fault=fault)
+
+    def look(self, registered=None, replace_settled=True):
+        return self.keeper.look(registered or {}, reports=True, replace_settled=replace_settled)
+
+
+def texts(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_failed_server_is_deleted_first_and_its_slot_filled_at_the_next_look():
+    """Quota counts a server until it is gone."""
+    kept = Kept(2)
+    kept.become("id-1.0", "ERROR", "No valid host")
+    kept.look()
+    assert sorted(kept.cloud.there) == ["id-0.0"]
+    kept.look()
+    assert sorted(kept.cloud.there) == ["id-0.0", "id-1.1"]
+    assert kept.keeper.servers == kept.known[-1] == ["id-0.0", "id-1.1"]
+
+
+def test_what_was_replaced_is_kept_for_the_timeline():
+    kept = Kept(1)
+    kept.become("id-0.0", "ERROR", "No valid host")
+    kept.look()
+    ((entry),) = json.loads(kept.store.containers[UID][f"{SET}/history.json"])
+    assert (entry["slot"], entry["incarnation"], entry["why"]) == (0, 0, "(building) went to ERROR: No valid host")
+
+
+def test_the_console_of_a_silent_server_is_told_without_what_moves_a_terminal(caplog):
+    kept = Kept(1)
+    kept.look()
+    kept.clock.now += 21
+    kept.look()
+    assert texts(caplog)[1].endswith("console:\n  booting\n  kernel panic \\x1b]0;pwned\\x07")
+
+
+def test_a_server_that_can_not_be_deleted_now_is_deleted_at_a_later_look(caplog):
+    kept = Kept(1)
+    kept.become("id-0.0", "ERROR")
+    kept.cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")]
+    kept.look()
+    assert "Will try again: the cloud said 503" in texts(caplog)
+    kept.look()
+    kept.look()
+    assert sorted(kept.cloud.there) == ["id-0.1"]
+
+
+def test_a_replacement_that_the_quota_does_not_allow_is_final(caplog):
+    kept = Kept(2, quorum=1)
+    kept.become("id-1.0", "ERROR")
+    kept.look()
+    kept.refusal = QuotaError("Quota exceeded for instances.")
+    kept.look()
+    kept.refusal = None
+    kept.look()
+    assert sorted(kept.cloud.there) == ["id-0.0"]
+    assert "could not be created: Quota exceeded for instances." in texts(caplog)[-1]
+    kept.keeper.check_quorum()
+
+
+def test_any_other_refusal_is_tried_again():
+    kept = Kept(1)
+    kept.become("id-0.0", "ERROR")
+    kept.look()
+    kept.refusal = Unavailable("503")
+    kept.look()
+    kept.refusal = None
+    kept.look()
+    assert sorted(kept.cloud.there) == ["id-0.1"]
+
+
+def test_a_replacement_whose_answer_was_lost_is_not_made_twice():
+    kept = Kept(1)
+    kept.become("id-0.0", "ERROR")
+    kept.look()
+    planned = kept.roster.slots[0].planned
+    kept.cloud.there["landed"] = Server("landed", planned.name, "ACTIVE", tags=planned.tags)
+    kept.look()
+    assert sorted(kept.cloud.there) == ["landed"]
+    assert kept.keeper.servers == ["landed"]
+
+
+def test_a_quorum_that_can_not_be_had_is_an_error_with_each_cause():
+    kept = Kept(2, replacements=0)
+    kept.become("id-1.0", "ERROR", "No valid host")
+    kept.look()
+    with pytest.raises(
+        GriffinError, match=r"its 2 engines any more\. Server \S+-1 \(building\) went to ERROR: No valid host\."
+    ):
+        kept.keeper.check_quorum()
+
+
+def test_a_server_that_had_its_engines_is_only_told_of_where_nothing_is_replaced(caplog):
+    kept = Kept(1)
+    kept.look({(0, 0): 1}, replace_settled=False)
+    kept.become("id-0.0", "ERROR", "disk full")
+    for _ in range(3):
+        kept.look(replace_settled=False)
+    assert sorted(kept.cloud.there) == ["id-0.0"]
+    assert len(texts(caplog)) == 1
+
+
+@pytest.mark.parametrize("how", ["stopped from elsewhere", "controller ended", "being stopped"])
+def test_a_cluster_that_ends_gets_no_new_server(how):
+    kept = Kept(1)
+    kept.look({(0, 0): 1})
+    if how == "stopped from elsewhere":
+        del kept.store.containers[UID]
+    elif how == "controller ended":
+        kept.goes_on = False
+    else:
+        kept.stopping.set()
+    kept.cloud.there.clear()
+    for _ in range(4):
+        kept.look()
+    assert kept.cloud.there == {}
+
+
+def test_a_server_that_lands_while_the_cluster_is_stopped_from_elsewhere_is_deleted():
+    kept = Kept(1)
+    kept.become("id-0.0", "ERROR")
+    kept.look()
+    create = kept.create
+
+    def stopped_meanwhile(servers, created):
+        create(servers, created)
+        del kept.store.containers[UID]
+
+    kept.keeper._create = stopped_meanwhile
+    kept.look()
+    assert kept.cloud.there == {}
+
+
+def test_stragglers_are_deleted_when_their_time_is_over(caplog):
+    kept = Kept(2, quorum=1)
+    kept.look({(0, 0): 1})
+    kept.keeper.give_up_stragglers("was not there after 9 s (start_timeout)")
+    assert sorted(kept.cloud.there) == ["id-0.0"]
+    assert texts(caplog)[-1].endswith("(active) was not there after 9 s (start_timeout).")

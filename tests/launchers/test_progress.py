@@ -1,0 +1,35 @@
+"""`Progress`: a bar for people, lines for a log."""
+
+import logging
+
+from ipp_griffin.launchers.progress import Progress
+
+
+def test_without_a_terminal_each_change_is_a_line(caplog, capsys):
+    caplog.set_level(logging.INFO)
+    with Progress(8, logging.getLogger("start"), bar=None) as progress:  # pytest's stderr is no terminal
+        progress.show(0, {"building": 8})
+        progress.show(0, {"building": 8})
+        progress.show(2, {"building": 6, "engines": 2})
+    assert [record.getMessage() for record in caplog.records] == [
+        "0 of 8 engines connected; servers: 8 building",
+        "2 of 8 engines connected; servers: 6 building, 2 engines",
+    ]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_shows_counts_and_phases_and_leaves_the_log_alone(caplog, capsys):
+    caplog.set_level(logging.INFO)
+    with Progress(8, logging.getLogger("start"), bar=True) as progress:
+        progress.show(2, {"building": 6, "engines": 2})
+    drawn = capsys.readouterr().err
+    assert "2/8" in drawn
+    assert "servers: 6 building, 2 engines" in drawn
+    assert caplog.records == []
+
+
+def test_in_a_kernel_there_is_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr("ipp_griffin.launchers.progress._in_kernel", lambda: True)
+    with Progress(1, logging.getLogger("start")) as progress:
+        progress.show(1, {"engines": 1})
+    assert "1/1" in capsys.readouterr().err
