@@ -132,10 +132,6 @@ class Roster:
         """Those of which it is open whether they will get their engines."""
         return [slot for slot in self.slots if not slot.settled and not slot.given_up]
 
-    def listed(self, registered: Mapping[Place, int]) -> int:
-        """How many of the engines that the controller lists, by their server's place, are of servers that count."""
-        return sum(min(registered.get(slot.place, 0), slot.planned.engines) for slot in self.slots if not slot.given_up)
-
     def phases(self) -> dict[str, int]:
         """How many servers are in each phase, in the order of the phases."""
         found = Counter("failed" if slot.given_up else slot.phase for slot in self.slots)
@@ -159,6 +155,13 @@ class Roster:
                 count = int(engines) if engines.isdigit() else 0
                 planned = ServerPlan(server.name, place.slot, place.incarnation, count, server.tags, server.metadata)
                 self.slots.append(Slot(planned, now, id=server.id, phase="engines", settled=True))
+
+    def count(self, registered: Mapping[Place, int], now: float) -> int:
+        """Take in how many engines the controller lists of each server; returns how many are of servers that count."""
+        for slot in self.slots:
+            if not slot.given_up:
+                self._count(slot, registered.get(slot.place, 0), now)
+        return self.registered
 
     def observe(
         self,
@@ -241,15 +244,19 @@ class Roster:
             phase = later(phase, "active" if server.status == "ACTIVE" else "building")
         if report is not None:  # one that says "failed" says at least that the agent ran
             phase = later(phase, report.phase if report.phase in PHASES else "agent")
-        if registered:
-            phase = "engines"
         if phase != slot.phase:
             slot.phase, slot.since = phase, now
-        slot.registered = min(registered, slot.planned.engines)
-        slot.settled = slot.settled or slot.registered == slot.planned.engines
+        Roster._count(slot, registered, now)
         bad = server is None or server.status in DEAD
         slot.bad_looks = slot.bad_looks + 1 if bad and slot.id else 0
         slot.alive = not slot.bad_looks
+
+    @staticmethod
+    def _count(slot: Slot, registered: int, now: float) -> None:
+        if registered and slot.phase != "engines":
+            slot.phase, slot.since = "engines", now
+        slot.registered = min(registered, slot.planned.engines)
+        slot.settled = slot.settled or slot.registered == slot.planned.engines
 
     def _judge(self, slot: Slot, server: Server | None, report: Report | None, now: float) -> Failure | None:
         """Why the server can't be part of the set any more; None while it can."""

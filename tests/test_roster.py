@@ -184,8 +184,9 @@ def test_engines_of_a_server_that_was_replaced_do_not_count():
     one = roster()
     (failure,) = one.observe(servers("ERROR"), {}, {}, 1)
     one.replace(failure, 1)
-    assert one.listed({(0, 0): 1}) == 0
-    assert one.listed({(0, 1): 1}) == 1
+    assert one.count({(0, 0): 1}, 2) == 0
+    assert one.count({(0, 1): 1}, 2) == 1
+    assert one.unsettled == []
 
 
 def test_servers_that_somebody_else_made_are_taken_in_as_they_are():

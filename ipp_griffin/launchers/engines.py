@@ -489,7 +489,7 @@ def _describe(plan: Plan) -> str:
 
 
 def _describe_result(roster: Roster) -> str:
-    if roster.registered >= roster.engines or not roster.unsettled and roster.possible == roster.engines:
+    if roster.registered == roster.engines:
         return f"All {roster.engines} engines are connected."
     on_their_way = sum(slot.planned.engines - slot.registered for slot in roster.unsettled)
     rest = f", {on_their_way} more are on their way" if on_their_way else ""

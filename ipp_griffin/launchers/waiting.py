@@ -57,7 +57,7 @@ class WaitForEngines:
                 check_not_stopped(self._stopping)
                 self._check_controller()
                 registered = engines_by_place(hub.engines(self._keeper.engine_set.engine_set))
-                listed = roster.listed(registered)
+                listed = roster.count(registered, clock())
                 if listed >= roster.engines or (listed >= roster.quorum and not self._settle):
                     progress.show(listed, roster.phases())
                     return
