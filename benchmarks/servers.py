@@ -44,7 +44,7 @@ def griffin(cloud: DevCloud) -> Figures:
         for line in process.stderr:
             if f"Starting {N} engines with" in line:  # ipyparallel's line before it calls start()
                 began = time.perf_counter()
-            if f"{N} of {N} servers active" in line:
+            if f"servers: {N} active" in line:
                 break
         start = time.perf_counter() - began, len(cloud.requests)
         process.kill()  # silent guests: it would wait for engines, and look on beside the stop

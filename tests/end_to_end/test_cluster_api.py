@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -109,6 +111,41 @@ def test_a_controller_that_the_user_set_up_on_loopback_is_an_error_before_any_se
     finally:
         cluster.stop_cluster_sync()
     assert not [r for r in faraway.requests if r[1] == "POST" and r[2].endswith("/servers")]
+
+
+@pytest.mark.needs("faults")
+@pytest.mark.parametrize("then", ["stopped", "left to itself"])
+def test_an_interrupted_sync_start_goes_on_in_ipyparallels_thread_until_it_is_stopped(profile, cloud, eventually, then):
+    """As a notebook's "interrupt" does it. What is asked for next decides about the servers; none is forgotten."""
+    cloud.faults.set({"server": ".*", "boot_time": 4})
+    cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
+
+    def interrupt_the_start():
+        eventually(cloud.servers, "a server")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupt = threading.Thread(target=interrupt_the_start, daemon=True)
+
+    async def as_in_a_notebook():  # a running loop: then ipyparallel's coroutines have a thread of their own
+        cluster.start_controller_sync()
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            cluster.start_engines_sync()
+        assert len(cloud.servers()) == 1
+        if then == "left to itself":
+            eventually(
+                lambda: Path(cluster.cluster_file).exists() and cluster.engines, "the set, as if nothing had been"
+            )
+            with cluster.connect_client_sync() as rc:
+                eventually(lambda: rc.ids == [0], "its engine")
+        cluster.stop_cluster_sync()
+
+    loop = asyncio.new_event_loop()  # not asyncio.run, which handles SIGINT itself
+    try:
+        loop.run_until_complete(as_in_a_notebook())
+    finally:
+        loop.close()
+    assert cloud.left_over() == []
 
 
 def test_another_process_stops_it_from_its_file(profile, run_python):
