@@ -124,9 +124,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 quorum=quorum,
                 replacements=self.replacements(len(plan.servers)),
             ),
-            create=lambda servers, created: self._create(
-                dataclasses.replace(plan, servers=tuple(servers)), settings, created
-            ),
+            create=lambda servers, created: self._create(plan, servers, settings, created),
         )
         await in_thread(lambda: self._publish(connection, settings))
         await in_thread(lambda: keeper.create(plan.servers))
@@ -228,15 +226,15 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
 
-    def _create(self, plan: Plan, settings: GriffinCloud, created: Created) -> None:
-        """Create the servers of ``plan``: all at the start, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
+    def _create(self, plan: Plan, servers: Sequence[ServerPlan], settings: GriffinCloud, created: Created) -> None:
+        """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
         from ..engine_set import UserDataSettings
 
         with self._cloud_work:
             check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
             engine_set.create(
-                plan,
+                dataclasses.replace(plan, servers=tuple(map(self._successor, servers))),
                 UserDataSettings(
                     read_seconds=int(self.start_timeout) + HOUR,
                     report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
@@ -249,6 +247,17 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 stop=self._stopping,
                 parallel=self.parallel,
             )
+
+    def _successor(self, planned: ServerPlan) -> ServerPlan:
+        """A server that takes another's slot, perhaps days later, starts now: `ipp-griffin reap` must give it its time."""
+        if planned.incarnation == 0:
+            return planned
+        now = time.time()
+        labels = {
+            "griffin:requested": _iso(now, "milliseconds"),
+            "griffin:start_deadline": _iso(now + self.start_timeout),
+        }
+        return dataclasses.replace(planned, metadata={**planned.metadata, **labels})
 
     def _ipengine_config(self) -> str:
         """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""

@@ -682,3 +682,25 @@ async def test_all_servers_gone_and_a_cloud_that_fails_leaves_the_set_to_the_nex
     assert launcher.state == "running"
     await launcher.stop()
     assert (launcher.state, store.containers) == ("after", {})
+
+
+async def test_a_server_that_takes_anothers_slot_has_a_start_deadline_of_its_own(launcher, cloud, hub, monkeypatch):
+    """Else `ipp-griffin reap` would take it for one that never reported."""
+    listed = cloud.servers
+
+    def first_is_broken(*tags):
+        return [Server(s.id, s.name, "ERROR", tags=s.tags) if s.name.endswith("-0") else s for s in listed(*tags)]
+
+    cloud.servers = first_is_broken
+    hub.listed, launcher.poll_interval = {}, 0.0
+    monkeypatch.setattr(cloud, "before_landing", lambda stop: None)
+    start = asyncio.ensure_future(launcher.start(1))
+    while len(cloud.creations) < 2:
+        await asyncio.sleep(0.01)
+    hub.listed = {f"{launcher.engine_set}-0-1-0-0": 0}
+    await start
+    first, second = (plan.servers[0] for plan, _, _, _ in cloud.creations)
+    assert (second.name, second.incarnation) == (f"{first.name}-1", 1)
+    assert second.metadata["griffin:start_deadline"] >= first.metadata["griffin:start_deadline"]
+    assert "griffin:requested" in second.metadata
+    assert "griffin:requested" not in first.metadata
