@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
-from traitlets import Float, List, Unicode
+from traitlets import Float, List, Unicode, default
 
 from .. import ipcluster
 from ..agent import Redactor
@@ -56,12 +56,6 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         help="""The range that the controller's ports are taken from (20 for each cluster), so that a firewall or
         security group rule can name them.""",
     )
-    controller_cmd = List(
-        Unicode(),
-        default_value=[sys.executable, "-m", "ipp_griffin.redaction", "ipyparallel.controller"],
-        config=True,
-        help="The command that runs ipcontroller. Default: as ipyparallel does, without keys in what it logs.",
-    )
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 
     _own_args = List(Unicode())
@@ -69,6 +63,11 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
     _reservation: socket.socket | None = None
+
+    @default("controller_cmd")
+    def _without_keys(self) -> list[str]:
+        """As ipyparallel runs ipcontroller, but without keys in what it logs."""
+        return [sys.executable, "-m", "ipp_griffin.redaction", "ipyparallel.controller"]
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]

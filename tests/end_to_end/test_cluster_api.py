@@ -204,7 +204,8 @@ def test_a_silent_server_ends_the_start_at_its_deadline(profile, cloud):
     config = Config({"GriffinEngineSetLauncher": {"start_timeout": seconds}})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1, config=config)
     with pytest.raises(
-        GriffinError, match=rf"Only 0 of 1 engines connected within {seconds} s\. Never reported: griffin-"
+        GriffinError,
+        match=rf"Only 0 of 1 engines connected within {seconds} s; servers: 1 active\. Never reported: griffin-",
     ):
         cluster.start_cluster_sync()
     cluster.stop_cluster_sync()
