@@ -276,9 +276,13 @@ class Store:
         ]
 
     def delete_prefix(self, uid: str, prefix: str) -> None:
-        """Delete all objects whose names start with ``prefix``; those that are gone are fine."""
+        """Delete all objects whose names start with ``prefix``; those that are gone are fine.
+
+        Servers chose the names. One with ``..`` in it would be another object's in a URL, since libraries resolve that.
+        """
         names = [stored.name for stored in self.objects(uid, prefix)]
-        bulk = self._account.capability("bulk_delete") if len(names) > 1 else None
+        treacherous = [name for name in names if {".", ".."} & set(name.split("/"))]
+        bulk = self._account.capability("bulk_delete") if len(names) > 1 or treacherous else None
         if bulk is not None:
             size = min(int(bulk.get("max_deletes_per_request") or 1000), 1000)
             chunks = [names[start : start + size] for start in range(0, len(names), size)]
@@ -287,8 +291,11 @@ class Store:
 
         def delete(name: str) -> None:
             container = self._name(uid)
+            what = f"Can't delete object {one_line(f'{container}/{name}')}"
             try:
-                self._call(f"Can't delete object {container}/{name}", swift.delete_object, container, name)
+                if name in treacherous:
+                    raise StoreError(f"{what}: its name is none for a URL, and the store did not take it otherwise.")
+                self._call(what, swift.delete_object, container, name)
             except CloudError as error:
                 if error.status != 404:
                     failed.append(error)

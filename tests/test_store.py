@@ -561,6 +561,23 @@ def test_without_bulk_delete_every_object_is_tried_and_the_first_failure_raised(
     assert sum(line.startswith("DELETE") for line in lines(mock)) == 3
 
 
+@pytest.mark.parametrize("name", ["s/0.0/../../../victim/object", "s/0.0/./x", ".."])
+@pytest.mark.parametrize("bulk", [True, False])
+def test_a_name_that_would_be_another_objects_in_a_url_is_never_in_one(
+    mock: responses.RequestsMock, session: Any, name: str, bulk: bool
+) -> None:
+    store = store_with(mock, session, INFO if bulk else {"swift": {}})
+    mock.get(CONTAINER, json=listing(name))
+    mock.post(ACCOUNT, json=bulk_answer())
+    if bulk:
+        store.delete_prefix(UID, "")
+        assert mock.calls[-1].request.body == f"ipp-griffin-{UID}/{name}\n".encode()
+    else:
+        with pytest.raises(StoreError, match="its name is none for a URL"):
+            store.delete_prefix(UID, "")
+    assert [line for line in lines(mock) if line.startswith("DELETE")] == []
+
+
 def test_a_container_is_deleted_with_all_that_is_in_it(mock: responses.RequestsMock, store: Store) -> None:
     mock.head(CONTAINER, status=204, headers=OURS)
     mock.get(CONTAINER, json=listing("a"))
