@@ -50,14 +50,14 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class Failure:
-    """A server that is none any more. ``cause``: one line; "" where its agent's ``report`` has it.
-
-    ``settled``: it had all of its engines before.
+    """A server that is none any more. ``cause``: one line; "" where its agent's ``report`` has it. ``id``: "" if it was never
+    created; ``server``: None if Nova does not list it. ``settled``: it had all of its engines before.
     """
 
     planned: ServerPlan
     phase: str
     cause: str
+    id: str = ""
     server: Server | None = None
     report: Report | None = None
     settled: bool = False
@@ -194,7 +194,7 @@ class Roster:
 
     def fail(self, slot: Slot, cause: str) -> Failure:
         """Note that this slot can't be filled."""
-        failure = Failure(slot.planned, slot.phase, cause)
+        failure = Failure(slot.planned, slot.phase, cause, slot.id)
         self.failures.append(failure)
         self.give_up(failure)
         return failure
@@ -262,7 +262,7 @@ class Roster:
         """Why the server can't be part of the set any more; None while it can."""
 
         def failure(cause: str, report: Report | None = None) -> Failure:
-            return Failure(slot.planned, slot.phase, cause, server, report, slot.settled)
+            return Failure(slot.planned, slot.phase, cause, slot.id, server, report, slot.settled)
 
         if slot.bad_looks and server is not None and (server.status == "ERROR" or slot.bad_looks >= BELIEVED):
             return failure(f"went to {server.status}: {server.fault or 'it is off'}")

@@ -47,7 +47,7 @@ class Keeper:
         self._open_engine_set, self.roster, self.clock = open_engine_set, roster, clock
         self._create, self._on_change, self._goes_on = create, on_change, goes_on
         self._stopping, self._log = stopping, log
-        self._doomed: set[str] = set()  # ids of servers that are to go
+        self._doomed: set[str] = set()  # ids of servers that are to go, until no listing shows them
         self._history: list[dict[str, str | int]] = []
         self._unreachable_since: float | None = None
 
@@ -104,7 +104,7 @@ class Keeper:
             self._doomed |= {slot.id} - {""}
             self._log.warning(tell([self.roster.fail(slot, cause)]))
         self._on_change()
-        self._delete_doomed(None)
+        self._delete_doomed()
 
     def check_quorum(self) -> None:
         """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
@@ -156,7 +156,7 @@ class Keeper:
             if number < MOST_EXPLAINED:
                 self._tell_console(failure)
             self._history.append(_remembered(failure))
-            self._doomed |= {failure.server.id} if failure.server else set()
+            self._doomed |= {failure.id} - {""}
             if not hopeless:
                 self._leave_hub(failure, hub)
         with contextlib.suppress(GriffinError):  # it is for people who look back
@@ -180,15 +180,17 @@ class Keeper:
         with contextlib.suppress(Exception):  # they will be missed there soon
             hub.shut_down(f"{self.engine_set.engine_set}-{planned.slot}-{planned.incarnation}", timeout=1.0)
 
-    def _delete_doomed(self, survey: Survey | None) -> None:
-        if survey is not None:
-            self._doomed &= {server.id for server in survey.servers}
+    def _delete_doomed(self, survey: Survey | None = None) -> None:
+        """Delete what is to go; once that was asked for, it is asked again for as long as a ``survey`` shows it."""
         if not self._doomed:
             return
         try:
             self.engine_set.cloud.delete_servers(sorted(self._doomed))
         except GriffinError as e:
             self._log.warning(f"Will try again: {e}")
+            return
+        if survey is not None:
+            self._doomed &= {server.id for server in survey.servers}
 
     def _fill(self, survey: Survey) -> None:
         """Create the servers that take the slots of failed ones, once those are gone: quota counts them until then."""
@@ -202,22 +204,23 @@ class Keeper:
         if not vacant:
             return
         try:
-            if self._goes_on() and self.engine_set.is_published():
-                self.create([slot.planned for slot in vacant])
-            if not self.engine_set.is_published():  # stopped from elsewhere, perhaps when these were on their way
+            if not (self._goes_on() and self.engine_set.is_published()):
+                self._give_up_on(vacant, "gets no server any more: the cluster ends")
+                return
+            self.create([slot.planned for slot in vacant])
+            if not self.engine_set.is_published():  # stopped from elsewhere when these were on their way
                 self._doomed |= {slot.id for slot in vacant if slot.id}
-                self._delete_doomed(None)
+                self._delete_doomed()
+        except QuotaError as e:  # final: more tries would not help
+            self._give_up_on([slot for slot in vacant if not slot.id], f"could not be created: {e}")
         except Stopped:
             raise
         except GriffinError as e:
-            if isinstance(e, QuotaError):  # final: more tries would not help
-                self._give_up_on([slot for slot in vacant if not slot.id], e)
-            else:
-                self._log.warning(f"Will try again: {e}")
+            self._log.warning(f"Will try again: {e}")
 
-    def _give_up_on(self, slots: Sequence[Slot], error: GriffinError) -> None:
+    def _give_up_on(self, slots: Sequence[Slot], cause: str) -> None:
         for slot in slots:
-            self._log.warning(tell([self.roster.fail(slot, f"could not be created: {error}")]))
+            self._log.warning(tell([self.roster.fail(slot, cause)]))
 
 
 def _remembered(failure: Failure) -> dict[str, str | int]:

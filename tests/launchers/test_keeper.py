@@ -104,6 +104,16 @@ def test_a_server_that_can_not_be_deleted_now_is_deleted_at_a_later_look(caplog)
     assert sorted(kept.cloud.there) == ["id-0.1"]
 
 
+def test_a_server_that_no_listing_ever_showed_is_deleted_by_its_id():
+    """It was created: it may exist."""
+    kept = Kept(1)
+    kept.cloud.hidden.add("id-0.0")
+    kept.clock.now += 11
+    kept.look()
+    assert ["id-0.0"] in kept.cloud.deleted
+    assert sorted(kept.cloud.there) == ["id-0.1"]
+
+
 def test_a_replacement_that_the_quota_does_not_allow_is_final(caplog):
     kept = Kept(2, quorum=1)
     kept.become("id-1.0", "ERROR")
@@ -173,6 +183,7 @@ def test_a_cluster_that_ends_gets_no_new_server(how):
     for _ in range(4):
         kept.look()
     assert kept.cloud.there == {}
+    assert kept.roster.alive == 0 or how == "being stopped"  # so the watcher sees that the set is gone
 
 
 def test_a_server_that_lands_while_the_cluster_is_stopped_from_elsewhere_is_deleted():
