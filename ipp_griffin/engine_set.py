@@ -167,9 +167,15 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Until every server that reported engines has reported their end, with their output, or time is up."""
+        """Until every server that reported engines has reported their end, with their output, or time is up.
+
+        One that was replaced reports nothing any more.
+        """
         deadline = clock() + timeout
-        while any(report.phase == "engines" for report in self.last_reports().values()) and clock() < deadline:
+        while clock() < deadline:
+            newest = {slot: report for (slot, _), report in sorted(self.last_reports().items())}
+            if not any(report.phase == "engines" for report in newest.values()):
+                return
             sleep(0.3)
 
     def destroy(

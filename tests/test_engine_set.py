@@ -329,6 +329,13 @@ def test_waiting_for_the_end_ends_when_every_server_has_reported_it(store, engin
     assert clock.now == pytest.approx(100.6)
 
 
+def test_nobody_waits_for_a_server_that_was_replaced(store, engines):
+    store.containers[UID] = {f"{SET}/0.0/0003-engines": b"", f"{SET}/0.1/0004-gone": b""}
+    clock = Clock()
+    engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
+    assert clock.now == 100.0
+
+
 def test_waiting_for_the_end_has_a_deadline(store, engines):
     store.containers[UID][f"{SET}/1.0/0003-engines"] = b""
     clock = Clock()
