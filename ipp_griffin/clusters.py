@@ -158,11 +158,18 @@ class Clusters:
     def all(self, *, everyone: bool = False) -> list[Cluster]:
         """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
         two for the container of each that has no server, or servers of others."""
-        containers = self._store().containers()
+        return self._known(self._by_uid(), everyone)
+
+    def _by_uid(self, *, empty: bool = True) -> dict[str, list[Server]]:
+        """The servers of each cluster; ``empty``: also those which have a container only."""
+        containers = self._store().containers() if empty else []
         by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
         for server in self._cloud.servers(MARKER_TAG):
             if place := place_of(server.tags):
                 by_uid.setdefault(place.uid, []).append(server)
+        return by_uid
+
+    def _known(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Cluster]:
         found = [self._cluster(uid, servers, everyone) for uid, servers in by_uid.items()]
         now = datetime.now(timezone.utc)
         return sorted((cluster for cluster in found if cluster), key=lambda c: (c.age(now), c.uid))
@@ -186,16 +193,25 @@ class Clusters:
 
     def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
         """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
-        now = datetime.now(timezone.utc)
-        found = [left for cluster in self.all(everyone=everyone) for left in leftovers(cluster, now)]
-        return [left for left in found if left.mine or everyone] + self._unmarked(now)
+        by_uid = self._by_uid()
+        unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
+        return self._left(by_uid, everyone) + unmarked
 
-    def _unmarked(self, now: datetime) -> list[Leftover]:
+    def servers_left(self) -> list[Leftover]:
+        """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
+        return self._left(self._by_uid(empty=False), False)
+
+    def _left(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        now = datetime.now(timezone.utc)
+        found = [left for cluster in self._known(by_uid, everyone) for left in leftovers(cluster, now)]
+        return [left for left in found if left.mine or everyone]
+
+    def _unmarked(self, uids: Iterable[str]) -> list[Leftover]:
         """Containers that somebody made and was killed before a label said whose they are. Only empty ones are ever deleted."""
-        found = []
-        for uid in self._store().containers():
-            made = self._store().made_at(uid) if re.fullmatch("[0-9a-f]{12}", uid) else None
-            if made is not None and now.timestamp() - made >= SETTLED:
+        found, now = [], time.time()
+        for uid in uids:
+            made = self._store().made_at(uid)
+            if made is not None and now - made >= SETTLED:
                 touched = datetime.fromtimestamp(made, timezone.utc).isoformat()
                 nobodys = Cluster(uid, dict.fromkeys(LABELS, ""), (), True, touched)
                 found.append(Leftover(nobodys, None, "was never used"))

@@ -6,7 +6,6 @@ Only files are looked at: a controller whose file is elsewhere can't be reached,
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 
 from .calls import in_parallel
 from .hub import Hub
+from .plan import place_of_engine
 from .rendezvous import cluster_uid
 from .threads import within
 
@@ -59,8 +59,8 @@ def by_server(engines: Mapping[str, int]) -> Ids:
     """Engine uuids (`plan.engine_uuid`) and ids, by the server that they are on."""
     found: Ids = {}
     for uuid, id in sorted(engines.items(), key=lambda item: item[1]):
-        if match := re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+-[0-9]+", uuid):
-            found.setdefault((match[1], int(match[2]), int(match[3])), []).append(id)
+        if place := place_of_engine(uuid):
+            found.setdefault(place[:3], []).append(id)
     return found
 
 

@@ -14,8 +14,9 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-def iso(when: datetime) -> str:
-    """In UTC, with milliseconds."""
+def iso(when: datetime | float) -> str:
+    """In UTC, with milliseconds. ``when`` may be seconds since 1970."""
+    when = when if isinstance(when, datetime) else datetime.fromtimestamp(when, timezone.utc)
     return when.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

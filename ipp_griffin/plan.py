@@ -103,6 +103,14 @@ class Plan:
     def engines(self) -> int:
         return sum(server.engines for server in self.servers)
 
+    def __str__(self) -> str:
+        servers = "1 server" if len(self.servers) == 1 else f"{len(self.servers)} servers"
+        engines = "1 engine" if self.engines == 1 else f"{self.engines} engines"
+        return (
+            f"{engines} on {servers}: image {self.image.name}, flavor {self.flavor.name} "
+            f"({self.flavor.vcpus} vCPU), network {self.network.name}"
+        )
+
 
 # Tags are how this project finds its servers again: at most 60 characters, no comma, no slash
 # (https://docs.openstack.org/api-ref/compute/#server-tags-servers-tags).
@@ -154,6 +162,12 @@ def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
 def engine_uuid(engine_set: str, slot: int, incarnation: int, index: int, generation: int) -> str:
     """Name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
     return f"{engine_set}-{slot}-{incarnation}-{index}-{generation}"
+
+
+def place_of_engine(uuid: str) -> tuple[str, int, int, int] | None:
+    """The reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
+    match = re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+", uuid)
+    return (match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
 
 def make_plan(

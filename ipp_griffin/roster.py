@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .plan import ServerPlan, place_of, server_name, server_tags
+from .plan import ServerPlan, place_of, place_of_engine, server_name, server_tags
 
 if TYPE_CHECKING:
     from .cloud import Server
@@ -136,6 +136,13 @@ class Roster:
         """How many servers are in each phase, in the order of the phases."""
         found = Counter("failed" if slot.given_up else slot.phase for slot in self.slots)
         return {phase: found[phase] for phase in (*PHASES, "failed") if found[phase]}
+
+    def __str__(self) -> str:
+        if self.registered == self.engines:
+            return f"All {self.engines} engines are connected."
+        on_their_way = sum(slot.planned.engines - slot.registered for slot in self.unsettled)
+        rest = f", {on_their_way} more are on their way" if on_their_way else ""
+        return f"{self.registered} of {self.engines} engines are connected{rest}: enough for min_engines."
 
     # -- what happens
 
@@ -308,13 +315,9 @@ def next_incarnation(planned: ServerPlan) -> ServerPlan:
 
 
 def engines_by_place(uuids: Iterable[str]) -> dict[Place, int]:
-    """How many engines each server has, out of their uuids (`plan.engine_uuid`)."""
-    found = set()
-    for uuid in uuids:
-        parts = uuid.split("-")
-        if len(parts) == 5 and all(part.isdigit() for part in parts[1:4]):
-            found.add((int(parts[1]), int(parts[2]), int(parts[3])))  # two generations of one engine count once
-    return dict(Counter((slot, incarnation) for slot, incarnation, _ in found))
+    """How many engines each server of one set has. Two generations of an engine count once."""
+    engines = {place[1:] for uuid in uuids if (place := place_of_engine(uuid))}
+    return dict(Counter((slot, incarnation) for slot, incarnation, _ in engines))
 
 
 def tell(failures: Iterable[Failure]) -> str:

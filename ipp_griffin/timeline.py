@@ -15,9 +15,8 @@ from typing import Any
 from .calls import one_line
 from .moments import iso, moment
 from .records import Record
-from .roster import DEAD
+from .roster import DEAD, PHASES
 
-PHASES = ("requested", "building", "active", "agent", "connected", "engines")
 CLOCKS = 5.0  # seconds that clocks may differ without a word
 NARROWEST, WHY = 10, 60  # characters: of a bar at least, of a reason at most
 SHADES = dict(zip(PHASES, ".-=+*#", strict=True))

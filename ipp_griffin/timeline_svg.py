@@ -6,7 +6,8 @@ import math
 from xml.etree import ElementTree as ET
 
 from .calls import one_line
-from .timeline import PHASES, Timeline, Track, summary
+from .roster import PHASES
+from .timeline import Timeline, Track, summary
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 COLOURS = ("#8a8f98", "#d08a00", "#2f81c7", "#8e63ce", "#12988a", "#3f9142")  # seen on white and on black, and apart

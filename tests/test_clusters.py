@@ -403,6 +403,15 @@ def test_what_came_back_while_somebody_was_asked_stays():
     assert list(clusters._cloud.there) == [off.id]
 
 
+def test_servers_that_are_left_over_are_found_without_a_look_at_containers():
+    """Every start looks for them: once for all."""
+    store = FakeStore(**{BOB: {"user": "ada", "start_deadline": "2026-01-01T00:00:00Z"}})
+    store.containers = store.labels = store.made_at = None  # not to be asked
+    off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    clusters = look(off, make_server(1, start_deadline="2999-01-01T00:00:00Z"), store=store)
+    assert [left.server for left in clusters.servers_left()] == [off]
+
+
 def test_others_clusters_are_reaped_only_when_asked_for():
     clusters = look(make_server(user="bob", status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
     assert clusters.leftovers() == []

@@ -18,6 +18,7 @@ from ipp_griffin.plan import (
     engine_uuid,
     make_plan,
     place_of,
+    place_of_engine,
     server_name,
     server_tags,
     unreachable_from,
@@ -128,6 +129,8 @@ def test_a_replacement_has_a_name_and_engine_uuids_of_its_own():
     assert server_name("u", "s", 3, 0) == "griffin-u-s-3"
     assert server_name("u", "s", 3, 2) == "griffin-u-s-3-2"
     assert engine_uuid("s", 3, 2, 1, 4) == "s-3-2-1-4"
+    assert place_of_engine("s-3-2-1-4") == ("s", 3, 2, 1)
+    assert place_of_engine("6a1e-somebody") is None
 
 
 def images(*names: str) -> list[Image]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import getpass
 import json
 import secrets
 import signal
-import socket
 import threading
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -24,12 +21,13 @@ from .. import ipcluster
 from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
-from ..settings import open_store
 from ..threads import in_thread, within
 from .common import OnCloud
 from .connection import engine_connection
 from .engine_settings import EngineSettings
 from .keeper import Created, Keeper
+from .labels import labelled_anew, labels_of
+from .leftovers import Leftovers
 from .progress import Progress
 from .waiting import WaitForEngines, check_not_stopped
 from .watch import Watcher
@@ -115,7 +113,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
         self.notify_start(self.engine_set)
         self._record()  # uid and engine set: enough to find whatever is made from here on
-        self.log.info(_describe(plan))
+        self.log.info(f"Starting {plan}")
         keeper = self._make_keeper(
             Roster.of_plan(
                 plan.servers,
@@ -129,7 +127,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         await in_thread(lambda: self._publish(connection, settings))
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
-        leftovers = asyncio.ensure_future(in_thread(self._look_for_leftovers))
+        leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
             keeper,
             settle=not self._lives_on(),
@@ -142,11 +140,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         )
         try:
             await in_thread(lambda: waiting.run(self.open_hub))
-            await self._tell_leftovers(leftovers)
+            await leftovers.tell()
         finally:
             leftovers.cancel()
         self._record()
-        self.log.info(_describe_result(keeper.roster))
+        self.log.info(str(keeper.roster))
         self._watch(keeper)
 
     def _plan(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
@@ -168,37 +166,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
 
     def _labels(self) -> dict[str, str]:
-        """For people who look at the cloud, and for `ipp-griffin reap`."""
-        labels = {
-            "owner": _user_name(),
-            "host": socket.gethostname(),
-            "container": self.container,
-            "profile": Path(self.profile_dir).name.removeprefix("profile_"),
-            "cluster_id": self.cluster_id,
-            "started": _iso(self._started, "milliseconds"),
-            "start_deadline": _iso(time.time() + self.start_timeout),
-        }
-        return {**labels, "expires": _iso(self._expires)} if self._expires else labels
-
-    def _look_for_leftovers(self) -> list[str]:
-        """What earlier clusters of the same user left, one line each. Blocking."""
-        from ..clusters import Clusters
-
-        cloud = self.connect()
-        try:
-            found = Clusters(cloud, lambda prefix: open_store(cloud, container=prefix), self.container).leftovers()
-        except GriffinError as e:
-            self.log.debug(f"Can't look for what earlier clusters left: {e}")
-            return []
-        return [f"{left.server.name} {left.why}" for left in found if left.server and left.cluster.uid != self.uid]
-
-    async def _tell_leftovers(self, looking: asyncio.Future[list[str]]) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            if found := await asyncio.wait_for(looking, 10):
-                self.log.warning(
-                    f"Earlier clusters of yours left {len(found)} servers, which the cloud may bill: {'; '.join(found[:3])}"
-                    f"{' ...' if len(found) > 3 else ''}. `ipp-griffin reap` deletes them."
-                )
+        return labels_of(self, started=self._started, expires=self._expires)
 
     def _publish(self, connection: dict[str, Any], settings: GriffinCloud) -> None:
         """Put the rendezvous into the object store. Blocking; `stop` waits for it."""
@@ -234,7 +202,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
             engine_set.create(
-                dataclasses.replace(plan, servers=tuple(map(self._successor, servers))),
+                dataclasses.replace(plan, servers=tuple(labelled_anew(s, self.start_timeout) for s in servers)),
                 UserDataSettings(
                     read_seconds=int(self.start_timeout) + HOUR,
                     report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
@@ -247,17 +215,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 stop=self._stopping,
                 parallel=self.parallel,
             )
-
-    def _successor(self, planned: ServerPlan) -> ServerPlan:
-        """A server that takes another's slot, perhaps days later, starts now: `ipp-griffin reap` must give it its time."""
-        if planned.incarnation == 0:
-            return planned
-        now = time.time()
-        labels = {
-            "griffin:requested": _iso(now, "milliseconds"),
-            "griffin:start_deadline": _iso(now + self.start_timeout),
-        }
-        return dataclasses.replace(planned, metadata={**planned.metadata, **labels})
 
     def _ipengine_config(self) -> str:
         """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""
@@ -486,31 +443,3 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         except (OSError, ValueError) as e:
             raise GriffinError(f"No controller is running here: can't read {path}.") from e
         return Hub(info, timeout=timeout)
-
-
-def _describe(plan: Plan) -> str:
-    servers = "1 server" if len(plan.servers) == 1 else f"{len(plan.servers)} servers"
-    engines = "1 engine" if plan.engines == 1 else f"{plan.engines} engines"
-    return (
-        f"Starting {engines} on {servers}: image {plan.image.name}, flavor {plan.flavor.name} "
-        f"({plan.flavor.vcpus} vCPU), network {plan.network.name}"
-    )
-
-
-def _describe_result(roster: Roster) -> str:
-    if roster.registered == roster.engines:
-        return f"All {roster.engines} engines are connected."
-    on_their_way = sum(slot.planned.engines - slot.registered for slot in roster.unsettled)
-    rest = f", {on_their_way} more are on their way" if on_their_way else ""
-    return f"{roster.registered} of {roster.engines} engines are connected{rest}: enough for min_engines."
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in some containers
-        return "unknown"
-
-
-def _iso(seconds: float, precision: str = "seconds") -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -10,6 +10,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from ..calls import QuotaError, one_line
+from ..moments import iso
 from ..plan import GriffinError, Stopped
 from ..roster import Failure, Place, Roster, Slot, tell
 
@@ -230,6 +231,6 @@ def _remembered(failure: Failure) -> dict[str, str | int]:
         "slot": failure.planned.slot,
         "incarnation": failure.planned.incarnation,
         "created": failure.server.created if failure.server else "",
-        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "ended": iso(time.time()),
         "why": f"({failure.phase}) {failure.cause}",
     }

@@ -121,7 +121,7 @@ class FakeCluster(Configurable):
 def cloud(monkeypatch):
     made = OneCloud()
     monkeypatch.setattr(module, "connect", lambda parent, name, region: made)
-    monkeypatch.setattr(Clusters, "leftovers", lambda self: [])
+    monkeypatch.setattr(Clusters, "servers_left", lambda self: [])
     return made
 
 
