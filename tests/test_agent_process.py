@@ -139,7 +139,7 @@ def start_agent(store, tmp_path, request):
     """Start a server's agent; its store has the connection object."""
     started = []
 
-    def start(connection, *, engine_set, engines=1, fetch_timeout=20, publish=True, again=False, **settings):
+    def start(connection, *, engine_set, engines=1, fetch_timeout=20, publish=True, again=False, expires=0, **settings):
         home = tmp_path / "home"
         home.mkdir(exist_ok=True)
         if publish:
@@ -153,6 +153,7 @@ def start_agent(store, tmp_path, request):
             rendezvous_url=f"{store.url}/v1/a/c/connection.json?{query}",
             report_urls={"prefix": f"{store.url}/v1/a/c/{engine_set}/3.1/", "query": query + "&temp_url_prefix=x"},
             fetch_timeout=fetch_timeout,
+            expires=expires,
         )
         program = tmp_path / "user-data"
         program.write_bytes(render(parameters, agent_source()))
@@ -231,6 +232,15 @@ def test_engines_register_crash_and_come_back_and_stay_down_when_told_to_end(
     assert all("Completed registration with id" in e["output"] for e in report["engines"])
     assert agent.poll() is None  # they stay down, and the agent watches the controller
     agent.terminate()
+    assert agent.wait(TIMEOUT) == 0
+
+
+def test_at_the_end_of_a_servers_life_its_engines_are_ended_and_said_to_be_gone(start_agent, store, controller):
+    """A life that is over already, by the clock of the store."""
+    agent = start_agent(controller[0], engine_set="aaaa0009", expires=1)
+    report = store.wait_for("0000-agent", "0001-connected", "0002-gone")
+    assert report["message"] == "the life of this server is over (max_lifetime)"
+    assert [(e["registered"], e["alive"]) for e in report["engines"]] == [(True, False)]
     assert agent.wait(TIMEOUT) == 0
 
 

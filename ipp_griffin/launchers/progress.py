@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+IN_WORDS = {"agent": "with an agent", "connected": "with a way to the controller", "engines": "with engines"}
 FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
 
 
@@ -39,7 +40,7 @@ class Progress:
 
     def show(self, connected: int, phases: Mapping[str, int]) -> None:
         """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
-        servers = ", ".join(f"{count} {phase}" for phase, count in phases.items())
+        servers = ", ".join(f"{count} {IN_WORDS.get(phase, phase)}" for phase, count in phases.items())
         if self._bar is not None:
             self._bar.n = connected
             self._bar.set_postfix_str(f"servers: {servers}")

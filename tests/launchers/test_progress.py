@@ -13,7 +13,7 @@ def test_without_a_terminal_each_change_is_a_line(caplog, capsys):
         progress.show(2, {"building": 6, "engines": 2})
     assert [record.getMessage() for record in caplog.records] == [
         "0 of 8 engines connected; servers: 8 building",
-        "2 of 8 engines connected; servers: 6 building, 2 engines",
+        "2 of 8 engines connected; servers: 6 building, 2 with engines",
     ]
     assert capsys.readouterr().err == ""
 
@@ -24,7 +24,7 @@ def test_a_bar_shows_counts_and_phases_and_leaves_the_log_alone(caplog, capsys):
         progress.show(2, {"building": 6, "engines": 2})
     drawn = capsys.readouterr().err
     assert "2/8" in drawn
-    assert "servers: 6 building, 2 engines" in drawn
+    assert "servers: 6 building, 2 with engines" in drawn
     assert caplog.records == []
 
 
