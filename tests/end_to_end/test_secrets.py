@@ -9,10 +9,12 @@ import re
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import ipyparallel as ipp
@@ -23,6 +25,9 @@ import requests
 import yaml
 import zmq
 
+from ipp_griffin.agent import report_url
+from ipp_griffin.cloud import Cloud as Connection
+from ipp_griffin.store import Store
 from ipp_griffin.userdata import PLACEHOLDER
 
 from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
@@ -137,6 +142,122 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     assert_dead(urls)
 
 
+NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\n</text><script>alert(1)</script>&lt;"
+
+
+def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(shell, proxy):
+    """It has its server's write URL: it may name its reports, and fill them, as it likes."""
+    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize")
+    (created,) = posts(proxy, "/servers")
+    reports = parts_of(json.loads(created.body)["server"]["user_data"])[0]["reports"]
+    engines = [{"index": NASTY, "output": f"{NASTY}\n{'x' * 5000}\n"}, NASTY, {"output": [NASTY]}, {"output": "\ud800"}]
+    body = {"message": NASTY * 50, "time": 1e300, "utc_offset": NASTY, "engines": engines, "phase": NASTY}
+    bodies = (body, {"message": [NASTY], "engines": NASTY}, [NASTY], NASTY)
+    for sequence, each in enumerate(bodies):
+        assert write(reports, f"{9000 + sequence}-failed", json.dumps(each)) == 201
+    for name in (f"9100-{NASTY}", f"9101-engines/{NASTY}", "../../connection.json", "99999-failed<b>"):
+        assert write(reports, name, NASTY) in (201, 400, 401)
+    assert write(reports, "9200-failed", "[" * 100_000) == 201
+    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}",)
+    shown = [
+        shell.run("ipp-griffin", "ps", *where, "--engines"),
+        shell.run("ipp-griffin", "ps", *where, "--json"),
+        logs := shell.run("ipp-griffin", "logs", *where, "griffin"),
+        shell.run("ipp-griffin", "timeline", *where, "griffin", "--output=start.svg"),
+        shell.run("ipp-griffin", "timeline", *where, "griffin", "--json"),
+        shell.run("ipp-griffin", "reap", *where, "--dry-run"),
+        picture := (shell.folder / "start.svg").read_text(),
+    ]
+    for text in shown:
+        assert [c for c in set(text) if not c.isprintable() and c != "\n"] == []
+    assert r"failed: \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in logs
+    assert max(map(len, logs.splitlines())) < 2100
+    tags = {element.tag.partition("}")[2] for element in ElementTree.fromstring(picture).iter()}
+    assert tags <= {"svg", "title", "style", "rect", "line", "text"}
+    assert "owned" in logs and "its agent reported failed" in picture
+    # Reports alone delete nothing, and say nothing of other servers.
+    assert len(shell.cloud.servers()) == 1
+    output = shell.run("ipcluster", "stop", "--profile=griffin")
+    assert "\x1b]0" not in output
+
+
+def write(reports: dict[str, str], name: str, text: str) -> int:
+    """The status of writing a report by a server's own URL."""
+    return ask("PUT", f"{reports['prefix']}{quote(name)}?{reports['query']}", text)
+
+
+UID, SET = "0123456789ab", "0badcafe"
+
+
+@pytest.fixture
+def store(cloud) -> Iterator[Store]:
+    """A container with a connection object in it, as for a cluster; it is gone after the test."""
+    connected = Connection.connect(cloud.name)
+    store = Store(connected.session, connected.object_store_url(), prefix=getattr(cloud, "prefix", "ipp-griffin"))
+    store.publish(UID, {})
+    store.put(UID, f"{SET}/connection.json", b"the keys")
+    yield store
+    store.delete_container(UID)
+
+
+def test_a_servers_urls_open_nothing_but_its_own_place_and_nothing_after_the_stop(store):
+    """Neither another server's reports, nor the connection object, nor what the launcher keeps; nor do they delete."""
+    read = store.get_url(UID, f"{SET}/connection.json", 600)
+    own = report_url(store.report_urls(UID, f"{SET}/3.0/", 600), 0, "agent")
+    store.put(UID, f"{SET}/30.0/0000-agent", b"honest")
+    assert (ask("GET", read), ask("PUT", own)) == (200, 201)
+    for name in (
+        f"{SET}/30.0/0000-agent",
+        f"{SET}/3.1/0000-agent",
+        f"{SET}/connection.json",
+        f"{SET}/history.json",
+        "x",
+    ):
+        for method in ("PUT", "GET", "DELETE"):
+            assert ask(method, elsewhere(own, name)) in (401, 403), f"{method} {name}"
+        if not name.endswith("connection.json"):
+            assert ask("GET", elsewhere(read, name)) in (401, 403), name
+    for method in ("PUT", "DELETE"):
+        assert ask(method, read) in (401, 403), method
+    for method in ("GET", "DELETE"):
+        assert ask(method, own) in (401, 403), method
+    assert ask("GET", read.partition(SET)[0].rstrip("/") + "?" + read.partition("?")[2]) in (401, 403)  # a listing
+    assert store.get(UID, f"{SET}/30.0/0000-agent") == b"honest"
+    assert store.get(UID, f"{SET}/connection.json") == b"the keys"
+    store.delete_container(UID)
+    assert {ask("GET", read), ask("PUT", own)} <= {401, 403, 404}
+
+
+@pytest.mark.needs("devcloud")
+def test_a_servers_urls_open_nothing_after_their_expiry(store, cloud):
+    """By the object store's clock, while the cluster still runs."""
+    read = store.get_url(UID, f"{SET}/connection.json", 600)
+    own = report_url(store.report_urls(UID, f"{SET}/3.0/", 1200), 0, "agent")
+    state = cloud.running.state
+    now = state.clock()
+    try:
+        answers = []
+        for later in (590, 610, 1190, 1210):
+            state.clock = lambda later=later: now + later
+            answers.append((ask("GET", read), ask("PUT", own)))
+    finally:
+        state.clock = time.time
+    assert answers == [(200, 201), (401, 201), (401, 201), (401, 401)]
+
+
+def elsewhere(url: str, name: str) -> str:
+    """The same signature for another object of the container."""
+    start, _, query = url.partition("?")
+    return f"{start.partition(SET)[0]}{name}?{query}"
+
+
+def ask(method: str, url: str, text: str = "forged") -> int:
+    """The status that anybody gets who has the URL, without a token."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, url, data=text if method in ("PUT", "POST") else None, timeout=30).status_code
+
+
 def debug_everywhere(shell) -> tuple[str, str]:
     """DEBUG in the profile, and Curve keys that are known here, public and secret: no file ever has the latter."""
     public, secret = (key.decode() for key in zmq.curve_keypair())
@@ -234,9 +355,7 @@ def found_in(shown: dict[str, str], secrets: dict[str, list[str]]) -> list[str]:
 
 def assert_dead(urls: list[str]) -> None:
     """What had these URLs can neither read nor write with them now."""
-    with requests.Session() as session:
-        session.trust_env = False
-        for url in urls:
-            start, _, query = url.partition("?")
-            for method, target in (("GET", url), ("PUT", f"{start}9999-agent?{query}"), ("PUT", url)):
-                assert session.request(method, target, data=b"", timeout=30).status_code in (401, 404), method
+    for url in urls:
+        start, _, query = url.partition("?")
+        for method, target in (("GET", url), ("PUT", f"{start}9999-agent?{query}"), ("PUT", url)):
+            assert ask(method, target) in (401, 404), method
