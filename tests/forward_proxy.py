@@ -23,6 +23,7 @@ class Exchange:
     url: str
     sent: Mapping[str, str]
     body: bytes
+    status: int
     received: Mapping[str, str]
 
 
@@ -53,7 +54,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             )
         received = {name.lower(): value for name, value in answer.headers.items()}
         sent = {name.lower(): value for name, value in headers.items()}
-        self.server.exchanges.append(Exchange(self.command, self.path, sent, body, received))
+        self.server.exchanges.append(Exchange(self.command, self.path, sent, body, answer.status_code, received))
         self.send_response_only(answer.status_code)
         for name, value in received.items():
             if name not in _OF_A_CONNECTION:

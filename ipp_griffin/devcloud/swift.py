@@ -12,10 +12,12 @@ import hashlib
 import hmac
 import re
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from . import access_rules
 from .api import ApiError, Call, Reply, Routes
 from .state import Container, Project, StoredObject
 
@@ -190,8 +192,9 @@ def account_post(call: Call, account: str) -> Reply:
         container, _, name = unquote(line.strip()).lstrip("/").partition("/")
         if not container:
             continue
+        of_it = access_rules.checked(call.token, "object-store", "DELETE", f"/v1/{account}/{container}/{name}")
         try:
-            project = _project(call, account)
+            project = _project(replace(call, token=of_it), account)
         except ApiError as error:  # each object has an answer of its own
             errors.append([line.strip(), f"{error.status} {_PAGES[error.status][0]}"])
             continue
