@@ -18,9 +18,11 @@ routes = Routes()
 
 
 def render(call: Call, error: ApiError) -> Reply:
-    titles = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+    titles = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict"}
     title = titles.get(error.status, "Error")
-    headers = {"WWW-Authenticate": f'Keystone uri="{call.url}/identity/v3"'} if error.status == 401 else {}
+    # The middleware in front of Keystone, which looks at access rules, says it otherwise.
+    version = "" if call.state.token(call.headers.get("X-Auth-Token", "")) else "/v3"
+    headers = {"WWW-Authenticate": f'Keystone uri="{call.url}/identity{version}"'} if error.status == 401 else {}
     return Reply(error.status, {"error": {"code": error.status, "message": error.message, "title": title}}, headers)
 
 
@@ -59,6 +61,8 @@ def validate(call: Call) -> Reply:
     token = call.state.token(call.headers.get("X-Subject-Token", ""))
     if token is None or token.project is not call.auth.project:
         raise ApiError(404, "Could not recognize Fernet token")
+    if token.rules and "OpenStack-Identity-Access-Rules" not in call.headers:
+        raise ApiError(404, "Failed to validate token")  # whoever asks would not respect them
     return Reply(200, _token_body(call, token), {"X-Subject-Token": token.id})
 
 
@@ -160,10 +164,11 @@ def make_credential(call: Call, user_id: str) -> Reply:
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ApiError(400, f"Invalid input for an application credential: {error}") from None
     if not wanted <= set(ROLES):
-        raise ApiError(404, f"Could not find role: {', '.join(sorted(wanted - set(ROLES)))}.")
+        raise ApiError(404, f"Role {min(wanted - set(ROLES))} is not defined")
     if any(known.user is user and known.name == name for known in call.state.credentials):
-        raise ApiError(409, "Conflict occurred attempting to store application_credential - Duplicate entry found.")
-    roles = ROLES if "member" in wanted else ("reader",)
+        duplicate = f"Duplicate entry found with name {name}."
+        raise ApiError(409, f"Conflict occurred attempting to store application_credential - {duplicate}")
+    roles = ("member", "reader") if "member" in wanted else ("reader",)
     made = Credential(name, user, secret, roles, rules)
     call.state.credentials.append(made)
     body = {
@@ -174,9 +179,11 @@ def make_credential(call: Call, user_id: str) -> Reply:
         "project_id": user.project.id,
         "user_id": user.id,
         "expires_at": None,
-        "unrestricted": False,
+        "unrestricted": None,
         "system": None,
-        "roles": _roles(roles),
+        "roles": [
+            {**role, "domain_id": None, "description": None, "options": {"immutable": True}} for role in _roles(roles)
+        ],
         "links": {"self": f"{call.url}/identity/v3/application_credentials/{made.id}"},
     }
     if rules:
@@ -196,8 +203,12 @@ def delete_credential(call: Call, user_id: str, credential_id: str) -> Reply:
 
 def _own(call: Call, user_id: str) -> User:
     """The caller; raises `ApiError` 403 if that is another user, or an application credential."""
-    if call.auth.user.id != user_id or call.auth.credential:
-        raise ApiError(403, "You are not authorized to perform the requested action.")
+    refused = "You are not authorized to perform the requested action: "
+    if call.auth.credential:
+        how = "Using method 'application_credential' is not allowed for managing additional application credentials."
+        raise ApiError(403, f"{refused}{how}.")
+    if call.auth.user.id != user_id:
+        raise ApiError(403, f"{refused}identity:create_application_credential.")
     return call.auth.user
 
 

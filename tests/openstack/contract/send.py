@@ -146,6 +146,9 @@ class Cloud:
     def clean_up(self) -> None:
         """Delete what the file's requests left, if they broke off. Raises `ContractError` for what can't be deleted."""
         deletions = []
+        if "made" in self.saved:  # an application credential; gone already, if all went well
+            path = f"/v3/users/{self._login('member')['user']}/application_credentials/{self.saved['made']}"
+            self._ask("DELETE", "identity", path, "member")
         for who in self.entries:
             if who not in self.logins:
                 continue
