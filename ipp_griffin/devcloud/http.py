@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import glance_neutron, keystone, nova, nova_servers, object_stores, swift
+from . import glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -27,8 +27,8 @@ _Render = Callable[[Call, ApiError], Reply]
 _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
     "identity": ("identity", keystone.routes, keystone.render),
     "compute": ("compute", nova_servers.routes, nova.render),
-    "image": ("image", glance_neutron.images, glance_neutron.render_image),
-    "network": ("network", glance_neutron.networks, glance_neutron.render_network),
+    "image": ("image", glance.routes, glance.render),
+    "network": ("network", neutron.routes, neutron.render),
     "v1": ("object-store", object_stores.routes, swift.render),
     "info": ("object-store", object_stores.routes, swift.render),
     "swift": ("object-store", object_stores.routes, swift.render),
