@@ -20,6 +20,7 @@ from .roster import DEAD
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
     from .report import Report
+    from .security_groups import SecurityGroup
     from .store import Store
 
 SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
@@ -99,14 +100,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody needs any more: a server, or (``server`` None) the container of a cluster that has none. ``why``: one line.
-
-    ``mine``: the user of these credentials made it."""
+    """What nobody needs any more: a server, a security ``group``, or (both None) the container of a cluster that has no server.
+    ``why``: one line. ``mine``: the user of these credentials made it."""
 
     cluster: Cluster
     server: Server | None
     why: str
     mine: bool = True
+    group: SecurityGroup | None = None
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
@@ -195,7 +196,7 @@ class Clusters:
         """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         by_uid = self._by_uid()
         unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
-        return self._left(by_uid, everyone) + unmarked
+        return self._left(by_uid, everyone) + unmarked + self._groups(by_uid, everyone)
 
     def servers_left(self) -> list[Leftover]:
         """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
@@ -215,6 +216,16 @@ class Clusters:
                 touched = datetime.fromtimestamp(made, timezone.utc).isoformat()
                 nobodys = Cluster(uid, dict.fromkeys(LABELS, ""), (), True, touched)
                 found.append(Leftover(nobodys, None, "was never used"))
+        return found
+
+    def _groups(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        """Security groups whose cluster has nothing else. One that starts makes its container before them."""
+        found, now = [], datetime.now(timezone.utc)
+        for group in self._cloud.groups.all():
+            mine = group.user_id == self._cloud.user_id
+            if group.uid not in by_uid and seconds_since(group.created, now) >= SETTLED and (mine or everyone):
+                nobodys = Cluster(group.uid, dict.fromkeys(LABELS, ""), (), mine)
+                found.append(Leftover(nobodys, None, "is of no cluster any more", mine, group))
         return found
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
@@ -241,6 +252,7 @@ class Clusters:
             alone = all(member.server.id in ids for member in cluster.members)
             if alone and _is_settled(_touched(store, cluster.uid), now):
                 store.delete_container(cluster.uid)
+                self._cloud.groups.remove(cluster.uid, timeout=timeout)
         return still
 
     def records(self, cluster: Cluster) -> list[Record]:
@@ -323,7 +335,8 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], R
 
 
 def _key(left: Leftover) -> tuple[str, str]:
-    return left.cluster.uid, left.server.id if left.server else ""
+    thing = left.server or left.group
+    return left.cluster.uid, thing.id if thing else ""
 
 
 def _touched(store: Store, uid: str) -> str:

@@ -185,23 +185,28 @@ class EngineSet:
         timeout: float,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        groups: bool = False,
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. The cluster's container goes with its last set. Raises `CloudError` naming the servers
-        that are still there after ``timeout`` seconds.
+        Idempotent. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
         delete_servers(
             self.cloud, (uid_tag(self.uid), set_tag(self.engine_set)), known, timeout=timeout, sleep=sleep, clock=clock
         )
         self.store.delete_prefix(self.uid, self.prefix)
-        self.store.remove_if_empty(self.uid)
+        if self.store.remove_if_empty(self.uid) and groups:
+            self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
     """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent."""
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
-    store.delete_container(uid)
+    try:
+        cloud.groups.remove(uid, timeout=timeout)
+    finally:
+        store.delete_container(uid)  # keys are in it: whatever else could not be deleted
 
 
 def delete_servers(

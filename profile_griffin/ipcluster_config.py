@@ -31,6 +31,10 @@ c = get_config()  # noqa: F821
 # so no incoming rule is needed for them; the machine of the controller must let its ports in (see below).
 # c.GriffinCloud.security_groups = []
 
+# Make security groups for the cluster, and delete them with it: one that lets nothing in for its servers, instead of "default",
+# and, where this machine is a server of the project, one that lets them in to the controller's ports, for its port.
+# c.GriffinCloud.manage_security_group = False
+
 # Availability zone of the servers. "": the cloud's choice.
 # c.GriffinCloud.availability_zone = ""
 

@@ -11,9 +11,10 @@ from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, p
 from ipp_griffin.plan import SettingError, server_tags
 from ipp_griffin.records import Former, Record
 from ipp_griffin.report import Report
+from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject, StoreError
 
-ADA, BOB = "0000000000aa", "0000000000bb"
+ADA, BOB, CAT = "0000000000aa", "0000000000bb", "0000000000cc"
 SET = "a1b2c3d4"
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -39,11 +40,26 @@ def make_server(slot=0, *, uid=ADA, user="ada", status="ACTIVE", hours=1, **labe
     )
 
 
+class FakeGroups:
+    """``there``: the security groups of all clusters; ``removed``: the uids of those that went."""
+
+    def __init__(self):
+        self.there, self.removed = [], []
+
+    def all(self):
+        return self.there
+
+    def remove(self, uid, *, timeout):
+        self.removed.append(uid)
+        self.there = [group for group in self.there if group.uid != uid]
+
+
 class FakeCloud:
     user_id = "ada"
 
     def __init__(self, *servers):
         self.there = {server.id: server for server in servers}
+        self.groups = FakeGroups()
 
     def servers(self, *tags):
         return [server for server in self.there.values() if set(tags) <= set(server.tags)]
@@ -376,6 +392,36 @@ def test_a_container_that_was_made_and_never_marked_is_reaped_after_an_hour():
     assert [(left.cluster.uid, left.server, left.why) for left in found] == [(ADA, None, "was never used")]
     assert clusters.reap(found, timeout=5) == found
     assert store.deleted == [ADA]
+
+
+def make_group(uid, *, user="ada", hours=2.0):
+    created = (datetime.now(timezone.utc) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return SecurityGroup(f"g-{uid}", f"griffin-{uid}-engines", uid, "engines", user, created)
+
+
+def test_a_security_group_without_a_cluster_is_reaped_after_an_hour():
+    """One that starts makes its groups before its servers."""
+    clusters = look()
+    clusters._cloud.groups.there = [make_group(ADA), make_group(BOB, hours=0.5), make_group(CAT, user="bob")]
+    found = clusters.leftovers()
+    assert [(left.group, left.server, left.why) for left in found] == [
+        (make_group(ADA), None, "is of no cluster any more")
+    ]
+    assert clusters.reap(found, timeout=5) == found
+    assert clusters._cloud.groups.removed == [ADA]
+    assert [left.group.uid for left in clusters.leftovers(everyone=True)] == [CAT]
+
+
+def test_a_security_group_of_a_cluster_is_not_left_over():
+    clusters = look(make_server(), store=FakeStore(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}}))
+    clusters._cloud.groups.there = [make_group(ADA), make_group(BOB)]
+    assert clusters.leftovers() == []
+
+
+def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_along():
+    clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert clusters._cloud.groups.removed == [ADA]
 
 
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():

@@ -12,6 +12,7 @@ from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
 from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
 from ipp_griffin.report import Report
+from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject
 
 UID, SET = "0123456789ab", "aaaa1111"
@@ -21,6 +22,25 @@ OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
 def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str = "ACTIVE", fault: str = "") -> Server:
     name = f"griffin-{uid}-{engine_set}-{slot}"
     return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
+
+
+class FakeGroups:
+    """The clusters' security groups. ``made``, ``removed``: what was asked for, by uid; ``error``: what `remove` raises."""
+
+    def __init__(self):
+        self.made, self.removed, self.error = [], [], None
+
+    def head_port(self, address, macs):
+        return None
+
+    def make(self, uid, head, ports):
+        self.made.append((uid, head, ports))
+        return SecurityGroup("g-1", f"griffin-{uid}-engines", uid, "engines")
+
+    def remove(self, uid, **options):
+        self.removed.append(uid)
+        if self.error:
+            raise self.error
 
 
 class FakeCloud:
@@ -36,6 +56,7 @@ class FakeCloud:
         self.deleted: list[list[str]] = []
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
+        self.groups = FakeGroups()
 
     def may_fail(self, method: str) -> None:
         if self.fail.get(method):
@@ -454,6 +475,28 @@ def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
     with pytest.raises(Unavailable):
         sweep(cloud, store, UID, timeout=10)
     assert UID in store.containers
+
+
+def test_sweep_takes_the_security_groups_along(cloud, store):
+    sweep(cloud, store, UID, timeout=10)
+    assert cloud.groups.removed == [UID]
+
+
+def test_the_container_goes_although_a_security_group_stays(cloud, store):
+    """The cluster's keys are in it."""
+    cloud.groups.error = CloudError("These security groups are still in use")
+    with pytest.raises(CloudError, match="still in use"):
+        sweep(cloud, store, UID, timeout=10)
+    assert UID not in store.containers
+
+
+@pytest.mark.parametrize(("groups", "others", "removed"), [(True, {}, [UID]), (True, {"x": b""}, []), (False, {}, [])])
+def test_the_last_set_takes_the_security_groups_along(groups, others, removed):
+    """Another set's servers are still in them; and where none were made, nobody asks for any."""
+    cloud = FakeCloud()
+    engines = EngineSet(cloud, FakeStore(**{UID: {f"{SET}/connection.json": b"", **others}}), UID, SET)
+    engines.destroy(timeout=10, groups=groups)
+    assert cloud.groups.removed == removed
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():

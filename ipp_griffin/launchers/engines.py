@@ -15,13 +15,14 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
 from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
 from ..threads import in_thread, within
+from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import OnCloud
 from .connection import engine_connection
 from .engine_settings import EngineSettings
@@ -50,6 +51,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
     engine_set = Unicode(help="Names this start of engines; random").tag(to_dict=True)
     servers = List(Unicode(), help="Ids of the servers").tag(to_dict=True)
+    has_groups = Bool(False, help="Whether the cluster has security groups of its own").tag(to_dict=True)
 
     state: str  # ipyparallel's traits
     engine_set_id: str
@@ -108,12 +110,16 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
         plan = await in_thread(lambda: self._plan(n, settings, network))
+        self.has_groups = settings.manage_security_group
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
         self.notify_start(self.engine_set)
         self._record()  # uid and engine set: enough to find whatever is made from here on
         self.log.info(f"Starting {plan}")
+        await in_thread(lambda: self._publish(connection, settings))
+        if self.has_groups:
+            plan = await in_thread(lambda: self._admit(plan, connection))
         keeper = self._make_keeper(
             Roster.of_plan(
                 plan.servers,
@@ -124,7 +130,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             ),
             create=lambda servers, created: self._create(plan, servers, settings, created),
         )
-        await in_thread(lambda: self._publish(connection, settings))
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
@@ -141,6 +146,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         try:
             await in_thread(lambda: waiting.run(self.open_hub))
             await leftovers.tell()
+        except GriffinError as e:
+            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
+                rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
+                e.args = (f"{e} {rule}",)
+            raise
         finally:
             leftovers.cancel()
         self._record()
@@ -193,6 +203,16 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 restarts=self.restarts,
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
+
+    def _admit(self, plan: Plan, connection: dict[str, Any]) -> Plan:
+        """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
+
+        After the rendezvous: while that is there, no stop of another set takes them away.
+        """
+        with self._cloud_work:
+            check_not_stopped(self._stopping)
+            group = admit_engines(self.connect(), self.uid, connection, plan.network, self.log)
+            return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
     def _create(self, plan: Plan, servers: Sequence[ServerPlan], settings: GriffinCloud, created: Created) -> None:
         """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
@@ -365,7 +385,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             engine_set = self._on_cloud()
             left = through_hub and self._leave_hub()
             self._save_output(engine_set, wait=self.leave_timeout if left else 0)
-            engine_set.destroy(self.servers, timeout=self.stop_timeout)
+            engine_set.destroy(self.servers, timeout=self.stop_timeout, groups=self.has_groups)
             self._gone = True
 
     def _leave_hub(self) -> bool:

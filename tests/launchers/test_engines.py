@@ -144,9 +144,11 @@ def no_pause_between_deletion_and_listing(monkeypatch):
     destroy = EngineSet.destroy
     now = time.monotonic()
 
-    def at_once(self, known, *, timeout):
+    def at_once(self, known, *, timeout, groups):
         ticks = iter(range(1000))
-        destroy(self, known, timeout=timeout, sleep=lambda seconds: None, clock=lambda: now + next(ticks))
+        destroy(
+            self, known, timeout=timeout, groups=groups, sleep=lambda seconds: None, clock=lambda: now + next(ticks)
+        )
 
     monkeypatch.setattr(EngineSet, "destroy", at_once)
 
@@ -249,6 +251,25 @@ async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_serve
     assert creations_before == 0
     assert (first["uid"], first["engine_set"], first["servers"]) == (launcher.uid, launcher.engine_set, [])
     assert last["servers"] == ["id-0", "id-1"]
+
+
+# --- security groups of its own
+
+
+async def test_servers_are_in_the_clusters_own_security_group(launcher, cloud, cluster):
+    """It is made when the rendezvous is there, and before the first server."""
+    cluster.config.GriffinCloud.manage_security_group = True
+    await launcher.start(1)
+    assert cloud.groups.made == [(launcher.uid, None, (20000, 20000))]
+    assert cloud.creations[0][0].security_groups == ("g-1",)
+    await launcher.stop()
+    assert cloud.groups.removed == [launcher.uid]
+
+
+async def test_without_them_neutron_is_not_asked(launcher, cloud):
+    await launcher.start(1)
+    await launcher.stop()
+    assert (cloud.groups.made, cloud.groups.removed) == ([], [])
 
 
 # --- state
