@@ -104,7 +104,7 @@ def _common_headers(service: str, call: Call, reply: Reply) -> dict[str, str]:
     """What every answer of a service bears."""
     if service == "object-store":
         trans_id = f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}"
-        date = {"Date": formatdate(time.time(), usegmt=True)}
+        date = {"Date": formatdate(call.state.clock(), usegmt=True)}
         return {"X-Trans-Id": trans_id, "x-openstack-request-id": trans_id, **date}
     request_id = f"req-{uuid.uuid4()}"
     common = {"Content-Type": "application/json"}

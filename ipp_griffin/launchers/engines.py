@@ -132,6 +132,19 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         )
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
+        try:
+            await self._wait_for_engines(keeper, n, deadline)
+        except GriffinError as e:
+            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
+                rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
+                e.args = (f"{e} {rule}",)
+            raise
+        self._record()
+        self.log.info(str(keeper.roster))
+        self._watch(keeper)
+
+    async def _wait_for_engines(self, keeper: Keeper, n: int, deadline: float) -> None:
+        """Until the quorum is there, or can't be; and tell of what earlier clusters left, looked for meanwhile."""
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
             keeper,
@@ -146,16 +159,8 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         try:
             await in_thread(lambda: waiting.run(self.open_hub))
             await leftovers.tell()
-        except GriffinError as e:
-            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
-                rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
-                e.args = (f"{e} {rule}",)
-            raise
         finally:
             leftovers.cancel()
-        self._record()
-        self.log.info(str(keeper.roster))
-        self._watch(keeper)
 
     def _plan(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
         """Which servers. Blocking."""
