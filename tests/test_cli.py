@@ -211,6 +211,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(griffin, ipython):
         (["init", "physics"], "ipp-griffin init: don't know 'physics'. See `ipp-griffin init --help`."),
         (["devcloud"], "ipp-griffin devcloud: say start, stop, status or env."),
         (["devcloud", "go"], "ipp-griffin devcloud: don't know 'go'. See `ipp-griffin devcloud --help`."),
+        (["reap", "--yes", "--dryrun=1"], "ipp-griffin reap: don't know '--dryrun'. See `ipp-griffin reap --help`."),
     ],
 )
 def test_what_it_does_not_know_is_one_line_and_status_1(griffin, args, line):
