@@ -36,6 +36,7 @@ class FakeCloud:
         self.deleted: list[list[str]] = []
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
+        self.consoles: dict[str, str] = {}  # by id
 
     def may_fail(self, method: str) -> None:
         if self.fail.get(method):
@@ -44,6 +45,10 @@ class FakeCloud:
     def servers(self, *tags):
         self.may_fail("servers")
         return [s for s in self.there.values() if set(tags) <= set(s.tags) and s.id not in self.hidden]
+
+    def console_output(self, id, length):
+        self.may_fail("console_output")
+        return self.consoles.get(id, "")
 
     def delete_servers(self, ids):
         self.deleted.append(list(ids))
@@ -301,6 +306,24 @@ def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_log
         text = "of the log" if name.endswith("log") else "of the phase"
         store.contents[f"{SET}/0.0/{name}"] = {"engines": [{"index": 0, "output": text}]}
     assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
+
+
+def test_consoles_are_of_so_many_servers_of_the_set_and_nothing_that_moves_a_terminal():
+    cloud = FakeCloud(*(make_server(slot) for slot in range(4)), make_server(0, engine_set=OTHER_SET))
+    ids = list(cloud.there)
+    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "too many", ids[4]: "another set's"}
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(3, read.__setitem__)
+    assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
+
+
+def test_a_console_that_can_not_be_read_is_left_out():
+    cloud = FakeCloud(make_server(0), make_server(1))
+    cloud.consoles = dict.fromkeys(cloud.there, "booting")
+    cloud.fail["console_output"] = [CloudError("the cloud said 403")]
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(2, read.__setitem__)
+    assert list(read.values()) == ["booting"]
 
 
 def test_the_output_of_a_server_that_was_replaced_counts_until_its_successor_has_any():
