@@ -217,9 +217,16 @@ class EngineSet:
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
-    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent."""
+    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
+
+    Raises `CloudError` naming what is still there. A container of that name which is not ours stays, without an error.
+    """
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
-    store.delete_container(uid)
+    if not store.delete_container(uid) and store.labels(uid):
+        raise CloudError(
+            f"The servers of cluster {uid} are gone, but its container is still there: something in it can't be deleted. "
+            f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
+        )
 
 
 def delete_servers(

@@ -66,7 +66,12 @@ class FakeCloud:
 
 
 class FakeStore:
-    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``."""
+    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``.
+
+    ``locked``: something in the containers can't be deleted.
+    """
+
+    locked = False
 
     def __init__(self, **containers: dict[str, bytes]) -> None:
         self.containers = containers
@@ -81,7 +86,10 @@ class FakeStore:
     def publish(self, uid, labels):
         self.may_fail("publish")
         self.containers.setdefault(uid, {})
-        self.labels = labels
+        self.published = labels
+
+    def labels(self, uid):
+        return {"user": "me"} if uid in self.containers else {}
 
     def put(self, uid, name, data):
         if uid not in self.containers:
@@ -118,7 +126,7 @@ class FakeStore:
 
     def delete_container(self, uid):
         self.may_fail("delete_container")
-        return self.containers.pop(uid, None) is not None
+        return not self.locked and self.containers.pop(uid, None) is not None
 
 
 class Clock:
@@ -189,7 +197,7 @@ def test_publish_puts_the_rendezvous_into_the_clusters_container():
     store = FakeStore()
     EngineSet(FakeCloud(), store, UID, SET).publish(b"secret", {"owner": "me"})
     assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
-    assert store.labels == {"owner": "me"}
+    assert store.published == {"owner": "me"}
 
 
 def test_each_server_gets_user_data_of_its_own_with_its_urls():
@@ -477,6 +485,13 @@ def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
     with pytest.raises(Unavailable):
         sweep(cloud, store, UID, timeout=10)
     assert UID in store.containers
+
+
+def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(cloud, store):
+    store.locked = True
+    with pytest.raises(CloudError, match=f"its container is still there.*container delete --recursive.*ends in -{UID}"):
+        sweep(cloud, store, UID, timeout=10)
+    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():
