@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -220,8 +220,8 @@ class Clusters:
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete of what was ``found`` what is left over still; returns that. Idempotent.
 
-        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag, and a container
-        only when nobody has written into it for an hour, so that an engine set that has begun to start since is not touched.
+        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
+        goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
         """
         asked = {_key(left) for left in found}
         everyone = any(not (left.mine and left.cluster.mine) for left in found)
@@ -229,17 +229,22 @@ class Clusters:
         ids = {left.server.id for left in still if left.server}
         self._cloud.delete_servers(sorted(ids))
         deadline = time.monotonic() + timeout
-        while names := [server.name for server in self._cloud.servers(MARKER_TAG) if server.id in ids]:
+        while True:
+            listed = self._cloud.servers(MARKER_TAG)
+            names = [server.name for server in listed if server.id in ids]
+            if not names:
+                break
             if time.monotonic() > deadline:
                 raise CloudError(
                     f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
                 )
             time.sleep(0.5)
         now = datetime.now(timezone.utc)
+        with_servers = {place.uid for server in listed if (place := place_of(server.tags))}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
-            alone = all(member.server.id in ids for member in cluster.members)
-            if alone and _is_settled(_touched(store, cluster.uid), now):
+            reaped = {member.engine_set for member in cluster.members}
+            if cluster.uid not in with_servers and _is_settled(_touched(store, cluster.uid, reaped), now):
                 store.delete_container(cluster.uid)
         return still
 
@@ -326,9 +331,10 @@ def _key(left: Leftover) -> tuple[str, str]:
     return left.cluster.uid, left.server.id if left.server else ""
 
 
-def _touched(store: Store, uid: str) -> str:
-    """When something was last written into a cluster's container; "" for an empty one."""
-    return max((stored.last_modified for stored in store.objects(uid)), default="")
+def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
+    """When something was last written into a cluster's container, not counting these engine sets; "" for never."""
+    counted = (stored for stored in store.objects(uid) if stored.name.partition("/")[0] not in but)
+    return max((stored.last_modified for stored in counted), default="")
 
 
 def _read(store: Store, uid: str, name: str) -> bytes:

@@ -57,6 +57,7 @@ class FakeStore:
     """``containers``: the labels of each; ``written``: reports by uid; ``touched``: of all objects; ``deleted``: uids."""
 
     touched = ""
+    object_name = "ffff0000/connection.json"
     files: dict[str, bytes] = {}  # noqa: RUF012
 
     def __init__(self, **containers):
@@ -81,7 +82,7 @@ class FakeStore:
         return self.made.get(uid)
 
     def objects(self, uid):
-        return [StoredObject("x", 1, self.touched)] if self.touched else []
+        return [StoredObject(self.object_name, 1, self.touched)] if self.touched else []
 
     def delete_container(self, uid):
         self.deleted.append(uid)
@@ -390,6 +391,28 @@ def test_what_began_to_start_while_somebody_was_asked_is_not_touched():
     assert [left.server for left in clusters.reap(found, timeout=5)] == [dead]
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [new]
     assert store.deleted == []
+
+
+def test_the_container_goes_with_the_last_server_that_is_reaped():
+    """It holds the cluster's keys, and what its own servers have just reported is no reason to keep it."""
+    dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    store.object_name, store.touched = f"{SET}/0.0/0004-gone", datetime.now(timezone.utc).isoformat()
+    clusters = look(dead, store=store)
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert store.deleted == [ADA]
+
+
+def test_the_container_stays_where_a_server_takes_the_slot_of_one_that_is_reaped():
+    dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    store.object_name, store.touched = f"{SET}/history.json", datetime.now(timezone.utc).isoformat()
+    clusters = look(dead, store=store)
+    found = clusters.leftovers()
+    successor = make_server(8, status="BUILD", start_deadline="2999-01-01T00:00:00Z")
+    clusters._cloud.there[successor.id] = successor
+    clusters.reap(found, timeout=5)
+    assert (list(clusters._cloud.there), store.deleted) == ([successor.id], [])
 
 
 def test_what_came_back_while_somebody_was_asked_stays():
