@@ -222,9 +222,15 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
     Raises `CloudError` naming what is still there. A container of that name which is not ours stays, without an error.
     """
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
-    if not store.delete_container(uid) and store.labels(uid):
+    left = f"The servers of cluster {uid} are gone, but its container may still be there"
+    try:
+        stays = not store.delete_container(uid) and store.labels(uid)
+    except CloudError as error:
+        error.args = (f"{left}: {error}",)
+        raise
+    if stays:
         raise CloudError(
-            f"The servers of cluster {uid} are gone, but its container is still there: something in it can't be deleted. "
+            f"{left}: something in it can't be deleted. "
             f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
         )
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from ipp_griffin.calls import Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, phase_of
 from ipp_griffin.plan import SettingError, server_tags
@@ -110,6 +111,41 @@ def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first
         "start_deadline": "",
         "expires": "",
     }
+
+
+class DownStore(FakeStore):
+    """Answers nothing."""
+
+    def _down(self, *args, **kwargs):
+        raise Unavailable("the object store said 503")
+
+    containers = labels = reports = objects = delete_container = made_at = _down
+
+
+def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
+    clusters = look(make_server(0), make_server(1), store=DownStore())
+    (cluster,) = clusters.all()
+    assert (cluster.phases, clusters.store_trouble) == ({"active": 2}, "the object store said 503")
+    with pytest.raises(
+        Unavailable, match="servers of cluster .* are gone, but its container may still be there: .*503"
+    ):
+        clusters.stop(clusters.find("griffin"), timeout=5)
+    assert clusters._cloud.there == {}
+    with pytest.raises(Unavailable, match="No cluster 'griffin' has servers, and its container can't be looked for"):
+        clusters.find("griffin")
+
+
+def test_without_the_object_store_nothing_counts_as_never_reported():
+    clusters = look(make_server(start_deadline="2026-01-01T00:00:00Z"), store=DownStore())
+    for ask in (clusters.leftovers, clusters.servers_left):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_without_the_object_store_a_cluster_with_servers_of_several_users_is_nobodys_to_stop():
+    clusters = look(make_server(0), make_server(1, user="bob"), store=DownStore())
+    with pytest.raises(SettingError, match="somebody else's"):
+        clusters.find(ADA)
 
 
 def test_age_and_vcpu_hours_are_those_of_the_servers_that_are_there():
