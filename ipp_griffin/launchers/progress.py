@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,7 +20,7 @@ class Progress:
 
     def __init__(self, engines: int, log: Any, bar: bool | None = None) -> None:
         self._engines, self._log = engines, log
-        self._wanted = sys.stderr.isatty() or _in_kernel() if bar is None else bar
+        self._wanted = _has_terminal() or _in_kernel() if bar is None else bar
         self._bar: Any = None
         self._told = ""
 
@@ -49,6 +50,14 @@ class Progress:
         if text != self._told:
             self._log.info(text)
         self._told = text
+
+
+def _has_terminal() -> bool:
+    """Whether there is room to draw in: a terminal that nobody looks at, such as a container's, may have no columns."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no file descriptor, or none of a terminal
+        return False
 
 
 def _in_kernel() -> bool:

@@ -1,6 +1,14 @@
 """`Progress`: a bar for people, lines for a log."""
 
+import fcntl
 import logging
+import os
+import pty
+import struct
+import sys
+import termios
+
+import pytest
 
 from ipp_griffin.launchers.progress import Progress
 
@@ -16,6 +24,26 @@ def test_without_a_terminal_each_change_is_a_line(caplog, capsys):
         "2 of 8 engines connected; servers: 6 building, 2 with engines",
     ]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(80, True), (0, False)])
+def test_a_terminal_gets_a_bar_if_there_is_room_for_it_else_lines(caplog, monkeypatch, columns, bar):
+    """tqdm draws nothing on one without columns: nobody would see anything of a start."""
+    caplog.set_level(logging.INFO)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(8, logging.getLogger("start")) as progress:
+            progress.show(2, {"engines": 2})
+        print("end", file=terminal, flush=True)
+        drawn = b""
+        while b"end" not in drawn:
+            drawn += screen.read(4096)
+    assert (b"2/8" in drawn, [record.getMessage() for record in caplog.records]) == (
+        bar,
+        [] if bar else ["2 of 8 engines connected; servers: 2 with engines"],
+    )
 
 
 def test_a_bar_shows_counts_and_phases_and_leaves_the_log_alone(caplog, capsys):
