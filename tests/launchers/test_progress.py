@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -54,6 +55,23 @@ def test_a_bar_shows_counts_and_phases_and_leaves_the_log_alone(caplog, capsys):
     assert "2/8" in drawn
     assert "servers: 6 building, 2 with engines" in drawn
     assert caplog.records == []
+
+
+def test_what_is_logged_meanwhile_has_a_line_of_its_own(capsys):
+    log = logging.getLogger("start")
+    handler = logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    try:
+        with Progress(8, log, bar=True) as progress:
+            progress.show(2, {"engines": 2})
+            log.warning("A server failed.")
+            progress.show(3, {"engines": 3})
+        log.warning("Later.")
+    finally:
+        log.removeHandler(handler)
+    drawn = capsys.readouterr().err
+    assert re.search(r"\r *\rA server failed\.\n[^\n]*3/8[^\n]*\r *\rLater\.\n", drawn), drawn
+    assert log.filters == []
 
 
 def test_in_a_kernel_there_is_a_bar(monkeypatch, capsys):
