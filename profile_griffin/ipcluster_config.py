@@ -129,7 +129,7 @@ c = get_config()  # noqa: F821
 # c.GriffinEngineSetLauncher.poll_interval = 1
 # c.GriffinEngineSetLauncher.watch_interval = 10
 
-# Seconds that engines get to leave the controller at the stop; from how many servers output is kept then.
+# Seconds that engines get to leave the controller at the stop; from how many servers output and console are kept then.
 # c.GriffinEngineSetLauncher.leave_timeout = 5
 # c.GriffinEngineSetLauncher.output_servers = 16
 

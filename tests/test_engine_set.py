@@ -57,6 +57,7 @@ class FakeCloud:
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
         self.groups = FakeGroups()
+        self.consoles: dict[str, str] = {}  # by id
 
     def may_fail(self, method: str) -> None:
         if self.fail.get(method):
@@ -65,6 +66,10 @@ class FakeCloud:
     def servers(self, *tags):
         self.may_fail("servers")
         return [s for s in self.there.values() if set(tags) <= set(s.tags) and s.id not in self.hidden]
+
+    def console_output(self, id, length):
+        self.may_fail("console_output")
+        return self.consoles.get(id, "")
 
     def delete_servers(self, ids):
         self.deleted.append(list(ids))
@@ -82,7 +87,12 @@ class FakeCloud:
 
 
 class FakeStore:
-    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``."""
+    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``.
+
+    ``locked``: something in the containers can't be deleted.
+    """
+
+    locked = False
 
     def __init__(self, **containers: dict[str, bytes]) -> None:
         self.containers = containers
@@ -97,7 +107,10 @@ class FakeStore:
     def publish(self, uid, labels):
         self.may_fail("publish")
         self.containers.setdefault(uid, {})
-        self.labels = labels
+        self.published = labels
+
+    def labels(self, uid):
+        return {"user": "me"} if uid in self.containers else {}
 
     def put(self, uid, name, data):
         if uid not in self.containers:
@@ -134,7 +147,7 @@ class FakeStore:
 
     def delete_container(self, uid):
         self.may_fail("delete_container")
-        return self.containers.pop(uid, None) is not None
+        return not self.locked and self.containers.pop(uid, None) is not None
 
 
 class Clock:
@@ -205,7 +218,7 @@ def test_publish_puts_the_rendezvous_into_the_clusters_container():
     store = FakeStore()
     EngineSet(FakeCloud(), store, UID, SET).publish(b"secret", {"owner": "me"})
     assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
-    assert store.labels == {"owner": "me"}
+    assert store.published == {"owner": "me"}
 
 
 def test_each_server_gets_user_data_of_its_own_with_its_urls():
@@ -322,6 +335,24 @@ def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_log
         text = "of the log" if name.endswith("log") else "of the phase"
         store.contents[f"{SET}/0.0/{name}"] = {"engines": [{"index": 0, "output": text}]}
     assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
+
+
+def test_consoles_are_of_so_many_servers_of_the_set_and_nothing_that_moves_a_terminal():
+    cloud = FakeCloud(*(make_server(slot) for slot in range(4)), make_server(0, engine_set=OTHER_SET))
+    ids = list(cloud.there)
+    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "too many", ids[4]: "another set's"}
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(3, read.__setitem__)
+    assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
+
+
+def test_a_console_that_can_not_be_read_is_left_out():
+    cloud = FakeCloud(make_server(0), make_server(1))
+    cloud.consoles = dict.fromkeys(cloud.there, "booting")
+    cloud.fail["console_output"] = [CloudError("the cloud said 403")]
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(2, read.__setitem__)
+    assert list(read.values()) == ["booting"]
 
 
 def test_the_output_of_a_server_that_was_replaced_counts_until_its_successor_has_any():
@@ -497,6 +528,13 @@ def test_the_last_set_takes_the_security_groups_along(groups, others, removed):
     engines = EngineSet(cloud, FakeStore(**{UID: {f"{SET}/connection.json": b"", **others}}), UID, SET)
     engines.destroy(timeout=10, groups=groups)
     assert cloud.groups.removed == removed
+
+
+def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(cloud, store):
+    store.locked = True
+    with pytest.raises(CloudError, match=f"Something in its container .*container delete --recursive.*ends in -{UID}"):
+        sweep(cloud, store, UID, timeout=10)
+    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():

@@ -65,7 +65,10 @@ class Ps(ClustersCommand):
     }
 
     def run(self) -> None:
-        found = self.clusters().all(everyone=self.all_owners)
+        clusters = self.clusters()
+        found = clusters.all(everyone=self.all_owners)
+        if clusters.store_trouble:
+            self.remark(f"{clusters.store_trouble} What agents reported, and clusters without servers, are not shown.")
         now = datetime.now(timezone.utc)
         ids = self.engine_ids(found) if self.json or self.engines else {}
         if self.json:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 WEEK = 7 * 24 * 3600
 HOUR = 3600
 OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
+CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
@@ -61,6 +62,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self._stopping = threading.Event()
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
         self._output: dict[str, str] = {}
+        self._consoles: dict[str, str] = {}
         self._started = time.time()  # when `start` began
         self._gone = False
         self._restored = False
@@ -383,13 +385,18 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self.notify_stop(data)
 
     def _destroy(self, *, through_hub: bool = True) -> None:
-        """Shut the engines down, keep their output, delete the servers. Blocking; at most one at a time."""
+        """Shut the engines down, keep their output and the consoles, delete the servers. Blocking; at most one at a time."""
         with self._cloud_work:
             if self._gone or not self.engine_set:
                 return
             engine_set = self._on_cloud()
             left = through_hub and self._leave_hub()
             self._save_output(engine_set, wait=self.leave_timeout if left else 0)
+            with contextlib.suppress(GriffinError):  # as for the output
+                within(
+                    CONSOLE_TIMEOUT,
+                    lambda: engine_set.read_consoles(self.output_servers, self._consoles.__setitem__),
+                )
             engine_set.destroy(self.servers, timeout=self.stop_timeout, groups=self.has_groups)
             self._gone = True
 
@@ -441,13 +448,14 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             self.log.warning(f"No engine of {self.identifier} is connected: signal {sig} reached none.")
 
     def get_output(self, remove: bool = False) -> str:
-        """The engines' output as their servers last reported it; after `stop`, as it was at the end."""
+        """The engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
+        of the servers' consoles."""
         if self.running and not self._stopping.is_set() and self.engine_set:
             with contextlib.suppress(GriffinError):
                 self._save_output(self._on_cloud())
-        return "\n".join(
-            f"Output for engine {name}\n{indent(text, '  ')}" for name, text in sorted(self._output.items()) if text
-        )
+        texts = [(f"Output for engine {name}", text) for name, text in sorted(self._output.copy().items())]
+        texts += [(f"Console of server {name}", text) for name, text in sorted(self._consoles.copy().items())]
+        return "\n".join(f"{title}\n{indent(text, '  ')}" for title, text in texts if text)
 
     # --- doors
 

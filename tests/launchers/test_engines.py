@@ -416,9 +416,11 @@ async def test_a_start_that_is_cancelled_leaves_nothing(launcher, cloud, store, 
 async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds(launcher, cloud, store, door, method):
     await launcher.start(2)
     error = Unavailable("the cloud said 503")
-    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    failures = {"cloud": cloud, "store": store}[door].fail
+    failures[method] = [error] * 2  # the consoles are asked for first, and not worth a failure
     with pytest.raises(Unavailable) as raised:
         await launcher.stop()
+    failures.clear()
     assert raised.value is error
     assert launcher.state == "running"
     await launcher.stop()
@@ -633,6 +635,30 @@ async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store)
     await launcher.stop()
     assert store.containers == {}
     assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
+
+
+async def test_the_consoles_are_there_after_the_stop(launcher, cloud, store):
+    await launcher.start(2)
+    cloud.consoles = {"id-0": "booting\n", "id-1": "kernel panic\n"}
+    write_report(launcher, store, "bye")
+    names = sorted(server.name for server in cloud.there.values())
+    await launcher.stop()
+    assert launcher.get_output() == (
+        f"Output for engine 0.0\n  bye\nConsole of server {names[0]}\n  booting\nConsole of server {names[1]}\n  kernel panic"
+    )
+
+
+async def test_consoles_that_hang_hold_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
+    launcher, cloud, monkeypatch
+):
+    await launcher.start(2)
+    monkeypatch.setattr(engines, "CONSOLE_TIMEOUT", 0.2)
+    woken = threading.Event()
+    cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
+    await launcher.stop()
+    assert (launcher.state, cloud.there) == ("after", {})
+    assert launcher.get_output().endswith("-0\n  booting")
+    woken.set()
 
 
 async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store):
