@@ -22,7 +22,7 @@ import swiftclient.client as swift
 
 from .calls import CloudError, backoff, in_parallel, logger, one_line
 from .report import LOG, PHASES, REPORT_LIMIT, Report, content
-from .swift import Account, StoreError, StoreUnavailable
+from .swift import MOST_LISTED, Account, StoreError, StoreUnavailable
 from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
 
 __all__ = ["Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
@@ -31,6 +31,13 @@ PREFIX = "ipp-griffin"
 MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
 NO_KEY = "x-remove-container-meta-temp-url-key"
 MARKER_WAIT = 10  # seconds for another process to finish making the container
+# Whoever has a server's write URL can fill the container, which the project pays for, up to this. A server writes five objects
+# or so in its life, of at most 256 KiB, and a few more each time that it is started anew: enough for a thousand of them.
+# API: https://docs.openstack.org/swift/latest/api/container_quotas.html; Ceph's gateway has the same (src/rgw/rgw_op.cc:
+# ``filter_out_quota_info``). Both say so in /info.
+QUOTA = {"x-container-meta-quota-count": "20000", "x-container-meta-quota-bytes": str(4 << 30)}
+REPORTS_LISTED = 1000  # of one server, after which a listing goes on with the next server's
+ROUNDS = 50  # listings of a container that is being emptied
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,8 @@ class Store:
 
     def _mark(self, uid: str, labels: Mapping[str, str]) -> None:
         headers = {MARKER: uid, KEY: secrets.token_hex(32)}
+        if self._account.capability("container_quotas") is not None:
+            headers |= QUOTA
         for label, value in labels.items():
             headers[f"{MARKER}-{re.sub('[^A-Za-z0-9]', '-', label)}"] = _header(value)
         self._note(uid, headers)
@@ -260,12 +269,15 @@ class Store:
                 return b""
             raise
 
-    def objects(self, uid: str, prefix: str = "") -> list[StoredObject]:
-        """What is in the container, by name. One request per 10,000; none if there is no container."""
+    def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
+        """What is in the container, by name, up to `swift.MOST_LISTED`. One request per 10,000; none if there is no container.
+
+        ``how``: more for `Account.listing`.
+        """
         name = self._name(uid)
         what = f"Can't list container {name}"
         try:
-            found = self._account.listing(what, swift.get_container, name, prefix=prefix)
+            found = self._account.listing(what, swift.get_container, name, prefix=prefix, **how)
         except StoreError as error:
             if error.status == 404:
                 return []
@@ -276,11 +288,17 @@ class Store:
         ]
 
     def delete_prefix(self, uid: str, prefix: str) -> None:
-        """Delete all objects whose names start with ``prefix``; those that are gone are fine.
+        """Delete all objects whose names start with ``prefix``, however many; those that are gone are fine.
 
         Servers chose the names. One with ``..`` in it would be another object's in a URL, since libraries resolve that.
         """
-        names = [stored.name for stored in self.objects(uid, prefix)]
+        for _ in range(ROUNDS):
+            names = [stored.name for stored in self.objects(uid, prefix)]
+            self._delete_objects(uid, names)
+            if len(names) < MOST_LISTED:
+                return
+
+    def _delete_objects(self, uid: str, names: list[str]) -> None:
         treacherous = [name for name in names if {".", ".."} & set(name.split("/"))]
         bulk = self._account.capability("bulk_delete") if len(names) > 1 or treacherous else None
         if bulk is not None:
@@ -325,8 +343,10 @@ class Store:
 
         Those of phases only; with ``logs`` also those which just have engines' output. Their numbers tell the age of
         phases; where each phase has one name (`report_urls`), which is written again and again, only the store does.
+
+        A server that writes thousands hides nobody's but its own.
         """
-        stored = self.objects(uid, engine_set and f"{engine_set}/")
+        stored = self.objects(uid, engine_set and f"{engine_set}/", go_on=_past_a_flood)
         found = (Report.parse(one.name, one.last_modified) for one in stored)
         reports = [report for report in found if report is not None and (logs or report.phase != LOG)]
         numbered = not reports or self._account.is_swift()
@@ -416,6 +436,17 @@ def _get_object(url: str, token: str, container: str, name: str, limit: int, **k
     finally:
         body.close()
     return data
+
+
+def _past_a_flood(found: list[dict[str, Any]]) -> str:
+    """Where a listing of reports goes on: after the last name, or after all names of its server where that has so many.
+
+    ``0`` is the character after ``/``: whatever starts with ``set/3.0/`` comes before ``set/3.00``.
+    """
+    last = str(found[-1]["name"])
+    server = re.match("[^/]+/[^/]+(?=/)", last)
+    many = server and sum(str(entry["name"]).startswith(f"{server[0]}/") for entry in found) >= REPORTS_LISTED
+    return f"{server[0]}0" if server and many else last
 
 
 def _header(value: str) -> str:

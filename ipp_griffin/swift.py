@@ -31,6 +31,7 @@ from .calls import (
 
 PAGE = 10_000  # Swift's own limit of a listing
 SHORT_PAGE = 1000  # entries after which another store may have more
+MOST_LISTED = 100_000  # entries of one listing: servers write without end, where the store has no quotas
 _FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
 
 
@@ -99,10 +100,18 @@ class Account:
         found = re.match(r"(\d+)\.(\d+)", str((self.capability("swift") or {}).get("version") or ""))
         return found is not None and (2, 12) <= (int(found[1]), int(found[2])) < (9, 0)
 
-    def listing(self, what: str, function: Callable[..., Any], *args: Any, prefix: str) -> list[dict[str, Any]]:
+    def listing(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        *args: Any,
+        prefix: str,
+        go_on: Callable[[list[dict[str, Any]]], str] = lambda found: str(found[-1]["name"]),
+    ) -> list[dict[str, Any]]:
         """All entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift).
 
-        Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
+        It ends after `MOST_LISTED` of them, or a few more. ``go_on``: after which name the next page begins, by what
+        was found so far. Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
         """
         limits = self.capability("swift") or {}
         size = min(PAGE, int(limits.get("container_listing_limit") or PAGE))
@@ -110,14 +119,16 @@ class Account:
             size = min(size, SHORT_PAGE)
         found: list[dict[str, Any]] = []
         marker = None
-        while True:
+        while len(found) < MOST_LISTED:
             _, page = self.call(what, function, *args, prefix=prefix or None, marker=marker, limit=PAGE)
             if not isinstance(page, list) or not all(isinstance(e, dict) and e.get("name") for e in page):
                 raise StoreUnavailable(f"{what}: the answer is no listing.")
             found += page
-            if len(page) < size:
+            if len(page) < max(size, 1):
                 return found
-            marker = page[-1]["name"]
+            marker = go_on(found)
+        logger.warning("%s: there are more than %d entries; the rest was not read.", what, len(found))
+        return found
 
     def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One of swiftclient's functions, again while the store is unavailable: only what may be repeated.

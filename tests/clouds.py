@@ -5,8 +5,9 @@ cloud has says so by ``@pytest.mark.needs(...)``, and is left out, visibly, on a
 
     faults     requests and servers can be disturbed from outside
     catalog    there are flavors of one and of four vCPUs and one that no host can fit, and images snapshot1, 2 and 10
-    app, app-reader, tiny, other, colleague    clouds.yaml has NAME-app (an application credential of the same project),
-               NAME-app-reader (one with no role but reader), NAME-tiny (a project with a quota of 2 instances),
+    app, app-reader, app-rules, tiny, other, colleague    clouds.yaml has NAME-app (an application credential of the same project),
+               NAME-app-reader (one with no role but reader), NAME-app-rules (one that may only GET /v2.1/servers and what is
+               below), NAME-tiny (a project with a quota of 2 instances),
                NAME-other (another project), NAME-colleague (another user in the same project)
     address    it is known under which address servers reach this machine
     devcloud   a dev cloud of a shape that no real one has
@@ -34,7 +35,7 @@ from ipp_griffin.devcloud import DevCloud
 
 REPO = Path(__file__).parents[1]
 CLIENTS = ["python-openstackclient==8.3.0", "python-swiftclient==4.11.0"]
-SIBLINGS = ("app", "app-reader", "tiny", "other", "colleague")
+SIBLINGS = ("app", "app-reader", "app-rules", "tiny", "other", "colleague")
 PREFIX = "griffin-test"  # of the names of containers that tests make on somebody's cloud
 KINDS = ("server", "port", "security group", "floating ip", "keypair", "image", "network", "container")
 
@@ -109,7 +110,7 @@ class OnNamedCloud:
         self.clouds_yaml = folder / "clouds.yaml"
         self.has = frozenset(_copy_clouds(name, self.clouds_yaml))
         by_id: dict[str, _Project] = {}
-        for entry in (name, *(f"{name}-{s}" for s in sorted(self.has))):
+        for entry in (name, *(f"{name}-{s}" for s in sorted(self.has) if not s.startswith("app"))):
             project = _Project(entry, self.clouds_yaml, self.prefix)
             by_id.setdefault(project.id, project)
         self.projects = list(by_id.values())

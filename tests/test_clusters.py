@@ -142,9 +142,7 @@ def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
     clusters = look(make_server(0), make_server(1), store=DownStore())
     (cluster,) = clusters.all()
     assert (cluster.phases, clusters.store_trouble) == ({"active": 2}, "the object store said 503")
-    with pytest.raises(
-        Unavailable, match="servers of cluster .* are gone, but not all else: .*503"
-    ):
+    with pytest.raises(Unavailable, match="servers of cluster .* are gone, but not all else: .*503"):
         clusters.stop(clusters.find("griffin"), timeout=5)
     assert clusters._cloud.there == {}
     with pytest.raises(Unavailable, match="No cluster 'griffin' has servers, and its container can't be looked for"):

@@ -101,6 +101,24 @@ def test_a_new_container_gets_our_marker_labels_and_a_random_key(mock: responses
     assert re.fullmatch("[0-9a-f]{64}", sent["x-container-meta-temp-url-key"])
 
 
+@pytest.mark.parametrize(
+    ("info", "count", "bytes_"), [(INFO | {"container_quotas": {}}, "20000", "4294967296"), (INFO, None, None)]
+)
+def test_a_new_container_has_a_quota_where_the_store_has_quotas(
+    mock: responses.RequestsMock, session: Any, info: dict[str, Any], count: str | None, bytes_: str | None
+) -> None:
+    """In the very request that makes URLs into it possible: it is never without."""
+    store = store_with(mock, session, info)
+    mock.put(CONTAINER, status=201)
+    mock.post(CONTAINER, status=204)
+    store.publish(UID, {})
+    (marked,) = [call.request for call in mock.calls if call.request.method == "POST"]
+    sent = {as_text(name).lower(): as_text(value) for name, value in marked.headers.items()}
+    assert sent.get("x-container-meta-quota-count") == count
+    assert sent.get("x-container-meta-quota-bytes") == bytes_
+    assert "x-container-meta-temp-url-key" in sent
+
+
 def as_text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -241,6 +259,50 @@ def test_objects_come_from_all_pages(mock: responses.RequestsMock, session: Any)
         f"GET /v1/AUTH_p1/ipp-griffin-{UID}?format=json&limit=10000&prefix=p/",
         f"GET /v1/AUTH_p1/ipp-griffin-{UID}?format=json&marker=b&limit=10000&prefix=p/",
     ]
+
+
+class Flooded:
+    """A container in which one server writes without end: its listing has no last page."""
+
+    def __init__(self, mock: responses.RequestsMock, size: int, *, flood: str, others: tuple[str, ...] = ()) -> None:
+        self.size, self.flood, self.others = size, flood, sorted(others)
+        mock.add_callback(responses.GET, CONTAINER, self.page)
+
+    def page(self, request: PreparedRequest) -> Answer:
+        marker = parse_qs(urlsplit(request.url or "").query).get("marker", [""])[0]
+        number = int(marker.removeprefix(self.flood).partition("-")[0]) + 1 if marker.startswith(self.flood) else 10**8
+        names = [f"{self.flood}{n:09d}-agent" for n in range(number, number + self.size)]
+        found = sorted(name for name in [*names, *self.others] if name > marker)
+        return 200, {}, json.dumps(listing(*found[: self.size]))
+
+
+def test_a_listing_without_end_is_given_up_and_said(
+    mock: responses.RequestsMock, session: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    Flooded(mock, 10_000, flood="a-name-that-is-no-reports/")
+    store = store_with(mock, session, INFO)
+    assert len(store.objects(UID)) == 100_000
+    assert len(lines(mock)) == 11
+    assert "there are more than 100000 entries" in caplog.text
+
+
+def test_a_server_that_floods_the_container_hides_no_other_ones_reports(
+    mock: responses.RequestsMock, session: Any
+) -> None:
+    """And a poll takes one page more for each that does."""
+    others = (f"{SET}/1.0/0000-agent", f"{SET}/3.00/0000-agent", f"{SET}/3.1/0000-agent", f"{SET}/30.0/0000-agent")
+    Flooded(mock, 10_000, flood=f"{SET}/3.0/", others=others)
+    found = store_with(mock, session, INFO).reports(UID, SET)
+    assert {(report.slot, report.incarnation) for report in found} == {(1, 0), (3, 0), (3, 1), (30, 0)}
+    assert len(lines(mock)) == 3
+
+
+def test_a_page_that_ends_within_a_servers_few_reports_skips_none(mock: responses.RequestsMock, session: Any) -> None:
+    store = store_with(mock, session, {"swift": {"container_listing_limit": 2}})
+    mock.get(CONTAINER, json=listing(f"{SET}/0.0/0000-agent", f"{SET}/0.0/0001-connected"))
+    mock.get(CONTAINER, json=listing(f"{SET}/0.0/0002-engines"))
+    assert [report.phase for report in store.reports(UID, SET)] == ["agent", "connected", "engines"]
+    assert f"marker={SET}/0.0/0001-connected" in lines(mock)[-1]
 
 
 def test_no_container_has_no_objects(mock: responses.RequestsMock, store: Store) -> None:
@@ -585,6 +647,29 @@ def test_a_container_is_deleted_with_all_that_is_in_it(mock: responses.RequestsM
     mock.delete(CONTAINER, status=204)
     assert store.delete_container(UID) is True
     assert [line.split()[0] for line in lines(mock)] == ["HEAD", "GET", "GET", "DELETE", "DELETE"]
+
+
+def test_a_container_with_more_than_one_listing_shows_is_emptied_in_rounds(
+    mock: responses.RequestsMock, session: Any
+) -> None:
+    there = [f"{SET}/0.0/{n:09d}-agent" for n in range(100_500)]
+
+    def page(request: PreparedRequest) -> Answer:
+        marker = parse_qs(urlsplit(request.url or "").query).get("marker", [""])[0]
+        return 200, {}, json.dumps(listing(*[name for name in there if name > marker][:10_000]))
+
+    def bulk(request: PreparedRequest) -> Answer:
+        gone = {line.partition("/")[2] for line in as_text(request.body or "").splitlines()}
+        there[:] = [name for name in there if name not in gone]
+        return 200, {}, json.dumps(bulk_answer())
+
+    store = store_with(mock, session, INFO)
+    mock.head(CONTAINER, status=204, headers=OURS)
+    mock.add_callback(responses.GET, CONTAINER, page)
+    mock.add_callback(responses.POST, ACCOUNT, bulk)
+    mock.delete(CONTAINER, status=204)
+    assert store.delete_container(UID) is True
+    assert there == []
 
 
 def test_a_container_that_is_not_there_is_not_deleted(mock: responses.RequestsMock, store: Store) -> None:

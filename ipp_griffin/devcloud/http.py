@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import glance, keystone, neutron, nova, nova_servers, object_stores, swift
+from . import access_rules, glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -65,7 +65,7 @@ class Handler(RequestHandler):
         answers = any(key in fault for key in ("status", "body", "drop", "malformed"))
         reply = _disturbed(fault, call, render)
         if not answers or fault.get("after"):
-            done = self._reply(call, routes, render)
+            done = self._reply(call, service, routes, render)
             reply = reply if answers else done
         await asyncio.sleep(fault.get("delay", 0))
         cloud.note(service, method, path, 0 if fault.get("drop") else reply.status)
@@ -76,9 +76,11 @@ class Handler(RequestHandler):
 
     get = head = post = put = delete = patch = options = copy = _answer
 
-    def _reply(self, call: Call, routes: Routes, render: _Render) -> Reply:
+    def _reply(self, call: Call, service: str, routes: Routes, render: _Render) -> Reply:
         self.cloud.turn()
         call.token = call.state.token(call.headers.get("X-Auth-Token", ""))
+        if "bulk-delete" not in call.query:  # Swift asks for each object of it: `swift.account_post`
+            call.token = access_rules.checked(call.token, service, call.method, call.path)
         try:
             reply = routes.answer(call)
         except ApiError as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 import time
+from collections.abc import Iterable
+from dataclasses import asdict, astuple
 from typing import Any
 
 from . import object_stores
+from .access_rules import AccessRule
 from .api import ApiError, Call, Reply, Routes
-from .state import REGION, Credential, Project, Token, User, stable_id
+from .state import REGION, ROLES, Credential, Project, Token, User, stable_id
 
 routes = Routes()
 
@@ -121,12 +125,80 @@ def _token_body(call: Call, token: Token) -> dict[str, Any]:
         body |= {
             "project": {"domain": domain, "id": project.id, "name": project.name},
             "is_domain": False,
-            "roles": [{"id": stable_id("role", name).replace("-", ""), "name": name} for name in token.roles],
+            "roles": _roles(token.roles),
             "catalog": _catalog(call, project),
         }
     if credential := token.credential:
         body["application_credential"] = {"id": credential.id, "name": credential.name, "restricted": True}
+        if credential.rules:
+            body["application_credential"]["access_rules"] = _rules(credential)
     return {"token": body}
+
+
+def _rules(credential: Credential) -> list[dict[str, str]]:
+    return [
+        {"id": stable_id("rule", *astuple(rule)).replace("-", ""), **asdict(rule)} for rule in credential.rules or ()
+    ]
+
+
+def _roles(names: Iterable[str]) -> list[dict[str, str]]:
+    return [{"id": stable_id("role", name).replace("-", ""), "name": name} for name in names]
+
+
+# Application credentials
+
+
+@routes("POST", "/identity/v3/users/{}/application_credentials")
+def make_credential(call: Call, user_id: str) -> Reply:
+    """One with a role that this user has, and those that it implies: member implies reader."""
+    user = _own(call, user_id)
+    try:
+        given = call.json()["application_credential"]
+        wanted = {role["name"] for role in given.get("roles") or [{"name": name} for name in ROLES]}
+        rules = None if given.get("access_rules") is None else tuple(map(AccessRule.parse, given["access_rules"]))
+        name, secret = str(given["name"]), str(given.get("secret") or secrets.token_urlsafe(64))
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ApiError(400, f"Invalid input for an application credential: {error}") from None
+    if not wanted <= set(ROLES):
+        raise ApiError(404, f"Could not find role: {', '.join(sorted(wanted - set(ROLES)))}.")
+    if any(known.user is user and known.name == name for known in call.state.credentials):
+        raise ApiError(409, "Conflict occurred attempting to store application_credential - Duplicate entry found.")
+    roles = ROLES if "member" in wanted else ("reader",)
+    made = Credential(name, user, secret, roles, rules)
+    call.state.credentials.append(made)
+    body = {
+        "id": made.id,
+        "name": name,
+        "description": given.get("description"),
+        "secret": secret,
+        "project_id": user.project.id,
+        "user_id": user.id,
+        "expires_at": None,
+        "unrestricted": False,
+        "system": None,
+        "roles": _roles(roles),
+        "links": {"self": f"{call.url}/identity/v3/application_credentials/{made.id}"},
+    }
+    if rules:
+        body["access_rules"] = _rules(made)
+    return Reply(201, {"application_credential": body})
+
+
+@routes("DELETE", "/identity/v3/users/{}/application_credentials/{}")
+def delete_credential(call: Call, user_id: str, credential_id: str) -> Reply:
+    user = _own(call, user_id)
+    for credential in call.state.credentials:
+        if credential.user is user and credential.id == credential_id:
+            call.state.credentials.remove(credential)
+            return Reply(204)
+    raise ApiError(404, f"Could not find Application Credential: {credential_id}.")
+
+
+def _own(call: Call, user_id: str) -> User:
+    """The caller; raises `ApiError` 403 if that is another user, or an application credential."""
+    if call.auth.user.id != user_id or call.auth.credential:
+        raise ApiError(403, "You are not authorized to perform the requested action.")
+    return call.auth.user
 
 
 def _time(seconds: float) -> str:

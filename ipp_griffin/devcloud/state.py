@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .access_rules import AccessRule
 from .faults import Faults
 
 REGION = "RegionOne"
@@ -60,12 +61,13 @@ class User:
 
 @dataclass(frozen=True)
 class Credential:
-    """An application credential of a user, which bears only some of the roles."""
+    """An application credential of a user, which bears only some of the roles. ``rules``: None where it has none."""
 
     name: str
     user: User
     secret: str
     roles: tuple[str, ...]
+    rules: tuple[AccessRule, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -92,6 +94,10 @@ class Token:
     @property
     def roles(self) -> tuple[str, ...]:
         return self.credential.roles if self.credential else ROLES
+
+    @property
+    def rules(self) -> tuple[AccessRule, ...] | None:
+        return self.credential.rules if self.credential else None
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ IMAGES = (  # newest first, as Glance lists them
     Image("debian-12", "2025-06-01T10:00:00Z"),
 )
 ROLES = ("reader", "member")
+READ_SERVERS = (AccessRule("compute", "GET", "/v2.1/servers/**"), AccessRule("compute", "GET", "/v2.1/servers"))
 NETWORK = "devnet"
 SUBNET = "127.80.0.0/16"
 NETWORK_ID = stable_id("network", NETWORK)
@@ -268,6 +275,7 @@ class CloudState:
         self.credentials = [
             Credential("app", first, secrets.token_urlsafe(16), ROLES),
             Credential("app-reader", first, secrets.token_urlsafe(16), ("reader",)),
+            Credential("app-rules", first, secrets.token_urlsafe(16), ROLES, READ_SERVERS),
         ]
         self.tokens: dict[str, Token] = {}
         self.servers: dict[str, Server] = {}

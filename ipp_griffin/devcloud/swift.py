@@ -12,10 +12,12 @@ import hashlib
 import hmac
 import re
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from . import access_rules
 from .api import ApiError, Call, Reply, Routes
 from .state import Container, Project, StoredObject
 
@@ -73,6 +75,7 @@ def info(call: Call) -> Reply:
             "swift": {"version": "2.38.3", "policies": [{"name": "Policy-0", "default": True}], **limits},
             "tempurl": {"methods": methods, "allowed_digests": digests, "deprecated_digests": ["sha1"]},
             "bulk_delete": {"max_deletes_per_request": 10000, "max_failed_deletes": 1000},
+            "container_quotas": {},
         },
         {"Content-Type": "application/json; charset=UTF-8"},
     )
@@ -189,8 +192,9 @@ def account_post(call: Call, account: str) -> Reply:
         container, _, name = unquote(line.strip()).lstrip("/").partition("/")
         if not container:
             continue
+        of_it = access_rules.checked(call.token, "object-store", "DELETE", f"/v1/{account}/{container}/{name}")
         try:
-            project = _project(call, account)
+            project = _project(replace(call, token=of_it), account)
         except ApiError as error:  # each object has an answer of its own
             errors.append([line.strip(), f"{error.status} {_PAGES[error.status][0]}"])
             continue
@@ -256,6 +260,26 @@ def _container_headers(call: Call, stored: Container) -> dict[str, str]:
     }
 
 
+def _check_quota(headers: Any) -> None:
+    """Raises `ApiError` 400 for a quota that is no number."""
+    for kind in ("Bytes", "Count"):
+        value = headers.get(f"X-Container-Meta-Quota-{kind}")
+        if value and not value.isdigit():
+            raise ApiError(400, f"Invalid {kind.lower()} quota.")
+
+
+def _check_use(call: Call, stored: Container) -> None:
+    """Raises `ApiError` 413 if the container's quota does not allow the object of this request, whatever it replaces.
+
+    As openstack/swift has it: swift/common/middleware/container_quotas.py.
+    """
+    size = sum(len(o.data) for o in stored.objects.values()) + len(call.body)
+    for kind, use in (("Bytes", size), ("Count", len(stored.objects) + 1)):
+        quota = stored.headers.get(f"X-Container-Meta-Quota-{kind}", "")
+        if quota.isdigit() and int(quota) < use:
+            raise ApiError(413, "Upload exceeds quota.")
+
+
 def _check(headers: Any, kind: str) -> None:
     """Raises `ApiError` 400 for metadata that is too long."""
     prefix = f"x-{kind.lower()}-meta-"
@@ -282,6 +306,7 @@ def container_put(call: Call, account: str, name: str) -> Reply:
     project = _project(call, account)
     if len(name) > 256:
         raise ApiError(400, f"Container name length of {len(name)} longer than 256")
+    _check_quota(call.headers)
     _check(call.headers, "Container")
     stored = _stored(call, project.id, name)
     status = 202 if stored else 201
@@ -294,6 +319,7 @@ def container_put(call: Call, account: str, name: str) -> Reply:
 @routes("POST", "/v1/{}/{}")
 def container_post(call: Call, account: str, name: str) -> Reply:
     _project(call, account)
+    _check_quota(call.headers)
     _check(call.headers, "Container")
     _update(_container(call, account, name).headers, call.headers, "Container")
     return Reply(204)
@@ -389,6 +415,7 @@ def _ranged(wanted: str, data: bytes, headers: dict[str, str]) -> Reply:
 @routes("PUT", "/v1/{}/{}/{*}")
 def object_put(call: Call, account: str, container: str, name: str) -> Reply:
     stored = _open(call, account, container, name)
+    _check_use(call, stored)
     if len(name.encode()) > 1024:
         raise ApiError(400, f"Object name length of {len(name)} longer than 1024", "text/plain")
     _check(call.headers, "Object")

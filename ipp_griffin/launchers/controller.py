@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
-from traitlets import Float, List, Unicode, default
+from traitlets import Dict, Float, List, Unicode, default
 
 from .. import ipcluster
 from ..agent import Redactor
@@ -62,6 +62,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     _output: Any  # ipyparallel's
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
+    _keys_as_of = Dict()  # connection file -> when what was read of it was written, in ns
+    _made_redactor: tuple[frozenset[str], Redactor] = (frozenset(), Redactor())
     _reservation: socket.socket | None = None
 
     @default("controller_cmd")
@@ -178,16 +180,27 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         return self._redactor().text(super().get_output(remove))
 
     def _redactor(self) -> Redactor:
-        """Takes out this controller's keys: the command may be the user's own, or this process not have started it."""
+        """Takes out this controller's keys: the command may be the user's own, or this process not have started it.
+
+        It is asked for with every line that is streamed: made anew only when there is a new key.
+        """
         self._learn_keys()
-        return Redactor(sorted(self._secrets))
+        known, redactor = self._made_redactor
+        if known != self._secrets:
+            redactor = Redactor(sorted(self._secrets))
+            self._made_redactor = self._secrets, redactor
+        return redactor
 
     def _learn_keys(self) -> None:
         self._secrets |= {self._session_key}
         for path in self.connection_files.values():
             with contextlib.suppress(OSError, ValueError, AttributeError):
+                written = Path(path).stat().st_mtime_ns
+                if self._keys_as_of.get(path) == written:
+                    continue
                 connection = json.loads(Path(path).read_text())
                 self._secrets |= {str(connection.get(name) or "") for name in ("key", "curve_serverkey")}
+                self._keys_as_of[path] = written
 
     def _make_output_private(self) -> None:
         """The file that ipcontroller's output goes to: tasks' arguments are in it at DEBUG."""

@@ -193,6 +193,29 @@ def test_an_agent_reads_and_reports_by_temp_urls_without_a_token(http, swift):
     assert [row["name"] for row in swift.get_container("box")[1]] == ["set/0.0/0001-agent", "set/a b"]
 
 
+@pytest.mark.parametrize(("quota", "bodies"), [({"Count": "2"}, ["a", "b", "c"]), ({"Bytes": "5"}, ["abc", "de", "f"])])
+def test_a_container_takes_no_more_than_its_quota_also_by_temp_urls(http, swift, quota, bodies):
+    headers = {f"X-Container-Meta-Quota-{kind}": value for kind, value in quota.items()}
+    swift.put_container("box", {"X-Container-Meta-Temp-URL-Key": "k", **headers})
+    account = urlsplit(swift.get_auth()[0]).path
+    path, _, query = generate_temp_url(f"{account}/box/set/", 60, "k", "PUT", prefix=True).partition("?")
+    for number, body in enumerate(bodies):
+        reply = http("PUT", f"{path}{number}?{query}", token="", data=body)
+        assert reply.status_code == (201 if number < 2 else 413)
+    assert reply.text == "Upload exceeds quota."
+    assert http("PUT", f"{account}/box/mine", data="abcdef").status_code == 413
+    assert http("PUT", f"{path}x", token="", data="abcdef").status_code == 401
+
+
+@pytest.mark.parametrize("kind", ["Bytes", "Count"])
+def test_a_quota_is_a_number(http, swift, kind):
+    swift.put_container("box")
+    path = urlsplit(swift.get_auth()[0]).path
+    for method, name in (("PUT", "new"), ("POST", "box")):
+        reply = http(method, f"{path}/{name}", headers={f"X-Container-Meta-Quota-{kind}": "much"})
+        assert (reply.status_code, reply.text) == (400, f"Invalid {kind.lower()} quota.")
+
+
 def test_the_sdk_stores_and_lists(connection):
     connection.object_store.create_container("box")
     connection.object_store.upload_object("box", "a", data=b"hello")

@@ -380,6 +380,21 @@ async def test_its_output_is_private_and_read_without_keys_or_control_characters
     assert not old.exists()
 
 
+async def test_keys_are_read_once_and_again_when_they_change(local, monkeypatch):
+    """With `ipcluster --debug` every message that passes is a line."""
+    await local.start()
+    read = []
+    read_text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *args: read.append(path.name) or read_text(path, *args))
+    assert [local._redactor().text("a k, a secret") for _ in range(3)] == ["a ***, a secret"] * 3
+    assert len(read) <= 2
+    for path in local.security.iterdir():
+        path.write_text(json.dumps({**CONNECTION, "key": "secret"}))
+        os.utime(path, ns=(1, 1))
+    assert local._redactor().text("a k, a secret") == "a ***, a ***"
+    await local.stop()
+
+
 @pytest.mark.parametrize("arg", ["--Session.key=abc", "--IPController.curve_secretkey=abc"])
 def test_a_key_in_the_arguments_is_refused(launcher, arg):
     launcher.controller_args = [arg]

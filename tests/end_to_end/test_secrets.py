@@ -1,0 +1,361 @@
+"""A whole cluster with DEBUG on everywhere shows none of its secrets, wherever one looks; and its URLs are dead when it is gone."""
+
+import base64
+import contextlib
+import gzip
+import json
+import os
+import re
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+import ipyparallel as ipp
+import openstack
+import psutil
+import pytest
+import requests
+import yaml
+import zmq
+
+from ipp_griffin.agent import report_url
+from ipp_griffin.cloud import Cloud as Connection
+from ipp_griffin.store import Store
+from ipp_griffin.userdata import PLACEHOLDER
+
+from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
+
+# The requests are recorded, and the services may run on another machine, but not behind TLS: faults have the same need.
+pytestmark = pytest.mark.needs("faults", "app")
+DEBUG = "--Application.log_level=10"
+ALL_ARGUMENTS = r"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' '"  # of whoever's processes
+PREFIX = 16  # characters of a long secret that are one already
+
+
+@pytest.fixture
+def proxy(shell) -> Iterator[ForwardProxy]:
+    """All that the commands of the shell ask of the cloud."""
+    with forward_proxy() as proxy:
+        shell.env |= {"http_proxy": proxy.url}
+        yield proxy
+
+
+@pytest.fixture
+def arguments() -> Iterator[dict[str, None]]:
+    """The command lines of all processes of this machine, as any user of it can read them, as long as the test lasts."""
+    seen: dict[str, None] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    seen[" ".join(process.cmdline())] = None
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield seen
+    ended.set()
+    thread.join()
+
+
+def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventually):
+    """In no log at DEBUG, argument of a process, metadata, user-data, console, report, output of a command or error."""
+    keys = debug_everywhere(shell)
+    shell.env["OS_CLOUD"] = f"{shell.cloud.name}-app"
+    foreground = shell.start("ipcluster", "start", "--profile=griffin", "-n", "2", "--debug")
+    shell.wait_until_connected(eventually, 2)
+    security = shell.profile() / "security"
+    connection = json.loads((security / "ipcontroller-client.json").read_text())
+    with ipp.Client(str(security / "ipcontroller-client.json")) as rc:
+        rc[:].apply_sync(os.write, 2, b"said by an engine\n")
+        on_servers = rc[:].apply_sync(subprocess.getoutput, ALL_ARGUMENTS)
+    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}", DEBUG)
+
+    def logs() -> str:
+        return shell.run("ipp-griffin", "logs", *where, "griffin")
+
+    eventually(lambda: logs().count("  said by an engine\n") == 2, "what engines printed")
+    shell.env["OS_CLOUD"] = shell.cloud.name  # with a password, from here on
+    shown = {
+        "ps": shell.run("ipp-griffin", "ps", *where, "--engines"),
+        "ps --json": shell.run("ipp-griffin", "ps", *where, "--json"),
+        "logs": logs(),
+        "timeline": shell.run("ipp-griffin", "timeline", *where, "griffin", "--output=start.svg"),
+        "timeline --json": shell.run("ipp-griffin", "timeline", *where, "griffin", "--json"),
+        "the picture": (shell.folder / "start.svg").read_text(),
+        "reap": shell.run("ipp-griffin", "reap", *where, "--dry-run"),
+        **errors(shell, where),
+        "arguments on the servers": "\n".join(on_servers),
+        **seen_in_the_cloud(shell),
+    }
+    files = private_files(shell, security)
+    shown["ipcluster stop"] = shell.run("ipcluster", "stop", "--profile=griffin", "--debug")
+    shown["ipcluster start"] = foreground.communicate(timeout=60)[0]
+    shown["arguments"] = "\n".join(arguments)
+    shown |= {f"file {path.name}": path.read_text() for path in (shell.profile() / "log").iterdir()}
+
+    created = [json.loads(e.body)["server"] for e in posts(proxy, "/servers")]
+    shown["metadata"] = json.dumps([{**server, "user_data": ""} for server in created])
+    parameters, programs = zip(*(parts_of(server["user_data"]) for server in created), strict=True)
+    urls = [url for each in parameters for url in (each["rendezvous"], "{prefix}?{query}".format(**each["reports"]))]
+    shown["user-data but for its URLs"] = "\n".join(programs) + json.dumps(
+        [{**each, "rendezvous": "", "reports": ""} for each in parameters]
+    )
+
+    secrets = {
+        "signing key": [connection["key"]],
+        "Curve server key": [connection["curve_serverkey"]],
+        "Curve secret key": [keys[1]],
+        "TempURL key": [key for e in proxy.exchanges if (key := e.sent.get("x-container-meta-temp-url-key"))],
+        "signatures": [sig for url in urls for sig in parse_qs(urlsplit(url).query)["temp_url_sig"]],
+        "tokens": [
+            t for e in proxy.exchanges for t in (e.received.get("x-subject-token"), e.sent.get("x-auth-token")) if t
+        ],
+        **credentials(shell, proxy),
+    }
+    assert connection["curve_serverkey"] == keys[0]
+    assert (
+        len(created) == 2 and len(set(urls)) == 2 * 2 - 1
+    )  # each writes below its own prefix, all read the same object
+    assert [name for name, values in secrets.items() if not values or not all(len(v) >= 8 for v in values)] == []
+    assert "***" in shown["logs"], "engines did not print their key at DEBUG: nothing was there to be taken out"
+    assert files, "no file was looked at"
+    empty = [place for place, text in shown.items() if not text and place not in ("arguments on the servers",)]
+    assert empty == []
+    assert found_in(shown, secrets) == []
+    # What users put into the environment goes to the engines, and nowhere else.
+    own = {
+        place: shown[place] for place in ("metadata", "user-data but for its URLs", "arguments", "a console", "logs")
+    }
+    assert found_in(own, {"environment": ["value-of-lab-token"], "ipengine_config.py": ["noted-in-the-config"]}) == []
+    assert [
+        e.url for e in proxy.exchanges if b"value-of-lab-token" in e.body and not e.url.endswith("/connection.json")
+    ] == []
+    assert_dead(urls)
+
+
+NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\n</text><script>alert(1)</script>&lt;"
+
+
+def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(shell, proxy):
+    """It has its server's write URL: it may name its reports, and fill them, as it likes."""
+    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize")
+    (created,) = posts(proxy, "/servers")
+    reports = parts_of(json.loads(created.body)["server"]["user_data"])[0]["reports"]
+    engines = [{"index": NASTY, "output": f"{NASTY}\n{'x' * 5000}\n"}, NASTY, {"output": [NASTY]}, {"output": "\ud800"}]
+    body = {"message": NASTY * 50, "time": 1e300, "utc_offset": NASTY, "engines": engines, "phase": NASTY}
+    bodies = (body, {"message": [NASTY], "engines": NASTY}, [NASTY], NASTY)
+    for sequence, each in enumerate(bodies):
+        assert write(reports, f"{9000 + sequence}-failed", json.dumps(each)) == 201
+    for name in (f"9100-{NASTY}", f"9101-engines/{NASTY}", "../../connection.json", "99999-failed<b>"):
+        assert write(reports, name, NASTY) in (201, 400, 401)
+    assert write(reports, "9200-failed", "[" * 100_000) == 201
+    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}",)
+    shown = [
+        shell.run("ipp-griffin", "ps", *where, "--engines"),
+        shell.run("ipp-griffin", "ps", *where, "--json"),
+        logs := shell.run("ipp-griffin", "logs", *where, "griffin"),
+        shell.run("ipp-griffin", "timeline", *where, "griffin", "--output=start.svg"),
+        shell.run("ipp-griffin", "timeline", *where, "griffin", "--json"),
+        shell.run("ipp-griffin", "reap", *where, "--dry-run"),
+        picture := (shell.folder / "start.svg").read_text(),
+    ]
+    for text in shown:
+        assert [c for c in set(text) if not c.isprintable() and c != "\n"] == []
+    assert r"failed: \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in logs
+    assert max(map(len, logs.splitlines())) < 2100
+    tags = {element.tag.partition("}")[2] for element in ElementTree.fromstring(picture).iter()}
+    assert tags <= {"svg", "title", "style", "rect", "line", "text"}
+    assert "owned" in logs and "its agent reported failed" in picture
+    # Reports alone delete nothing, and say nothing of other servers.
+    assert len(shell.cloud.servers()) == 1
+    output = shell.run("ipcluster", "stop", "--profile=griffin")
+    assert "\x1b]0" not in output
+
+
+def write(reports: dict[str, str], name: str, text: str) -> int:
+    """The status of writing a report by a server's own URL."""
+    return ask("PUT", f"{reports['prefix']}{quote(name)}?{reports['query']}", text)
+
+
+UID, SET = "0123456789ab", "0badcafe"
+
+
+@pytest.fixture
+def store(cloud) -> Iterator[Store]:
+    """A container with a connection object in it, as for a cluster; it is gone after the test."""
+    connected = Connection.connect(cloud.name)
+    store = Store(connected.session, connected.object_store_url(), prefix=getattr(cloud, "prefix", "ipp-griffin"))
+    store.publish(UID, {})
+    store.put(UID, f"{SET}/connection.json", b"the keys")
+    yield store
+    store.delete_container(UID)
+
+
+def test_a_servers_urls_open_nothing_but_its_own_place_and_nothing_after_the_stop(store):
+    """Neither another server's reports, nor the connection object, nor what the launcher keeps; nor do they delete."""
+    read = store.get_url(UID, f"{SET}/connection.json", 600)
+    own = report_url(store.report_urls(UID, f"{SET}/3.0/", 600), 0, "agent")
+    store.put(UID, f"{SET}/30.0/0000-agent", b"honest")
+    assert (ask("GET", read), ask("PUT", own)) == (200, 201)
+    for name in (
+        f"{SET}/30.0/0000-agent",
+        f"{SET}/3.1/0000-agent",
+        f"{SET}/connection.json",
+        f"{SET}/history.json",
+        "x",
+    ):
+        for method in ("PUT", "GET", "DELETE"):
+            assert ask(method, elsewhere(own, name)) in (401, 403), f"{method} {name}"
+        if not name.endswith("connection.json"):
+            assert ask("GET", elsewhere(read, name)) in (401, 403), name
+    for method in ("PUT", "DELETE"):
+        assert ask(method, read) in (401, 403), method
+    for method in ("GET", "DELETE"):
+        assert ask(method, own) in (401, 403), method
+    assert ask("GET", read.partition(SET)[0].rstrip("/") + "?" + read.partition("?")[2]) in (401, 403)  # a listing
+    assert store.get(UID, f"{SET}/30.0/0000-agent") == b"honest"
+    assert store.get(UID, f"{SET}/connection.json") == b"the keys"
+    store.delete_container(UID)
+    assert {ask("GET", read), ask("PUT", own)} <= {401, 403, 404}
+
+
+@pytest.mark.needs("devcloud")
+def test_a_servers_urls_open_nothing_after_their_expiry(store, cloud):
+    """By the object store's clock, while the cluster still runs."""
+    read = store.get_url(UID, f"{SET}/connection.json", 600)
+    own = report_url(store.report_urls(UID, f"{SET}/3.0/", 1200), 0, "agent")
+    state = cloud.running.state
+    now = state.clock()
+    try:
+        answers = []
+        for later in (590, 610, 1190, 1210):
+            state.clock = lambda later=later: now + later
+            answers.append((ask("GET", read), ask("PUT", own)))
+    finally:
+        state.clock = time.time
+    assert answers == [(200, 201), (401, 201), (401, 201), (401, 401)]
+
+
+def elsewhere(url: str, name: str) -> str:
+    """The same signature for another object of the container."""
+    start, _, query = url.partition("?")
+    return f"{start.partition(SET)[0]}{name}?{query}"
+
+
+def ask(method: str, url: str, text: str = "forged") -> int:
+    """The status that anybody gets who has the URL, without a token."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, url, data=text if method in ("PUT", "POST") else None, timeout=30).status_code
+
+
+def debug_everywhere(shell) -> tuple[str, str]:
+    """DEBUG in the profile, and Curve keys that are known here, public and secret: no file ever has the latter."""
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    shell.env |= {"IPP_CURVE_PUBLICKEY": public, "IPP_CURVE_SECRETKEY": secret}
+    settings = {
+        "ipcluster": "c.GriffinEngineSetLauncher.environment = {'LAB_TOKEN': 'value-of-lab-token'}\n"
+        "c.GriffinEngineSetLauncher.log_interval = 0.5\n",
+        "ipcontroller": "c.IPController.log_level = 10\n",
+        "ipengine": "c.IPEngine.log_level = 10\n# noted-in-the-config\n",
+    }
+    for name, text in settings.items():
+        with (shell.profile() / f"{name}_config.py").open("a") as f:
+            f.write(text)
+    return public, secret
+
+
+def errors(shell, where: tuple[str, ...]) -> dict[str, str]:
+    """What commands say that fail, at DEBUG."""
+    found = {}
+    for service in ("compute", "object-store", "identity"):
+        shell.cloud.faults.set({"service": service, "status": 403})
+        found[f"{service} refuses"] = shell.run("ipp-griffin", "logs", *where, "griffin", status=1)
+    shell.cloud.faults.clear()
+    wrong = ("ipcluster", "engines", "--profile=griffin", "-n", "1", "--debug", "--GriffinCloud.image=none-such")
+    process = shell.start(*wrong)  # at DEBUG with a traceback
+    found["engines that can't start"] = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    return found
+
+
+def seen_in_the_cloud(shell) -> dict[str, str]:
+    """What members of the project see of servers and reports."""
+    config = openstack.config.OpenStackConfig(config_files=[str(shell.cloud.clouds_yaml)], load_envvars=False)
+    found = {}
+    with openstack.connection.Connection(config=config.get_one(shell.cloud.name)) as connection:
+        listing = connection.compute.get("/servers/detail", microversion="2.52").json()["servers"]
+        ours = [server for server in listing if server["name"] in shell.cloud.servers()]
+        assert len(ours) == 2
+        found["servers"] = json.dumps([{**server, "OS-EXT-SRV-ATTR:user_data": ""} for server in ours])
+        for server in ours:
+            found["a console"] = connection.compute.get_server_console_output(server["id"])["output"]
+        (container,) = shell.cloud.containers()
+        for stored in connection.object_store.objects(container):
+            if not stored.name.endswith("/connection.json"):
+                found[f"report {stored.name}"] = connection.object_store.download_object(
+                    stored.name, container
+                ).decode()
+    return found
+
+
+def private_files(shell, security: Path) -> list[Path]:
+    """The files with secrets, here and on servers that are processes of this machine: only their owner may read them."""
+    files = [*security.glob("ipcontroller-*.json"), *(shell.profile() / "log").iterdir(), shell.cloud.clouds_yaml]
+    if hasattr(shell.cloud, "running"):
+        key = json.loads((security / "ipcontroller-client.json").read_text())["key"].encode()
+        servers = shell.cloud.running.folder / "servers"
+        on_servers = [path for path in servers.rglob("*") if path.is_file() and key in path.read_bytes()]
+        assert {path.name for path in on_servers} >= {"rendezvous.json", "ipcontroller-engine.json"}
+        files += [*on_servers, *servers.rglob("user-data")]
+    assert [str(path) for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    return files
+
+
+def credentials(shell, proxy) -> dict[str, list[str]]:
+    """The password and the application credential's secret, both of which were used."""
+    entries = yaml.safe_load(shell.cloud.clouds_yaml.read_text())["clouds"]
+    password = entries[shell.cloud.name]["auth"]["password"]
+    secret = entries[f"{shell.cloud.name}-app"]["auth"]["application_credential_secret"]
+    logins = b"\n".join(e.body for e in posts(proxy, "/auth/tokens")).decode()
+    assert f'"password": "{password}"' in logins and f'"secret": "{secret}"' in logins
+    return {"password": [password], "application credential secret": [secret]}
+
+
+def posts(proxy: ForwardProxy, end: str) -> list[Exchange]:
+    return [e for e in proxy.exchanges if e.method == "POST" and e.url.endswith(end)]
+
+
+def parts_of(user_data: str) -> tuple[dict[str, Any], str]:
+    """The parameters in a server's user-data, and the rest of it."""
+    program = gzip.decompress(base64.b64decode(user_data)).decode()
+    (line,) = re.findall(f"^{re.escape(PLACEHOLDER.strip()[:-2])}.*$", program, re.MULTILINE)
+    return json.loads(line.removeprefix(PLACEHOLDER.strip()[:-2])), program.replace(line, "")
+
+
+def found_in(shown: dict[str, str], secrets: dict[str, list[str]]) -> list[str]:
+    """Which secret is where, in whatever form."""
+    found = []
+    for name, values in secrets.items():
+        for value in dict.fromkeys(values):
+            start = value[:PREFIX] if len(value) >= 2 * PREFIX else value
+            forms = {start, quote(start, safe=""), escape(start), json.dumps(start)[1:-1], repr(start)[1:-1]}
+            found += [f"{name}: {place}" for place, text in shown.items() if any(form in text for form in forms)]
+    return found
+
+
+def assert_dead(urls: list[str]) -> None:
+    """What had these URLs can neither read nor write with them now."""
+    for url in urls:
+        start, _, query = url.partition("?")
+        for method, target in (("GET", url), ("PUT", f"{start}9999-agent?{query}"), ("PUT", url)):
+            assert ask(method, target) in (401, 404), method
