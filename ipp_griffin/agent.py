@@ -50,6 +50,7 @@ PROBE = 5.0  # seconds between two tries to reach a controller that is gone
 CONNECT = 3.0  # seconds that one TCP connection may take
 SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts as running
 REPORT_TRIES, REPORT_TIMEOUT = 3, 5.0
+REPORT_AGAIN = 30.0  # seconds until a phase that could not be reported is tried again
 HEAD, TAIL, BODY = 16 << 10, 48 << 10, 256 << 10  # bytes of one engine's log in a report; of a whole report
 STREAMS = [sys.stdout]
 PIP = re.compile(r"(?:^|/)pip-[0-9.]+-py3-none-any\.whl$")
@@ -471,6 +472,8 @@ class Agent:
         self.log_sequence: Optional[int] = None  # the number of this run's one report of the logs
         self.log_due: Optional[float] = None  # when to look whether there is something to report in it (monotonic)
         self.log_trouble = ""
+        self.unsent: Optional[Tuple[int, str, str]] = None  # number, phase and message of a report that was not written
+        self.unsent_due = 0.0  # when to try that again (monotonic)
         self.unusable: List[str] = []  # Pythons that the engines' user can't run
         self.user, self.home, self.python = "", os.path.expanduser("~"), ""
         self.starting = self.stopping = False
@@ -539,16 +542,31 @@ class Agent:
             most //= 2
 
     def report(self, phase: str, message: str, tries: int = REPORT_TRIES) -> None:
-        """Write a report. A store that is away must not stop engines: after a few tries it is dropped."""
+        """Write a report. A store that is away must not stop engines: after a few tries they go on, and `report_unsent` sees
+        to it."""
         message = " ".join(self.redactor.text(message).split())[:2000]
         self.log(f"{phase}: {message}")
-        problem = self.put_report(self.next_sequence(), phase, message, tries)
+        sequence = self.next_sequence()
+        problem = self.put_report(sequence, phase, message, tries)
+        self.unsent = (sequence, phase, message) if problem else None
+        self.unsent_due = self.monotonic() + REPORT_AGAIN
         if problem:
             self.log(f"report {phase} was not written: {problem}")
 
+    def report_unsent(self) -> None:
+        """Try the last phase again, if it could not be reported: a server that never reported would count as a dead one."""
+        if self.unsent is None:
+            return
+        self.unsent_due = self.monotonic() + REPORT_AGAIN
+        if not self.put_report(*self.unsent, tries=1):
+            self.log(f"report {self.unsent[1]} was written at last")
+            self.unsent = None
+
     def report_logs(self) -> None:
         """Once in an interval, write what engines have logged since the last report: always under the same name, so
-        that the container does not grow. It is no phase, and not worth more than one try."""
+        that the container does not grow. It is no phase, and not worth more than one try. And what could not be reported."""
+        if self.monotonic() >= self.unsent_due:
+            self.report_unsent()
         interval, now = self.rendezvous["timeouts"].get("log_interval", 60), self.monotonic()
         if not interval or (self.log_due is not None and now < self.log_due):
             return
@@ -1050,6 +1068,7 @@ class Agent:
         try:
             self.report("agent", f"the agent runs on {socket.gethostname()}")
             self.load()
+            self.report_unsent()  # the store is back; and packages may take minutes now
             self.prepare()
             self.reach_controller()
             self.report("connected", ". ".join(["the controller answers"] + self.notes))

@@ -128,7 +128,12 @@ def _kind(status: int, said: str) -> tuple[type[CloudError], str]:
     """What an HTTP status means, and what to do about it."""
     if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
         return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
-    if status in (403, 413) and re.search(r"(?i)quota|exceed|limit", said):
+    over = (
+        re.search(r"(?i)quota|exceed|limit", said)
+        if status in (403, 413)
+        else status == 409 and "Quota exceeded" in said
+    )
+    if over:
         return QuotaError, " Start fewer engines, free what is no longer needed, or ask for more quota."
     if status == 403:
         return CloudError, " These credentials lack the role for it (member)."

@@ -32,6 +32,7 @@ from .calls import (
 )
 from .creation import Creation
 from .plan import Flavor, Image, Limits, Network, Plan, ServerPlan
+from .security_groups import ClusterGroups
 
 __all__ = [
     "Cloud",
@@ -87,6 +88,7 @@ class Cloud:
         self.session = api.session
         self.retries = api.retries
         self.sleep = api.sleep
+        self.groups = ClusterGroups(api)
 
     @classmethod
     def connect(

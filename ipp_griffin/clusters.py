@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .calls import CloudError, one_line
+from .calls import CloudError, Unavailable, one_line
 from .engine_set import sweep
 from .moments import is_past, moment, seconds_since
 from .plan import MARKER_TAG, SettingError, place_of
@@ -20,7 +20,10 @@ from .roster import DEAD
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
     from .report import Report
+    from .security_groups import SecurityGroup
     from .store import Store
+
+T = TypeVar("T")
 
 SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
 CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and characters of them
@@ -99,14 +102,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody needs any more: a server, or (``server`` None) the container of a cluster that has none. ``why``: one line.
-
-    ``mine``: the user of these credentials made it."""
+    """What nobody needs any more: a server, a security ``group``, or (both None) the container of a cluster that has no server.
+    ``why``: one line. ``mine``: the user of these credentials made it."""
 
     cluster: Cluster
     server: Server | None
     why: str
     mine: bool = True
+    group: SecurityGroup | None = None
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
@@ -147,30 +150,46 @@ class Clusters:
     """Those in the project of ``cloud``.
 
     ``open_store``: the object store, for containers whose names start with its argument; ``prefix``: that of clusters
-    which have no server that tells. All methods raise `cloud.CloudError`.
+    which have no server that tells. ``store_trouble``: why the object store could not be asked by `all` or `find`, which go
+    on without it, so that servers can be seen and deleted; "" if it could. All methods raise `cloud.CloudError`.
     """
 
     def __init__(self, cloud: Cloud, open_store: Callable[[str], Store], prefix: str) -> None:
         self._cloud, self._prefix = cloud, prefix
         self._open_store = open_store
         self._stores: dict[str, Store] = {}
+        self.store_trouble = ""
 
     def all(self, *, everyone: bool = False) -> list[Cluster]:
         """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
         two for the container of each that has no server, or servers of others."""
-        return self._known(self._by_uid(), everyone)
+        return self._known(self._by_uid(strict=False), everyone, strict=False)
 
-    def _by_uid(self, *, empty: bool = True) -> dict[str, list[Server]]:
+    def _ask_store(self, ask: Callable[[], T], otherwise: T, strict: bool) -> T:
+        """What the object store says; ``otherwise`` while it is down, unless ``strict``."""
+        if self.store_trouble and not strict:
+            return otherwise
+        try:
+            return ask()
+        except Unavailable as error:
+            if strict:
+                raise
+            self.store_trouble = str(error)
+            return otherwise
+
+    def _by_uid(self, *, empty: bool = True, strict: bool = True) -> dict[str, list[Server]]:
         """The servers of each cluster; ``empty``: also those which have a container only."""
-        containers = self._store().containers() if empty else []
+        containers: list[str] = []
+        if empty:
+            containers = self._ask_store(lambda: self._store().containers(), containers, strict)
         by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
         for server in self._cloud.servers(MARKER_TAG):
             if place := place_of(server.tags):
                 by_uid.setdefault(place.uid, []).append(server)
         return by_uid
 
-    def _known(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Cluster]:
-        found = [self._cluster(uid, servers, everyone) for uid, servers in by_uid.items()]
+    def _known(self, by_uid: Mapping[str, list[Server]], everyone: bool, *, strict: bool = True) -> list[Cluster]:
+        found = [self._cluster(uid, servers, everyone, strict) for uid, servers in by_uid.items()]
         now = datetime.now(timezone.utc)
         return sorted((cluster for cluster in found if cluster), key=lambda c: (c.age(now), c.uid))
 
@@ -185,6 +204,10 @@ class Clusters:
             raise SettingError(f"Several clusters are called {name!r}: say which, by {_listing(found)}.")
         if any(name in (cluster.uid, cluster.name) for cluster in known):
             raise SettingError(f"Cluster {name!r} is somebody else's: add --all-owners if you mean it.")
+        if self.store_trouble:
+            raise Unavailable(
+                f"No cluster {name!r} has servers, and its container can't be looked for: {self.store_trouble}"
+            )
         raise SettingError(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
 
     def stop(self, cluster: Cluster, *, timeout: float) -> None:
@@ -195,7 +218,7 @@ class Clusters:
         """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         by_uid = self._by_uid()
         unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
-        return self._left(by_uid, everyone) + unmarked
+        return self._left(by_uid, everyone) + unmarked + self._groups(by_uid, everyone)
 
     def servers_left(self) -> list[Leftover]:
         """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
@@ -217,11 +240,21 @@ class Clusters:
                 found.append(Leftover(nobodys, None, "was never used"))
         return found
 
+    def _groups(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        """Security groups whose cluster has nothing else. One that starts makes its container before them."""
+        found, now = [], datetime.now(timezone.utc)
+        for group in self._cloud.groups.all():
+            mine = group.user_id == self._cloud.user_id
+            if group.uid not in by_uid and seconds_since(group.created, now) >= SETTLED and (mine or everyone):
+                nobodys = Cluster(group.uid, dict.fromkeys(LABELS, ""), (), mine)
+                found.append(Leftover(nobodys, None, "is of no cluster any more", mine, group))
+        return found
+
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete of what was ``found`` what is left over still; returns that. Idempotent.
 
-        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag, and a container
-        only when nobody has written into it for an hour, so that an engine set that has begun to start since is not touched.
+        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
+        goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
         """
         asked = {_key(left) for left in found}
         everyone = any(not (left.mine and left.cluster.mine) for left in found)
@@ -229,18 +262,24 @@ class Clusters:
         ids = {left.server.id for left in still if left.server}
         self._cloud.delete_servers(sorted(ids))
         deadline = time.monotonic() + timeout
-        while names := [server.name for server in self._cloud.servers(MARKER_TAG) if server.id in ids]:
+        while True:
+            listed = self._cloud.servers(MARKER_TAG)
+            names = [server.name for server in listed if server.id in ids]
+            if not names:
+                break
             if time.monotonic() > deadline:
                 raise CloudError(
                     f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
                 )
             time.sleep(0.5)
         now = datetime.now(timezone.utc)
+        with_servers = {place.uid for server in listed if (place := place_of(server.tags))}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
-            alone = all(member.server.id in ids for member in cluster.members)
-            if alone and _is_settled(_touched(store, cluster.uid), now):
+            reaped = {member.engine_set for member in cluster.members}
+            if cluster.uid not in with_servers and _is_settled(_touched(store, cluster.uid, reaped), now):
                 store.delete_container(cluster.uid)
+                self._cloud.groups.remove(cluster.uid, timeout=timeout)
         return still
 
     def records(self, cluster: Cluster) -> list[Record]:
@@ -266,17 +305,21 @@ class Clusters:
             self._stores[prefix] = self._open_store(prefix)
         return self._stores[prefix]
 
-    def _cluster(self, uid: str, servers: list[Server], everyone: bool) -> Cluster | None:
+    def _cluster(self, uid: str, servers: list[Server], everyone: bool, strict: bool) -> Cluster | None:
         """None for one that is somebody else's, unless ``everyone``'s are wanted, and for a container that is none of ours."""
-        me, noted = self._cloud.user_id, {}
+        me = self._cloud.user_id
+        noted: Mapping[str, str] = {}
         if not servers or any(server.user_id != me for server in servers):
             asked = next((server for server in servers if server.user_id == me), servers[0] if servers else None)
             container = one_line(asked.metadata.get("griffin:container", "")) if asked else ""
-            noted = {name.replace("-", "_"): text for name, text in self._store(container).labels(uid).items()}
+            found = self._ask_store(lambda: self._store(container).labels(uid), noted, strict)
+            noted = {name.replace("-", "_"): text for name, text in found.items()}
         if not servers and not noted:
             return None
-        creators = [server.user_id for server in servers]
-        owner = noted.get("user") or (me if me in creators else creators[0] if creators else "")
+        others = [server.user_id for server in servers if server.user_id != me]
+        # With servers of several users in it, and a store that can't say whose it is, it counts as somebody else's.
+        mine = len(others) < len(servers) and not (others and self.store_trouble)
+        owner = noted.get("user") or (me if mine else next(iter(others), ""))
         if owner != me and not everyone:
             return None
         told = next((server.metadata for server in servers if server.user_id == owner), None)
@@ -285,10 +328,8 @@ class Clusters:
         labels = {name: one_line(noted.get(name, "")) for name in LABELS}
         store = self._store(labels["container"])
         running = any(server.status == "ACTIVE" for server in servers)
-        reports = {
-            (report.engine_set, report.slot, report.incarnation): report
-            for report in (store.reports(uid) if running else ())
-        }
+        written: Sequence[Report] = self._ask_store(lambda: store.reports(uid), [], strict) if running else []
+        reports = {(report.engine_set, report.slot, report.incarnation): report for report in written}
         touched = "" if servers else _touched(store, uid)
         return Cluster(uid, labels, tuple(_members(servers, reports, me)), owner == me, touched)
 
@@ -323,12 +364,14 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], R
 
 
 def _key(left: Leftover) -> tuple[str, str]:
-    return left.cluster.uid, left.server.id if left.server else ""
+    thing = left.server or left.group
+    return left.cluster.uid, thing.id if thing else ""
 
 
-def _touched(store: Store, uid: str) -> str:
-    """When something was last written into a cluster's container; "" for an empty one."""
-    return max((stored.last_modified for stored in store.objects(uid)), default="")
+def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
+    """When something was last written into a cluster's container, not counting these engine sets; "" for never."""
+    counted = (stored for stored in store.objects(uid) if stored.name.partition("/")[0] not in but)
+    return max((stored.last_modified for stored in counted), default="")
 
 
 def _read(store: Store, uid: str, name: str) -> bytes:

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .calls import logger, one_line
+from .calls import CloudError, in_parallel, logger, one_line, printable, redact
 from .plan import Plan, ServerPlan, set_tag, uid_tag
 from .records import HISTORY
 from .report import last_output
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from .cloud import Cloud, Server
     from .report import Report
     from .store import Store
+
+CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
+PARALLEL = 10  # requests in flight at the same time
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,21 @@ class EngineSet:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
                 yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
+    def read_consoles(self, most: int, keep: Callable[[str, str], None]) -> None:
+        """Tell ``keep`` the name and the last lines, made printable, of the console of each of at most ``most`` servers, as
+        they are read. One listing, and one request for each; one that can't be read, or says nothing, is left out."""
+
+        def read(server: Server) -> None:
+            try:
+                console = self.cloud.console_output(server.id, CONSOLE_LINES)[-CONSOLE_LIMIT:]
+            except CloudError as error:
+                logger.debug("the console of %s can't be read: %s", server.name, error)
+                return
+            if lines := redact(console).splitlines():
+                keep(server.name, "\n".join(printable(line.expandtabs()) for line in lines))
+
+        in_parallel(self.survey(reports=False).servers[:most], read, PARALLEL)
+
     def wait_until_gone(
         self,
         *,
@@ -185,23 +204,45 @@ class EngineSet:
         timeout: float,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        groups: bool = False,
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. The cluster's container goes with its last set. Raises `CloudError` naming the servers
-        that are still there after ``timeout`` seconds.
+        Idempotent. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
         delete_servers(
             self.cloud, (uid_tag(self.uid), set_tag(self.engine_set)), known, timeout=timeout, sleep=sleep, clock=clock
         )
         self.store.delete_prefix(self.uid, self.prefix)
-        self.store.remove_if_empty(self.uid)
+        if self.store.remove_if_empty(self.uid) and groups:
+            self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
-    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent."""
+    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
+
+    Raises `CloudError` naming what is still there. A container of that name which is not ours stays, without an error.
+    """
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
-    store.delete_container(uid)
+    failed: list[CloudError] = []
+    for delete in (partial(_delete_container, store, uid), partial(cloud.groups.remove, uid, timeout=timeout)):
+        try:
+            delete()
+        except CloudError as error:
+            failed.append(error)
+    if failed:
+        failed[0].args = (f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))}",)
+        raise failed[0]
+
+
+def _delete_container(store: Store, uid: str) -> None:
+    """Raises `CloudError` where it stays."""
+    if not store.delete_container(uid) and store.labels(uid):
+        raise CloudError(
+            "Something in its container can't be deleted. "
+            f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
+        )
 
 
 def delete_servers(
@@ -214,8 +255,6 @@ def delete_servers(
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none."""
-    from .cloud import CloudError
-
     deadline = clock() + timeout
     pause = 0.2
     known = set(known)

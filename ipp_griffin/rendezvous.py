@@ -46,6 +46,14 @@ def controller_address(connection: Mapping[str, Any]) -> str:
     return str(address)
 
 
+def controller_ports(connection: Mapping[str, Any]) -> tuple[int, int]:
+    """The lowest and the highest of the ports that engines connect to."""
+    names = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast")
+    given = [connection[name] for name in names if connection.get(name)]
+    ports = [int(port) for one in given for port in (one if isinstance(one, list) else [one])]
+    return min(ports), max(ports)
+
+
 def build(
     connection: Mapping[str, Any],
     *,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 from traitlets.config import LoggingConfigurable
 
 from . import certificates
@@ -72,6 +72,14 @@ class GriffinCloud(LoggingConfigurable):
         config=True,
         help="""Security groups of the servers, by name or id. Default: the project's group "default".
         Engines only open connections, towards the controller's ports: no incoming rule is needed.""",
+    )
+    manage_security_group = Bool(
+        False,
+        config=True,
+        help="""Make security groups for the cluster, and delete them with it. One for its servers, which lets nothing in: they
+        are in it and in those of ``security_groups``, and in "default" only if that is named there. And where this machine
+        is itself a server of the project, one that it is put into besides its own while the cluster lives, which lets the
+        former in to the controller's ports, and nobody else. Default: no.""",
     )
     availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud's choice.")
     container = Unicode(

@@ -31,6 +31,10 @@ c = get_config()  # noqa: F821
 # so no incoming rule is needed for them; the machine of the controller must let its ports in (see below).
 # c.GriffinCloud.security_groups = []
 
+# Make security groups for the cluster, and delete them with it: one that lets nothing in for its servers, instead of "default",
+# and, where this machine is a server of the project, one that lets them in to the controller's ports, for its port.
+# c.GriffinCloud.manage_security_group = False
+
 # Availability zone of the servers. "": the cloud's choice.
 # c.GriffinCloud.availability_zone = ""
 
@@ -125,7 +129,7 @@ c = get_config()  # noqa: F821
 # c.GriffinEngineSetLauncher.poll_interval = 1
 # c.GriffinEngineSetLauncher.watch_interval = 10
 
-# Seconds that engines get to leave the controller at the stop; from how many servers output is kept then.
+# Seconds that engines get to leave the controller at the stop; from how many servers output and console are kept then.
 # c.GriffinEngineSetLauncher.leave_timeout = 5
 # c.GriffinEngineSetLauncher.output_servers = 16
 

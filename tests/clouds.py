@@ -78,7 +78,8 @@ class OnDevCloud:
 
     def left_over(self) -> list[str]:
         """Whatever is there that was not before."""
-        return self.servers() + self.containers()
+        ports = [f"port {port.name}" for port in self.running.state.ports.values()]
+        return self.servers() + self.containers() + self.running.security_groups() + ports
 
 
 class _DevCloudFaults:
@@ -189,6 +190,13 @@ class _Project:
             self._connection.compute.delete_server(server, ignore_missing=True)
         for server in self.servers():
             self._connection.compute.wait_for_delete(server, wait=120)
+        new = self.new()
+        for group in self._connection.network.security_groups(project_id=self.id):
+            if f"security group {group.id}" in new and group.name.startswith("griffin-"):
+                for port in self._connection.network.ports(project_id=self.id, security_group_ids=[group.id]):
+                    others = [id for id in port.security_group_ids if id != group.id]
+                    self._connection.network.update_port(port, security_groups=others)
+                self._connection.network.delete_security_group(group, ignore_missing=True)
         for container in self.containers():
             for stored in self._connection.object_store.objects(container):
                 self._connection.object_store.delete_object(stored, container=container)

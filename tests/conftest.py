@@ -129,9 +129,10 @@ def devcloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCloud]:
 
 
 def assert_empty(cloud: DevCloud) -> None:
-    """No server and no container, of whatever project."""
+    """No server, container or security group, of whatever project."""
     assert [server["name"] for server in cloud.servers()] == []
     assert cloud.containers() == []
+    assert cloud.security_groups() == []
 
 
 @pytest.fixture(scope="session")

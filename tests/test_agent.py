@@ -6,6 +6,7 @@ import errno
 import http.client
 import io
 import json
+import signal
 import ssl
 import sys
 import time
@@ -402,7 +403,7 @@ def test_fetching_ends_at_its_deadline_with_what_happened_last(world):
     assert w.clock.now - 1000 == pytest.approx(60)
 
 
-def test_a_report_that_can_not_be_written_is_dropped_and_counted(world):
+def test_a_report_that_can_not_be_written_holds_up_nothing_and_is_counted(world):
     w = world(Net(http_error(503), http_error(503), OSError("no route"), b""))
     w.agent.report("agent", "one")
     w.agent.report("gone", "two\nlines \x1b[1m " + CONNECTION["key"])
@@ -897,6 +898,36 @@ def test_logs_that_could_not_be_reported_are_tried_again_and_that_is_told_once(w
     assert watched.net.names == ["0000-engines"] + ["0001-log"] * 3
     told = [line for line in watched.lines if "logs can't be reported" in line]
     assert told == ["logs can't be reported now, will go on trying: HTTP Error 503: No"]
+
+
+def test_a_phase_that_could_not_be_reported_is_tried_again_until_it_is(watched):
+    """The object store was down for minutes: this server must not look like one that never reported."""
+    watched.net.answers = [http_error(503)]
+    watched.watch({200: lambda: watched.net.answers.append(b"") or watched.net.answers.pop(0)}, 400)
+    phases = [name for name in watched.net.names if not name.endswith("-log")]
+    assert phases == ["0000-engines"] * (3 + 7)  # three tries at once, then one in half a minute
+    assert watched.lines.count("report engines was written at last") == 1
+
+
+def test_of_phases_that_could_not_be_reported_the_last_counts(watched):
+    first, second = watched.processes.all
+    watched.net.answers = [http_error(503)] * 6 + [b""]  # three tries for each of the first two
+    watched.watch({10: end(first, 1), 11: end(second, 1)}, 60)
+    assert watched.net.names[-1] == "0002-gone"
+    assert watched.net.reports[-1][1]["phase"] == "gone"
+
+
+def test_the_first_report_is_written_once_the_store_is_back_before_packages_are_installed(world, monkeypatch):
+    w = world(Net(*[http_error(503)] * 5, json.dumps(RENDEZVOUS).encode(), b""))
+    written = []
+
+    def prepare():
+        written.extend(r.full_url for r in w.net.requests if not isinstance(r, str))
+        w.agent.on_signal(signal.SIGTERM, None)
+
+    monkeypatch.setattr(w.agent, "prepare", prepare)
+    w.agent.main()
+    assert ["0000-agent" in url for url in written] == [True] * 4
 
 
 def test_engines_that_take_long_to_register_have_their_logs_reported_meanwhile(world, processes):

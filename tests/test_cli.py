@@ -211,6 +211,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(griffin, ipython):
         (["init", "physics"], "ipp-griffin init: don't know 'physics'. See `ipp-griffin init --help`."),
         (["devcloud"], "ipp-griffin devcloud: say start, stop, status or env."),
         (["devcloud", "go"], "ipp-griffin devcloud: don't know 'go'. See `ipp-griffin devcloud --help`."),
+        (["reap", "--yes", "--dryrun=1"], "ipp-griffin reap: don't know '--dryrun'. See `ipp-griffin reap --help`."),
     ],
 )
 def test_what_it_does_not_know_is_one_line_and_status_1(griffin, args, line):
@@ -358,6 +359,8 @@ def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsy
     asked = []
 
     class Fake:
+        store_trouble = ""
+
         def all(self, *, everyone):
             return [three]
 
@@ -370,6 +373,22 @@ def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsy
     app.start()
     assert asked == ([([three.uid], ipython)] if asks else [])
     assert ("0,3" in capsys.readouterr().out) is (options == ["--engines"])
+
+
+def test_that_the_object_store_is_down_is_a_remark_and_no_failure(griffin, three, monkeypatch):
+    class Fake:
+        store_trouble = "The object store said 503."
+
+        def all(self, *, everyone):
+            return [three]
+
+    monkeypatch.setattr(Ps, "clusters", lambda self: Fake())
+    status, out, err = griffin("ps")
+    assert (status, out.splitlines()[1].split()[0]) == (0, three.uid)
+    assert (
+        err
+        == "ipp-griffin ps: The object store said 503. What agents reported, and clusters without servers, are not shown.\n"
+    )
 
 
 def test_stop_wants_one_name(capsys):

@@ -6,14 +6,16 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from ipp_griffin.calls import Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, phase_of
 from ipp_griffin.plan import SettingError, server_tags
 from ipp_griffin.records import Former, Record
 from ipp_griffin.report import Report
+from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject, StoreError
 
-ADA, BOB = "0000000000aa", "0000000000bb"
+ADA, BOB, CAT = "0000000000aa", "0000000000bb", "0000000000cc"
 SET = "a1b2c3d4"
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -39,11 +41,26 @@ def make_server(slot=0, *, uid=ADA, user="ada", status="ACTIVE", hours=1, **labe
     )
 
 
+class FakeGroups:
+    """``there``: the security groups of all clusters; ``removed``: the uids of those that went."""
+
+    def __init__(self):
+        self.there, self.removed = [], []
+
+    def all(self):
+        return self.there
+
+    def remove(self, uid, *, timeout):
+        self.removed.append(uid)
+        self.there = [group for group in self.there if group.uid != uid]
+
+
 class FakeCloud:
     user_id = "ada"
 
     def __init__(self, *servers):
         self.there = {server.id: server for server in servers}
+        self.groups = FakeGroups()
 
     def servers(self, *tags):
         return [server for server in self.there.values() if set(tags) <= set(server.tags)]
@@ -57,6 +74,7 @@ class FakeStore:
     """``containers``: the labels of each; ``written``: reports by uid; ``touched``: of all objects; ``deleted``: uids."""
 
     touched = ""
+    object_name = "ffff0000/connection.json"
     files: dict[str, bytes] = {}  # noqa: RUF012
 
     def __init__(self, **containers):
@@ -81,7 +99,7 @@ class FakeStore:
         return self.made.get(uid)
 
     def objects(self, uid):
-        return [StoredObject("x", 1, self.touched)] if self.touched else []
+        return [StoredObject(self.object_name, 1, self.touched)] if self.touched else []
 
     def delete_container(self, uid):
         self.deleted.append(uid)
@@ -109,6 +127,39 @@ def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first
         "start_deadline": "",
         "expires": "",
     }
+
+
+class DownStore(FakeStore):
+    """Answers nothing."""
+
+    def _down(self, *args, **kwargs):
+        raise Unavailable("the object store said 503")
+
+    containers = labels = reports = objects = delete_container = made_at = _down
+
+
+def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
+    clusters = look(make_server(0), make_server(1), store=DownStore())
+    (cluster,) = clusters.all()
+    assert (cluster.phases, clusters.store_trouble) == ({"active": 2}, "the object store said 503")
+    with pytest.raises(Unavailable, match="servers of cluster .* are gone, but not all else: .*503"):
+        clusters.stop(clusters.find("griffin"), timeout=5)
+    assert clusters._cloud.there == {}
+    with pytest.raises(Unavailable, match="No cluster 'griffin' has servers, and its container can't be looked for"):
+        clusters.find("griffin")
+
+
+def test_without_the_object_store_nothing_counts_as_never_reported():
+    clusters = look(make_server(start_deadline="2026-01-01T00:00:00Z"), store=DownStore())
+    for ask in (clusters.leftovers, clusters.servers_left):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_without_the_object_store_a_cluster_with_servers_of_several_users_is_nobodys_to_stop():
+    clusters = look(make_server(0), make_server(1, user="bob"), store=DownStore())
+    with pytest.raises(SettingError, match="somebody else's"):
+        clusters.find(ADA)
 
 
 def test_age_and_vcpu_hours_are_those_of_the_servers_that_are_there():
@@ -378,6 +429,36 @@ def test_a_container_that_was_made_and_never_marked_is_reaped_after_an_hour():
     assert store.deleted == [ADA]
 
 
+def make_group(uid, *, user="ada", hours=2.0):
+    created = (datetime.now(timezone.utc) - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return SecurityGroup(f"g-{uid}", f"griffin-{uid}-engines", uid, "engines", user, created)
+
+
+def test_a_security_group_without_a_cluster_is_reaped_after_an_hour():
+    """One that starts makes its groups before its servers."""
+    clusters = look()
+    clusters._cloud.groups.there = [make_group(ADA), make_group(BOB, hours=0.5), make_group(CAT, user="bob")]
+    found = clusters.leftovers()
+    assert [(left.group, left.server, left.why) for left in found] == [
+        (make_group(ADA), None, "is of no cluster any more")
+    ]
+    assert clusters.reap(found, timeout=5) == found
+    assert clusters._cloud.groups.removed == [ADA]
+    assert [left.group.uid for left in clusters.leftovers(everyone=True)] == [CAT]
+
+
+def test_a_security_group_of_a_cluster_is_not_left_over():
+    clusters = look(make_server(), store=FakeStore(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}}))
+    clusters._cloud.groups.there = [make_group(ADA), make_group(BOB)]
+    assert clusters.leftovers() == []
+
+
+def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_along():
+    clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert clusters._cloud.groups.removed == [ADA]
+
+
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():
     """The same cluster gets new engines: their container has just been written to, and their servers are about to be."""
     dead = make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z")
@@ -390,6 +471,28 @@ def test_what_began_to_start_while_somebody_was_asked_is_not_touched():
     assert [left.server for left in clusters.reap(found, timeout=5)] == [dead]
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [new]
     assert store.deleted == []
+
+
+def test_the_container_goes_with_the_last_server_that_is_reaped():
+    """It holds the cluster's keys, and what its own servers have just reported is no reason to keep it."""
+    dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    store.object_name, store.touched = f"{SET}/0.0/0004-gone", datetime.now(timezone.utc).isoformat()
+    clusters = look(dead, store=store)
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert store.deleted == [ADA]
+
+
+def test_the_container_stays_where_a_server_takes_the_slot_of_one_that_is_reaped():
+    dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore(**{ADA: {"user": "ada"}})
+    store.object_name, store.touched = f"{SET}/history.json", datetime.now(timezone.utc).isoformat()
+    clusters = look(dead, store=store)
+    found = clusters.leftovers()
+    successor = make_server(8, status="BUILD", start_deadline="2999-01-01T00:00:00Z")
+    clusters._cloud.there[successor.id] = successor
+    clusters.reap(found, timeout=5)
+    assert (list(clusters._cloud.there), store.deleted) == ([successor.id], [])
 
 
 def test_what_came_back_while_somebody_was_asked_stays():

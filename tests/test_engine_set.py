@@ -12,6 +12,7 @@ from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
 from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
 from ipp_griffin.report import Report
+from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject
 
 UID, SET = "0123456789ab", "aaaa1111"
@@ -21,6 +22,25 @@ OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
 def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str = "ACTIVE", fault: str = "") -> Server:
     name = f"griffin-{uid}-{engine_set}-{slot}"
     return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
+
+
+class FakeGroups:
+    """The clusters' security groups. ``made``, ``removed``: what was asked for, by uid; ``error``: what `remove` raises."""
+
+    def __init__(self):
+        self.made, self.removed, self.error = [], [], None
+
+    def head_port(self, address, macs):
+        return None
+
+    def make(self, uid, head, ports):
+        self.made.append((uid, head, ports))
+        return SecurityGroup("g-1", f"griffin-{uid}-engines", uid, "engines")
+
+    def remove(self, uid, **options):
+        self.removed.append(uid)
+        if self.error:
+            raise self.error
 
 
 class FakeCloud:
@@ -36,6 +56,8 @@ class FakeCloud:
         self.deleted: list[list[str]] = []
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
+        self.groups = FakeGroups()
+        self.consoles: dict[str, str] = {}  # by id
 
     def may_fail(self, method: str) -> None:
         if self.fail.get(method):
@@ -44,6 +66,10 @@ class FakeCloud:
     def servers(self, *tags):
         self.may_fail("servers")
         return [s for s in self.there.values() if set(tags) <= set(s.tags) and s.id not in self.hidden]
+
+    def console_output(self, id, length):
+        self.may_fail("console_output")
+        return self.consoles.get(id, "")
 
     def delete_servers(self, ids):
         self.deleted.append(list(ids))
@@ -61,7 +87,12 @@ class FakeCloud:
 
 
 class FakeStore:
-    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``."""
+    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``.
+
+    ``locked``: something in the containers can't be deleted.
+    """
+
+    locked = False
 
     def __init__(self, **containers: dict[str, bytes]) -> None:
         self.containers = containers
@@ -76,7 +107,10 @@ class FakeStore:
     def publish(self, uid, labels):
         self.may_fail("publish")
         self.containers.setdefault(uid, {})
-        self.labels = labels
+        self.published = labels
+
+    def labels(self, uid):
+        return {"user": "me"} if uid in self.containers else {}
 
     def put(self, uid, name, data):
         if uid not in self.containers:
@@ -113,7 +147,7 @@ class FakeStore:
 
     def delete_container(self, uid):
         self.may_fail("delete_container")
-        return self.containers.pop(uid, None) is not None
+        return not self.locked and self.containers.pop(uid, None) is not None
 
 
 class Clock:
@@ -184,7 +218,7 @@ def test_publish_puts_the_rendezvous_into_the_clusters_container():
     store = FakeStore()
     EngineSet(FakeCloud(), store, UID, SET).publish(b"secret", {"owner": "me"})
     assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
-    assert store.labels == {"owner": "me"}
+    assert store.published == {"owner": "me"}
 
 
 def test_each_server_gets_user_data_of_its_own_with_its_urls():
@@ -301,6 +335,24 @@ def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_log
         text = "of the log" if name.endswith("log") else "of the phase"
         store.contents[f"{SET}/0.0/{name}"] = {"engines": [{"index": 0, "output": text}]}
     assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
+
+
+def test_consoles_are_of_so_many_servers_of_the_set_and_nothing_that_moves_a_terminal():
+    cloud = FakeCloud(*(make_server(slot) for slot in range(4)), make_server(0, engine_set=OTHER_SET))
+    ids = list(cloud.there)
+    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "too many", ids[4]: "another set's"}
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(3, read.__setitem__)
+    assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
+
+
+def test_a_console_that_can_not_be_read_is_left_out():
+    cloud = FakeCloud(make_server(0), make_server(1))
+    cloud.consoles = dict.fromkeys(cloud.there, "booting")
+    cloud.fail["console_output"] = [CloudError("the cloud said 403")]
+    read = {}
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(2, read.__setitem__)
+    assert list(read.values()) == ["booting"]
 
 
 def test_the_output_of_a_server_that_was_replaced_counts_until_its_successor_has_any():
@@ -454,6 +506,35 @@ def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
     with pytest.raises(Unavailable):
         sweep(cloud, store, UID, timeout=10)
     assert UID in store.containers
+
+
+def test_sweep_takes_the_security_groups_along(cloud, store):
+    sweep(cloud, store, UID, timeout=10)
+    assert cloud.groups.removed == [UID]
+
+
+def test_the_container_goes_although_a_security_group_stays(cloud, store):
+    """The cluster's keys are in it."""
+    cloud.groups.error = CloudError("These security groups are still in use")
+    with pytest.raises(CloudError, match="still in use"):
+        sweep(cloud, store, UID, timeout=10)
+    assert UID not in store.containers
+
+
+@pytest.mark.parametrize(("groups", "others", "removed"), [(True, {}, [UID]), (True, {"x": b""}, []), (False, {}, [])])
+def test_the_last_set_takes_the_security_groups_along(groups, others, removed):
+    """Another set's servers are still in them; and where none were made, nobody asks for any."""
+    cloud = FakeCloud()
+    engines = EngineSet(cloud, FakeStore(**{UID: {f"{SET}/connection.json": b"", **others}}), UID, SET)
+    engines.destroy(timeout=10, groups=groups)
+    assert cloud.groups.removed == removed
+
+
+def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(cloud, store):
+    store.locked = True
+    with pytest.raises(CloudError, match=f"Something in its container .*container delete --recursive.*ends in -{UID}"):
+        sweep(cloud, store, UID, timeout=10)
+    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():

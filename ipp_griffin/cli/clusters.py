@@ -65,7 +65,10 @@ class Ps(ClustersCommand):
     }
 
     def run(self) -> None:
-        found = self.clusters().all(everyone=self.all_owners)
+        clusters = self.clusters()
+        found = clusters.all(everyone=self.all_owners)
+        if clusters.store_trouble:
+            self.remark(f"{clusters.store_trouble} What agents reported, and clusters without servers, are not shown.")
         now = datetime.now(timezone.utc)
         ids = self.engine_ids(found) if self.json or self.engines else {}
         if self.json:
@@ -113,7 +116,8 @@ class Stop(ClustersCommand):
 
 class Reap(ClustersCommand):
     name = "reap"
-    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers.
+    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers
+    and security groups.
 
     Nothing of a cluster that is still starting, unless it has expired. Shows what it found, and asks.
     """
@@ -154,13 +158,17 @@ class Reap(ClustersCommand):
 
 
 def _named(left: Leftover) -> str:
-    return f"Server {one_line(left.server.name)}" if left.server else f"The container of cluster {left.cluster.uid}"
+    if left.server:
+        return f"Server {one_line(left.server.name)}"
+    return f"Security group {left.group.name}" if left.group else f"The container of cluster {left.cluster.uid}"
 
 
 def leftover_as_json(left: Leftover) -> dict[str, Any]:
-    """What was found, and why it is left over. ``server`` is null for a container."""
+    """What was found, and why it is left over. ``server`` and ``security_group`` are null for a container."""
     server = {"id": left.server.id, "name": left.server.name, "status": left.server.status} if left.server else None
-    return {"cluster": left.cluster.uid, "owner": left.cluster.labels["owner"], "server": server, "why": left.why}
+    group = {"id": left.group.id, "name": left.group.name} if left.group else None
+    found = {"cluster": left.cluster.uid, "owner": left.cluster.labels["owner"], "server": server}
+    return {**found, "security_group": group, "why": left.why}
 
 
 HEADINGS = ("CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "EXPIRES", "VCPU-HOURS")

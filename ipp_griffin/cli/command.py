@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from traitlets.config import Application
+from traitlets.config.loader import KVArgParseConfigLoader
 
 from .. import __version__
 from ..plan import GriffinError
+
+
+class Options(KVArgParseConfigLoader):
+    """Reads a command line; calls ``unknown`` with the name of an option that there is not.
+
+    traitlets warns of one that has a value, and goes on without it: `reap --yes` would delete what a mistyped option was to spare.
+    """
+
+    unknown: Callable[[str], None]
+
+    def _handle_unrecognized_alias(self, arg: str) -> None:
+        self.unknown(arg)
 
 
 class Command(Application):
@@ -17,12 +32,22 @@ class Command(Application):
     version = __version__
     takes_arguments = False
 
+    def _create_loader(self, argv: Any, aliases: Any, flags: Any, classes: Any) -> Options:
+        options = Options(
+            argv, aliases, flags, classes=classes, log=self.log, subcommands=self.subcommands, prog=self.called
+        )
+        options.unknown = lambda name: self._unknown(f"--{name}")
+        return options
+
+    def _unknown(self, what: str) -> None:
+        self.fail(f"don't know {what!r}. See `{self.called} --help`.")
+
     def start(self) -> None:
         if self.subapp is not None:
             self.subapp.start()
             return
         if self.extra_args and not self.takes_arguments:
-            self.fail(f"don't know {' '.join(self.extra_args)!r}. See `{self.called} --help`.")
+            self._unknown(" ".join(self.extra_args))
         try:
             self.run()
             sys.stdout.flush()

@@ -115,6 +115,22 @@ class Routes:
         raise ApiError(404, f"The dev cloud has no route {call.method} {call.path}")
 
 
+_CONTROL = {"fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"}
+
+
+def fits(call: Call, body: dict[str, Any]) -> bool:
+    """Whether the query's filters let this thing through, as Glance and Neutron filter: any of several values is enough."""
+    for name, values in call.query.items():
+        if name in _CONTROL or name not in body:
+            continue
+        own = body[name] if isinstance(body[name], list) else [body[name]]
+        wanted = {w for value in values for w in value.lower().removeprefix("in:").split(",")}
+        parts = [f"{k}={v}" for one in own if isinstance(one, dict) for k, v in one.items()]  # of fixed_ips
+        if not {str(one).lower() for one in (*own, *parts)} & wanted:
+            return False
+    return True
+
+
 def page(call: Call, things: list[Any], key: Callable[[Any], str], most: int = 1000) -> tuple[list[Any], str]:
     """One page of ``things`` after the marker, and the query string of the next page ("" after one that is not full)."""
     limit = min(call.number("limit", most), most)

@@ -164,6 +164,10 @@ class DevCloud:
         """Names of the containers of all projects."""
         return sorted(name for _, name in list(self.state.containers))
 
+    def security_groups(self) -> list[str]:
+        """Names of the security groups of all projects, without the default ones."""
+        return sorted(group.name for group in list(self.state.security_groups.values()) if not group.is_default)
+
     @property
     def requests(self) -> list[tuple[str, str, str, int]]:
         """(service, method, path, status) of every request so far; status 0: the connection was dropped."""

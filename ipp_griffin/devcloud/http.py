@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import access_rules, glance_neutron, keystone, nova, nova_servers, object_stores, swift
+from . import access_rules, glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -27,8 +27,8 @@ _Render = Callable[[Call, ApiError], Reply]
 _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
     "identity": ("identity", keystone.routes, keystone.render),
     "compute": ("compute", nova_servers.routes, nova.render),
-    "image": ("image", glance_neutron.images, glance_neutron.render_image),
-    "network": ("network", glance_neutron.networks, glance_neutron.render_network),
+    "image": ("image", glance.routes, glance.render),
+    "network": ("network", neutron.routes, neutron.render),
     "v1": ("object-store", object_stores.routes, swift.render),
     "info": ("object-store", object_stores.routes, swift.render),
     "swift": ("object-store", object_stores.routes, swift.render),
@@ -106,7 +106,7 @@ def _common_headers(service: str, call: Call, reply: Reply) -> dict[str, str]:
     """What every answer of a service bears."""
     if service == "object-store":
         trans_id = f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}"
-        date = {"Date": formatdate(time.time(), usegmt=True)}
+        date = {"Date": formatdate(call.state.clock(), usegmt=True)}
         return {"X-Trans-Id": trans_id, "x-openstack-request-id": trans_id, **date}
     request_id = f"req-{uuid.uuid4()}"
     common = {"Content-Type": "application/json"}

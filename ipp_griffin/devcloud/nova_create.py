@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 from .api import ApiError, Call
-from .state import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server, stable_id
+from .state import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
 
 # fmt: off
 _KNOWN = {
@@ -31,7 +31,7 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
     _check_keys(given, version)
     _check_texts(given)
     flavor, image = _choose(given)
-    _check_places(given)
+    groups = _check_places(call, given)
     least, most = _counts(given)
     return [
         call.state.create(
@@ -43,6 +43,7 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
             metadata=dict(given.get("metadata") or {}),
             user_data=given.get("user_data") or "",
             key_name=given.get("key_name"),
+            security_groups=list(groups),
             networked=given.get("networks") != "none",
             description=given.get("description", given["name"] if version < (2, 19) else None),
             zone=given.get("availability_zone"),
@@ -127,8 +128,8 @@ def _choose(given: dict[str, Any]) -> tuple[Flavor, Image]:
     return flavors[0], images[0]
 
 
-def _check_places(given: dict[str, Any]) -> None:
-    """Key, zone, networks and security groups."""
+def _check_places(call: Call, given: dict[str, Any]) -> list[str]:
+    """Key, zone, networks and security groups; the ids of the latter."""
     if given.get("key_name") not in (None, KEYPAIR):
         raise ApiError(400, "Invalid key_name provided.")
     if given.get("availability_zone") not in (None, "", ZONE):
@@ -139,9 +140,14 @@ def _check_places(given: dict[str, Any]) -> None:
         _check_id("networks", networks, wanted)
         if wanted != NETWORK_ID:
             raise ApiError(400, f"Network {wanted} could not be found.")
-    for group in given.get("security_groups") or []:
-        if group.get("name") not in (SECURITY_GROUP, stable_id("security-group", SECURITY_GROUP)):
-            raise ApiError(400, f"Unable to find security_group with name or id '{group.get('name')}'")
+    known = call.state.security_groups_of(call.auth.project)
+    groups = []
+    for wanted in given.get("security_groups") or [{"name": SECURITY_GROUP}]:
+        found = [group.id for group in known if wanted.get("name") in (group.name, group.id)]
+        if not found:
+            raise ApiError(400, f"Unable to find security_group with name or id '{wanted.get('name')}'")
+        groups.append(found[0])
+    return groups
 
 
 def _counts(given: dict[str, Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from .api import ApiError, Call, Reply, page
 from .nova import forbidden, links, listing, microversion, need_member, routes
 from .nova_create import create_servers
-from .state import NETWORK, ZONE, Server, iso, stable_id
+from .state import NETWORK, SECURITY_GROUP, ZONE, Server, iso, stable_id
 
 __all__ = ["mac", "port_id", "routes"]
 
@@ -56,7 +56,8 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
         "os-extended-volumes:volumes_attached": [],
     }
     if server.address:  # they are those of its ports
-        body["security_groups"] = [{"name": name} for name in server.security_groups]
+        groups = call.state.security_groups
+        body["security_groups"] = [{"name": groups[id].name} for id in server.security_groups if id in groups]
     if server.status in ("ACTIVE", "BUILD"):
         body["progress"] = 0
     if server.status == "ERROR":
@@ -157,7 +158,7 @@ def create(call: Call) -> Reply:
     made = create_servers(call, microversion(call))[0]
     own = links(call, "servers", made.id)
     body: dict[str, Any] = {"id": made.id, "links": own, "OS-DCF:diskConfig": "MANUAL"}
-    body["security_groups"] = [{"name": name} for name in made.security_groups]
+    body["security_groups"] = call.json()["server"].get("security_groups") or [{"name": SECURITY_GROUP}]
     return Reply(202, {"server": {**body, "adminPass": uuid.uuid4().hex[:12]}}, {"Location": own[0]["href"]})
 
 

@@ -39,6 +39,7 @@ class Project:
     name: str
     quota_instances: int
     quota_cores: int
+    quota_security_groups: int = 10
 
     @property
     def id(self) -> str:
@@ -144,6 +145,7 @@ SUBNET_ID = stable_id("subnet", NETWORK)
 KEYPAIR = "griffin-key"
 SECURITY_GROUP = "default"
 ZONE = "nova"
+EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning was made
 
 
 @dataclass
@@ -161,7 +163,7 @@ class Server:
     user_data: str = ""
     key_name: str | None = None
     networked: bool = True
-    security_groups: list[str] = field(default_factory=lambda: [SECURITY_GROUP])
+    security_groups: list[str] = field(default_factory=list)  # their ids
     description: str | None = None
     zone: str | None = None  # that was asked for
     address: str = ""
@@ -188,6 +190,37 @@ class Server:
         if self.status == "BUILD" and self.task == "scheduling":
             moments.append(self.scheduled_at)
         return (moment for moment in moments if moment is not None)
+
+
+@dataclass
+class SecurityGroup:
+    """``rules``: what was given of each, by its id."""
+
+    id: str
+    project: Project
+    name: str
+    description: str
+    created: float
+    rules: dict[str, dict[str, Any]]
+    revision: int = 1
+
+    @property
+    def is_default(self) -> bool:
+        return self.name == SECURITY_GROUP
+
+
+@dataclass
+class Port:
+    """A port that a user made: of a machine that Nova has no part in."""
+
+    id: str
+    project: Project
+    name: str
+    mac: str
+    address: str
+    created: float
+    security_groups: list[str]
+    revision: int = 1
 
 
 @dataclass
@@ -246,6 +279,8 @@ class CloudState:
         ]
         self.tokens: dict[str, Token] = {}
         self.servers: dict[str, Server] = {}
+        self.security_groups = {group.id: group for group in map(self._default_group, self.projects)}
+        self.ports: dict[str, Port] = {}
         self.containers: dict[tuple[str, str], Container] = {}  # by (project id, name)
         self.account_keys: dict[str, dict[str, str]] = {}  # of object stores: headers, by project id
         self.outbox: list[tuple[str, Server]] = []  # ("boot" | "stop" | "reboot" | "delete", server)
@@ -283,6 +318,45 @@ class CloudState:
         """The token if it exists and has not expired."""
         token = self.tokens.get(token_id)
         return token if token and token.expires > self.clock() else None
+
+    # Networks
+
+    def security_groups_of(self, project: Project) -> list[SecurityGroup]:
+        return [group for group in self.security_groups.values() if group.project is project]
+
+    def create_security_group(self, project: Project, name: str, description: str) -> SecurityGroup:
+        """One that lets everything out and nothing in."""
+        rules = {str(uuid.uuid4()): {"direction": "egress", "ethertype": version} for version in ("IPv4", "IPv6")}
+        group = SecurityGroup(str(uuid.uuid4()), project, name, description, self.clock(), rules)
+        self.security_groups[group.id] = group
+        return group
+
+    def delete_security_group(self, group: SecurityGroup) -> None:
+        """With the rules of others that let its members in."""
+        del self.security_groups[group.id]
+        for other in self.security_groups.values():
+            other.rules = {id: rule for id, rule in other.rules.items() if rule.get("remote_group_id") != group.id}
+
+    def _default_group(self, project: Project) -> SecurityGroup:
+        group_id = stable_id("security-group", project.name)
+        rules = {
+            stable_id("rule", project.name, direction, version): {
+                "direction": direction,
+                "ethertype": version,
+                "remote_group_id": group_id if direction == "ingress" else None,
+            }
+            for direction in ("ingress", "egress")
+            for version in ("IPv4", "IPv6")
+        }
+        return SecurityGroup(group_id, project, SECURITY_GROUP, "Default security group", EPOCH, rules)
+
+    def create_port(self, project: Project, *, name: str, mac: str | None, address: str | None) -> Port:
+        """A port on the network, in the default security group."""
+        id = str(uuid.uuid4())
+        mac = mac or "fa:16:3e:" + ":".join(id[i : i + 2] for i in (0, 2, 4))
+        default = stable_id("security-group", project.name)
+        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default])
+        return self.ports[id]
 
     # Servers
 
@@ -375,7 +449,7 @@ class CloudState:
             server.shuts_off_at = now + faults["shutoff_after"]
 
     def _address(self) -> str:
-        used = {server.address for server in self.servers.values()}
+        used = {s.address for s in self.servers.values()} | {port.address for port in self.ports.values()}
         while True:
             self._addresses += 1
             address = str(self.subnet.network_address + 10 + self._addresses % (self.subnet.num_addresses - 20))

@@ -139,7 +139,7 @@ class EngineSettings(HasTraits):
     output_servers = Integer(
         16,
         config=True,
-        help="From how many servers, at most, the engines' output is fetched for `get_output` at the end.",
+        help="From how many servers, at most, the engines' output and the console are fetched for `get_output` at the end.",
     )
 
     def deadlines(self) -> Deadlines:

@@ -15,13 +15,14 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
-from traitlets import List, Unicode
+from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
 from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
 from ..threads import in_thread, within
+from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import OnCloud
 from .connection import engine_connection
 from .engine_settings import EngineSettings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 WEEK = 7 * 24 * 3600
 HOUR = 3600
 OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
+CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
@@ -50,6 +52,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
     engine_set = Unicode(help="Names this start of engines; random").tag(to_dict=True)
     servers = List(Unicode(), help="Ids of the servers").tag(to_dict=True)
+    has_groups = Bool(False, help="Whether the cluster has security groups of its own").tag(to_dict=True)
 
     state: str  # ipyparallel's traits
     engine_set_id: str
@@ -59,6 +62,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self._stopping = threading.Event()
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
         self._output: dict[str, str] = {}
+        self._consoles: dict[str, str] = {}
         self._started = time.time()  # when `start` began
         self._gone = False
         self._restored = False
@@ -108,12 +112,16 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
         plan = await in_thread(lambda: self._plan(n, settings, network))
+        self.has_groups = settings.manage_security_group
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
         self.notify_start(self.engine_set)
         self._record()  # uid and engine set: enough to find whatever is made from here on
         self.log.info(f"Starting {plan}")
+        await in_thread(lambda: self._publish(connection, settings))
+        if self.has_groups:
+            plan = await in_thread(lambda: self._admit(plan, connection))
         keeper = self._make_keeper(
             Roster.of_plan(
                 plan.servers,
@@ -124,9 +132,21 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             ),
             create=lambda servers, created: self._create(plan, servers, settings, created),
         )
-        await in_thread(lambda: self._publish(connection, settings))
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
+        try:
+            await self._wait_for_engines(keeper, n, deadline)
+        except GriffinError as e:
+            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
+                rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
+                e.args = (f"{e} {rule}",)
+            raise
+        self._record()
+        self.log.info(str(keeper.roster))
+        self._watch(keeper)
+
+    async def _wait_for_engines(self, keeper: Keeper, n: int, deadline: float) -> None:
+        """Until the quorum is there, or can't be; and tell of what earlier clusters left, looked for meanwhile."""
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
             keeper,
@@ -143,9 +163,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             await leftovers.tell()
         finally:
             leftovers.cancel()
-        self._record()
-        self.log.info(str(keeper.roster))
-        self._watch(keeper)
 
     def _plan(self, n: int, settings: GriffinCloud, network: Network) -> Plan:
         """Which servers. Blocking."""
@@ -193,6 +210,16 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 restarts=self.restarts,
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
+
+    def _admit(self, plan: Plan, connection: dict[str, Any]) -> Plan:
+        """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
+
+        After the rendezvous: while that is there, no stop of another set takes them away.
+        """
+        with self._cloud_work:
+            check_not_stopped(self._stopping)
+            group = admit_engines(self.connect(), self.uid, connection, plan.network, self.log)
+            return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
     def _create(self, plan: Plan, servers: Sequence[ServerPlan], settings: GriffinCloud, created: Created) -> None:
         """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
@@ -358,14 +385,19 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self.notify_stop(data)
 
     def _destroy(self, *, through_hub: bool = True) -> None:
-        """Shut the engines down, keep their output, delete the servers. Blocking; at most one at a time."""
+        """Shut the engines down, keep their output and the consoles, delete the servers. Blocking; at most one at a time."""
         with self._cloud_work:
             if self._gone or not self.engine_set:
                 return
             engine_set = self._on_cloud()
             left = through_hub and self._leave_hub()
             self._save_output(engine_set, wait=self.leave_timeout if left else 0)
-            engine_set.destroy(self.servers, timeout=self.stop_timeout)
+            with contextlib.suppress(GriffinError):  # as for the output
+                within(
+                    CONSOLE_TIMEOUT,
+                    lambda: engine_set.read_consoles(self.output_servers, self._consoles.__setitem__),
+                )
+            engine_set.destroy(self.servers, timeout=self.stop_timeout, groups=self.has_groups)
             self._gone = True
 
     def _leave_hub(self) -> bool:
@@ -416,13 +448,14 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             self.log.warning(f"No engine of {self.identifier} is connected: signal {sig} reached none.")
 
     def get_output(self, remove: bool = False) -> str:
-        """The engines' output as their servers last reported it; after `stop`, as it was at the end."""
+        """The engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
+        of the servers' consoles."""
         if self.running and not self._stopping.is_set() and self.engine_set:
             with contextlib.suppress(GriffinError):
                 self._save_output(self._on_cloud())
-        return "\n".join(
-            f"Output for engine {name}\n{indent(text, '  ')}" for name, text in sorted(self._output.items()) if text
-        )
+        texts = [(f"Output for engine {name}", text) for name, text in sorted(self._output.copy().items())]
+        texts += [(f"Console of server {name}", text) for name, text in sorted(self._consoles.copy().items())]
+        return "\n".join(f"{title}\n{indent(text, '  ')}" for title, text in texts if text)
 
     # --- doors
 

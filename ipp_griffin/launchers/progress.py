@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,7 +21,8 @@ class Progress:
 
     def __init__(self, engines: int, log: Any, bar: bool | None = None) -> None:
         self._engines, self._log = engines, log
-        self._wanted = sys.stderr.isatty() or _in_kernel() if bar is None else bar
+        self._logger: logging.Logger = getattr(log, "logger", log)  # traitlets may give an adapter
+        self._wanted = _has_terminal() or _in_kernel() if bar is None else bar
         self._bar: Any = None
         self._told = ""
 
@@ -30,13 +33,20 @@ class Progress:
             self._bar = progress(
                 total=self._engines, desc="Engines", unit="engine", file=sys.stderr, bar_format=FORMAT, leave=False
             )
+            self._logger.addFilter(self._make_room)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
+            self._logger.removeFilter(self._make_room)
             self._bar.close()
+
+    def _make_room(self, record: logging.LogRecord) -> bool:
+        """Take the bar off the terminal's line before something is logged, which would stand behind it; it comes again."""
+        self._bar.clear()
+        return True
 
     def show(self, connected: int, phases: Mapping[str, int]) -> None:
         """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
@@ -49,6 +59,14 @@ class Progress:
         if text != self._told:
             self._log.info(text)
         self._told = text
+
+
+def _has_terminal() -> bool:
+    """Whether there is room to draw in: a terminal that nobody looks at, such as a container's, may have no columns."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # no file descriptor, or none of a terminal
+        return False
 
 
 def _in_kernel() -> bool:

@@ -144,9 +144,11 @@ def no_pause_between_deletion_and_listing(monkeypatch):
     destroy = EngineSet.destroy
     now = time.monotonic()
 
-    def at_once(self, known, *, timeout):
+    def at_once(self, known, *, timeout, groups):
         ticks = iter(range(1000))
-        destroy(self, known, timeout=timeout, sleep=lambda seconds: None, clock=lambda: now + next(ticks))
+        destroy(
+            self, known, timeout=timeout, groups=groups, sleep=lambda seconds: None, clock=lambda: now + next(ticks)
+        )
 
     monkeypatch.setattr(EngineSet, "destroy", at_once)
 
@@ -249,6 +251,25 @@ async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_serve
     assert creations_before == 0
     assert (first["uid"], first["engine_set"], first["servers"]) == (launcher.uid, launcher.engine_set, [])
     assert last["servers"] == ["id-0", "id-1"]
+
+
+# --- security groups of its own
+
+
+async def test_servers_are_in_the_clusters_own_security_group(launcher, cloud, cluster):
+    """It is made when the rendezvous is there, and before the first server."""
+    cluster.config.GriffinCloud.manage_security_group = True
+    await launcher.start(1)
+    assert cloud.groups.made == [(launcher.uid, None, (20000, 20000))]
+    assert cloud.creations[0][0].security_groups == ("g-1",)
+    await launcher.stop()
+    assert cloud.groups.removed == [launcher.uid]
+
+
+async def test_without_them_neutron_is_not_asked(launcher, cloud):
+    await launcher.start(1)
+    await launcher.stop()
+    assert (cloud.groups.made, cloud.groups.removed) == ([], [])
 
 
 # --- state
@@ -395,9 +416,11 @@ async def test_a_start_that_is_cancelled_leaves_nothing(launcher, cloud, store, 
 async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds(launcher, cloud, store, door, method):
     await launcher.start(2)
     error = Unavailable("the cloud said 503")
-    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    failures = {"cloud": cloud, "store": store}[door].fail
+    failures[method] = [error] * 2  # the consoles are asked for first, and not worth a failure
     with pytest.raises(Unavailable) as raised:
         await launcher.stop()
+    failures.clear()
     assert raised.value is error
     assert launcher.state == "running"
     await launcher.stop()
@@ -612,6 +635,30 @@ async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store)
     await launcher.stop()
     assert store.containers == {}
     assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
+
+
+async def test_the_consoles_are_there_after_the_stop(launcher, cloud, store):
+    await launcher.start(2)
+    cloud.consoles = {"id-0": "booting\n", "id-1": "kernel panic\n"}
+    write_report(launcher, store, "bye")
+    names = sorted(server.name for server in cloud.there.values())
+    await launcher.stop()
+    assert launcher.get_output() == (
+        f"Output for engine 0.0\n  bye\nConsole of server {names[0]}\n  booting\nConsole of server {names[1]}\n  kernel panic"
+    )
+
+
+async def test_consoles_that_hang_hold_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
+    launcher, cloud, monkeypatch
+):
+    await launcher.start(2)
+    monkeypatch.setattr(engines, "CONSOLE_TIMEOUT", 0.2)
+    woken = threading.Event()
+    cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
+    await launcher.stop()
+    assert (launcher.state, cloud.there) == ("after", {})
+    assert launcher.get_output().endswith("-0\n  booting")
+    woken.set()
 
 
 async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store):

@@ -192,9 +192,15 @@ async def test_an_image_that_has_only_python_gets_ipyparallel_from_the_users_own
     rc.close()
 
 
-async def test_the_metadata_service_instead_of_a_config_drive(start, machines):
+async def test_the_metadata_service_instead_of_a_config_drive_and_the_end_of_a_life(start, machines, cloud):
+    """At its expiry, by the object store's clock, a server powers itself off, while its controller lives."""
     machines.metadata = True
-    _, rc = await start()
+    _, rc = await start(max_lifetime=1800, log_interval=1)
     assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
     assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
+    cloud.state.clock = lambda: time.time() + 1800
+    rc[0].apply_sync(os.write, 2, b"something to report: the answer tells the time\n")
+    await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+    assert machines.one().process.returncode == 0
+    assert "switching this server off" in machines.one().console.read_text(errors="replace")
     rc.close()

@@ -1,0 +1,271 @@
+"""Networks, ports and security groups: https://docs.openstack.org/api-ref/network/v2/
+
+Security groups are kept, and shown; they let nothing through and hold nothing up, since servers are processes of this machine.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+from .api import ApiError, Call, Reply, Routes, fits, page
+from .nova_servers import mac, port_id
+from .state import NETWORK, NETWORK_ID, SUBNET_ID, Port, SecurityGroup, Server, iso
+
+routes = Routes()
+
+
+def render(call: Call, error: ApiError) -> Reply:
+    if error.status == 401:
+        body: dict[str, Any] = {"error": {"code": 401, "title": "Unauthorized", "message": error.message}}
+        return Reply(401, body, {"WWW-Authenticate": f'Keystone uri="{call.url}/identity"'})
+    kind = error.kind or {404: "HTTPNotFound", 400: "HTTPBadRequest"}.get(error.status, "HTTPError")
+    return Reply(error.status, {"NeutronError": {"type": kind, "message": error.message, "detail": ""}})
+
+
+def _common(name: str, thing_id: str, project_id: str, created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    body = {"id": thing_id, "name": name, "description": "", "tags": [], "created_at": created, "updated_at": created}
+    return {**body, "project_id": project_id, "tenant_id": project_id, "revision_number": 1}
+
+
+def _network(call: Call) -> dict[str, Any]:
+    return {
+        **_common(NETWORK, NETWORK_ID, call.auth.project.id),
+        "admin_state_up": True,
+        "status": "ACTIVE",
+        "mtu": 1500,
+        "subnets": [SUBNET_ID],
+        "shared": False,  # each project takes it for its own
+        "router:external": False,
+        "port_security_enabled": True,
+        "availability_zones": [],
+        "availability_zone_hints": [],
+    }
+
+
+def _subnet(call: Call) -> dict[str, Any]:
+    subnet = call.state.subnet
+    return {
+        **_common(f"{NETWORK}-subnet", SUBNET_ID, call.auth.project.id),
+        "network_id": NETWORK_ID,
+        "ip_version": 4,
+        "cidr": str(subnet),
+        "gateway_ip": str(subnet.network_address + 1),
+        "allocation_pools": [{"start": str(subnet.network_address + 10), "end": str(subnet.broadcast_address - 1)}],
+        "enable_dhcp": True,
+        "dns_nameservers": [],
+        "host_routes": [],
+        "subnetpool_id": None,
+        "router:external": False,
+    }
+
+
+# Security groups and their rules
+
+
+def _group(group: SecurityGroup) -> dict[str, Any]:
+    return {
+        **_common(group.name, group.id, group.project.id, iso(group.created)),
+        "description": group.description,
+        "stateful": True,
+        "shared": False,
+        "security_group_rules": [_rule(group, rule_id) for rule_id in group.rules],
+        "revision_number": group.revision,
+    }
+
+
+def _rule(group: SecurityGroup, rule_id: str) -> dict[str, Any]:
+    body = {**_common("", rule_id, group.project.id, iso(group.created)), "security_group_id": group.id}
+    del body["name"]
+    return {
+        **body,
+        **dict.fromkeys(("protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id")),
+        "description": None,
+        "revision_number": 0,
+        **group.rules[rule_id],
+    }
+
+
+def _find_group(call: Call, group_id: str) -> SecurityGroup:
+    for group in call.state.security_groups_of(call.auth.project):
+        if group.id == group_id:
+            return group
+    raise ApiError(404, f"Security group {group_id} does not exist", "SecurityGroupNotFound")
+
+
+@routes("POST", "/network/v2.0/security-groups")
+def create_group(call: Call) -> Reply:
+    given = call.json().get("security_group") or {}
+    for name in ("name", "description"):
+        text = given.get(name, "")
+        if len(text) > 255:
+            raise ApiError(
+                400, f"Invalid input for {name}. Reason: '{text}' exceeds maximum length of 255.", "HTTPBadRequest"
+            )
+    known = call.state.security_groups_of(call.auth.project)
+    if given.get("name") == "default":
+        raise ApiError(409, "Default security group already exists.", "SecurityGroupDefaultAlreadyExists")
+    if len(known) >= call.auth.project.quota_security_groups:
+        raise ApiError(409, "Quota exceeded for resources: ['security_group'].", "OverQuota")
+    made = call.state.create_security_group(
+        call.auth.project, str(given.get("name", "")), str(given.get("description", ""))
+    )
+    return Reply(201, {"security_group": _group(made)})
+
+
+@routes("DELETE", "/network/v2.0/security-groups/{}")
+def delete_group(call: Call, group_id: str) -> Reply:
+    group = _find_group(call, group_id)
+    used = any(group_id in server.security_groups for server in call.state.servers.values())
+    if used or any(group_id in port.security_groups for port in call.state.ports.values()):
+        raise ApiError(409, f"Security Group {group_id} in use.", "SecurityGroupInUse")
+    if group.is_default:
+        raise ApiError(
+            409, "Insufficient rights for removing default security group.", "SecurityGroupCannotRemoveDefault"
+        )
+    call.state.delete_security_group(group)
+    return Reply(204)
+
+
+@routes("POST", "/network/v2.0/security-group-rules")
+def create_rule(call: Call) -> Reply:
+    given = dict(call.json().get("security_group_rule") or {})
+    if remote := given.get("remote_group_id"):
+        _find_group(call, remote)
+    group = _find_group(call, str(given.pop("security_group_id", "")))
+    for rule_id, rule in group.rules.items():
+        if {**rule, "description": None} == {**given, "description": None}:
+            why = f"Security group rule already exists. Rule id is {rule_id}."
+            raise ApiError(409, why, "SecurityGroupRuleExists")
+    rule_id = str(uuid.uuid4())
+    group.rules[rule_id] = given
+    group.revision += 1
+    made = _rule(group, rule_id)
+    del made["tags"]
+    return Reply(201, {"security_group_rule": made})
+
+
+# Ports: those of servers, and those that users made
+
+
+def _server_port(server: Server) -> dict[str, Any]:
+    return {
+        **_common("", port_id(server), server.project.id, iso(server.launched or server.created)),
+        "network_id": NETWORK_ID,
+        "mac_address": mac(server),
+        "admin_state_up": True,
+        "status": "ACTIVE",
+        "device_id": server.id,
+        "device_owner": "compute:nova",
+        "fixed_ips": [{"subnet_id": SUBNET_ID, "ip_address": server.address}],
+        "security_groups": server.security_groups,
+        "binding:vnic_type": "normal",
+        "port_security_enabled": True,
+    }
+
+
+def _user_port(port: Port) -> dict[str, Any]:
+    return {
+        **_common(port.name, port.id, port.project.id, iso(port.created)),
+        "network_id": NETWORK_ID,
+        "mac_address": port.mac,
+        "admin_state_up": True,
+        "status": "DOWN",
+        "device_id": "",
+        "device_owner": "",
+        "fixed_ips": [{"subnet_id": SUBNET_ID, "ip_address": port.address}],
+        "security_groups": port.security_groups,
+        "binding:vnic_type": "normal",
+        "port_security_enabled": True,
+        "revision_number": port.revision,
+    }
+
+
+def _find_port(call: Call, thing_id: str) -> Port:
+    port = call.state.ports.get(thing_id)
+    if port is None or port.project is not call.auth.project:
+        raise ApiError(404, f"Port {thing_id} could not be found.", "PortNotFound")
+    return port
+
+
+@routes("POST", "/network/v2.0/ports")
+def create_port(call: Call) -> Reply:
+    given = call.json().get("port") or {}
+    if given.get("network_id") != NETWORK_ID:
+        raise ApiError(404, f"Network {given.get('network_id')} could not be found.", "NetworkNotFound")
+    fixed = (given.get("fixed_ips") or [{}])[0].get("ip_address")
+    made = call.state.create_port(
+        call.auth.project, name=given.get("name", ""), mac=given.get("mac_address"), address=fixed
+    )
+    return Reply(201, {"port": _user_port(made)})
+
+
+@routes("PUT", "/network/v2.0/ports/{}")
+def update_port(call: Call, thing_id: str) -> Reply:
+    """Of a port that a user made, its security groups."""
+    port = _find_port(call, thing_id)
+    wanted = re.fullmatch(r"revision_number=(\d+)", call.headers.get("If-Match", f"revision_number={port.revision}"))
+    if wanted is None or int(wanted[1]) != port.revision:
+        number = wanted[1] if wanted else "none"
+        why = f"Constrained to {number}, but current revision is {port.revision}"
+        raise ApiError(412, why, "RevisionNumberConstraintFailed")
+    groups = (call.json().get("port") or {}).get("security_groups", port.security_groups)
+    for group_id in groups:
+        _find_group(call, group_id)
+    port.security_groups = list(groups)
+    port.revision += 1
+    return Reply(200, {"port": _user_port(port)})
+
+
+@routes("DELETE", "/network/v2.0/ports/{}")
+def delete_port(call: Call, thing_id: str) -> Reply:
+    del call.state.ports[_find_port(call, thing_id).id]
+    return Reply(204)
+
+
+# Listings
+
+
+def _collection(call: Call, name: str) -> list[dict[str, Any]]:
+    """Everything of one kind that the caller sees. Raises `ApiError` 404 for a kind that isn't kept here."""
+    project = call.auth.project
+    if name == "networks":
+        return [_network(call)]
+    if name == "subnets":
+        return [_subnet(call)]
+    if name == "security-groups":
+        return [_group(group) for group in call.state.security_groups_of(project)]
+    if name == "ports":
+        made = [_user_port(port) for port in call.state.ports.values() if port.project is project]
+        return [_server_port(server) for server in call.state.of_project(project) if server.address] + made
+    if name in ("floatingips", "routers", "security-group-rules", "availability_zones", "extensions"):
+        return []
+    raise ApiError(404, f"The dev cloud has no route {call.method} {call.path}")
+
+
+@routes("GET", "/network", public=True)
+def network_versions(call: Call) -> Reply:
+    links = [{"rel": "self", "href": f"{call.url}/network/v2.0/"}]
+    return Reply(200, {"versions": [{"id": "v2.0", "status": "CURRENT", "links": links}]})
+
+
+@routes("GET", "/network/v2.0/{}")
+def network_list(call: Call, kind: str) -> Reply:
+    found = [body for body in _collection(call, kind) if fits(call, body)]
+    part, more = page(call, found, lambda body: str(body["id"]))
+    key = kind.replace("-", "_")
+    body: dict[str, Any] = {key: part}
+    if more:
+        body[f"{key}_links"] = [{"rel": "next", "href": f"{call.url}{call.path}?{more}"}]
+    return Reply(200, body)
+
+
+@routes("GET", "/network/v2.0/{}/{}")
+def network_show(call: Call, kind: str, thing_id: str) -> Reply:
+    singular = kind.removesuffix("s").replace("-", "_")
+    for body in _collection(call, kind):
+        if body["id"] == thing_id:
+            return Reply(200, {singular: body})
+    name = "".join(word.capitalize() for word in singular.split("_"))
+    raise ApiError(404, f"{name} {thing_id} could not be found.", f"{name}NotFound")

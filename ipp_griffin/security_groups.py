@@ -1,0 +1,245 @@
+"""The security groups of a cluster's own, which `GriffinCloud.manage_security_group` makes: what Neutron lets through to whom.
+
+Two for each cluster. Its servers are in ``griffin-<uid>-engines``, which lets nothing in. Where the controller's address is that of
+a port of this project (the head node is a server of the cloud), that port is put into ``griffin-<uid>-controller`` besides its own
+groups, which lets the former one in, to the controller's ports. Their names find them again: no id is needed, whoever made them.
+API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups and, for ``If-Match``,
+https://docs.openstack.org/api-ref/network/v2/#revisions
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from .api import Api, parse
+from .calls import CloudError, Unavailable, one_line, persist
+
+__all__ = ["ClusterGroups", "HeadPort", "SecurityGroup"]
+
+ENGINES, CONTROLLER = "engines", "controller"
+CHANGED = 412  # somebody else has changed the port meanwhile
+
+
+@dataclass(frozen=True)
+class SecurityGroup:
+    """A group of a cluster. ``uid`` names the cluster, ``part`` is "engines" or "controller", ``user_id`` who made it ("" if it
+    does not say), ``created`` ISO 8601 in UTC."""
+
+    id: str
+    name: str
+    uid: str
+    part: str
+    user_id: str = ""
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class HeadPort:
+    """The Neutron port that bears the controller's address. ``groups``: the ids of its security groups."""
+
+    id: str
+    groups: tuple[str, ...]
+
+
+def group_name(uid: str, part: str) -> str:
+    return f"griffin-{uid}-{part}"
+
+
+class ClusterGroups:
+    """The clusters' security groups in one project. All methods block; each may raise `CloudError`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def all(self) -> list[SecurityGroup]:
+        """Those of all clusters. One request a page."""
+        return self._listed({})
+
+    def of(self, uid: str) -> list[SecurityGroup]:
+        """Those of one cluster. One request."""
+        found = self._listed({"name": [group_name(uid, part) for part in (ENGINES, CONTROLLER)]})
+        return [group for group in found if group.uid == uid]
+
+    def make(self, uid: str, head: HeadPort | None, ports: tuple[int, int]) -> SecurityGroup:
+        """Make what is missing of a cluster's groups, and let its engines in to the first to the last of ``ports`` of the
+        ``head`` port. Returns the group for the servers. Idempotent.
+
+        Raises `calls.QuotaError` where the project may have no more groups or rules.
+        """
+        engines = self._ensure(uid, ENGINES)
+        if head is not None:
+            controller = self._ensure(uid, CONTROLLER)
+            self._let_in(controller, engines, ports)
+            self._change(head.id, lambda groups: [*groups, controller.id] if controller.id not in groups else groups)
+        return engines
+
+    def remove(
+        self,
+        uid: str,
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Delete a cluster's groups, and see that they are gone. Idempotent; one request where there are none.
+
+        The port of the controller is taken out of its group first. A group is in use for as long as a port of a server is
+        in it: raises `CloudError` where one still is after ``timeout`` seconds.
+        """
+        deadline, pause = clock() + timeout, 0.2
+        while groups := self._of_ours(uid):
+            used = [group.name for group in groups if not self._delete(group)]
+            if used and clock() > deadline:
+                raise CloudError(
+                    f"These security groups are still in use {timeout:.0f} s after their servers' deletion: {', '.join(used)}. "
+                    "Take the ports that are in them out, and delete them with `openstack security group delete`."
+                )
+            if used:
+                sleep(pause)
+                pause = min(pause * 1.5, 2.0)
+
+    def head_port(self, address: str, macs: Collection[str]) -> HeadPort | None:
+        """The port of this project with this IPv4 ``address`` and one of these MAC addresses, which are this machine's: another
+        network may have the same address. None: this machine is no server of the project."""
+        params = {"fixed_ips": f"ip_address={address}", "project_id": self._api.project_id}
+        wanted = {mac.lower() for mac in macs}
+        found = self._ports(params)
+        return next((port for port, mac in found if mac in wanted), None)
+
+    # -- one request each
+
+    def _of_ours(self, uid: str) -> list[SecurityGroup]:
+        """As `of`; none where these credentials may not see any: then they can't have made one."""
+        try:
+            return self.of(uid)
+        except CloudError as error:
+            if error.status != 403:
+                raise
+            return []
+
+    def _listed(self, params: Mapping[str, Any]) -> list[SecurityGroup]:
+        params = {**params, "project_id": self._api.project_id}  # an administrator would see those of all projects
+        found = self._api.listing("network", "/security-groups", "security_groups", _group, params=params)
+        return [group for group in found if group is not None]
+
+    def _ensure(self, uid: str, part: str) -> SecurityGroup:
+        """The group of that part. A POST whose answer was lost may have made it: listed before each try."""
+        name = group_name(uid, part)
+        what = f"Can't make security group {name}"
+        text = f"ipp-griffin: {part} of cluster {uid}, user {self._api.user_id}"
+
+        def attempt() -> SecurityGroup:
+            for group in self.of(uid):
+                if group.part == part:
+                    return group
+            body = {"security_group": {"name": name, "description": text}}
+            response = self._api.send(what, "network", "POST", "/security-groups", json=body)
+            return parse(what, response, lambda answer: _made(answer["security_group"]))
+
+        return persist(attempt, retries=self._api.retries, sleep=self._api.sleep)
+
+    def _let_in(self, controller: SecurityGroup, engines: SecurityGroup, ports: tuple[int, int]) -> None:
+        rule = {
+            "security_group_id": controller.id,
+            "remote_group_id": engines.id,
+            "direction": "ingress",
+            "ethertype": "IPv4",
+            "protocol": "tcp",
+            "port_range_min": ports[0],
+            "port_range_max": ports[1],
+        }
+        what = f"Can't let {engines.name} in to {controller.name}"
+        try:
+            self._repeat(what, "POST", "/security-group-rules", json={"security_group_rule": rule})
+        except CloudError as error:
+            if error.status != 409 or "exists" not in str(error):  # a try whose answer was lost has made it
+                raise
+
+    def _change(self, port_id: str, groups: Callable[[list[str]], Iterable[str]]) -> None:
+        """Change the security groups of a port from what they are to what ``groups`` makes of them; a port that is gone is fine.
+
+        Another cluster may do so at the same time: the revision number says whether what was read still holds.
+        """
+        what, path = f"Can't change the security groups of port {port_id}", f"/ports/{quote(port_id, safe='')}"
+
+        def attempt() -> None:
+            now, revision = self._api.ask(
+                what, "network", path, lambda a: (list(a["port"]["security_groups"]), a["port"].get("revision_number"))
+            )
+            wanted = list(groups(now))
+            if wanted == now:
+                return
+            headers = {} if revision is None else {"If-Match": f"revision_number={revision}"}
+            body = {"port": {"security_groups": wanted}}
+            self._api.send(what, "network", "PUT", path, json=body, headers=headers)
+
+        try:
+            persist(
+                attempt,
+                retries=self._api.retries,
+                sleep=self._api.sleep,
+                again=lambda error: isinstance(error, Unavailable) or error.status == CHANGED,
+            )
+        except CloudError as error:
+            if error.status != 404:
+                raise
+
+    def _delete(self, group: SecurityGroup) -> bool:
+        """Whether it is gone; False if ports are in it still."""
+        if group.part == CONTROLLER:
+            for port, _ in self._ports({"security_groups": group.id, "project_id": self._api.project_id}):
+                if group.id in port.groups:  # old releases don't filter by it
+                    self._change(port.id, lambda groups: [id for id in groups if id != group.id])
+        try:
+            what, path = f"Can't delete security group {group.name}", f"/security-groups/{quote(group.id, safe='')}"
+            self._repeat(what, "DELETE", path)
+        except CloudError as error:
+            if error.status not in (404, 409):
+                raise
+            return error.status == 404
+        return True
+
+    def _ports(self, params: Mapping[str, str]) -> list[tuple[HeadPort, str]]:
+        """Ports, with their MAC addresses."""
+
+        def make(found: Mapping[str, Any]) -> tuple[HeadPort, str]:
+            groups = tuple(str(id) for id in found.get("security_groups") or ())
+            return HeadPort(str(found["id"]), groups), str(found.get("mac_address") or "").lower()
+
+        return self._api.listing("network", "/ports", "ports", make, params=params)
+
+    def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> None:
+        persist(
+            lambda: self._api.send(what, "network", method, path, **kwargs),
+            retries=self._api.retries,
+            sleep=self._api.sleep,
+        )
+
+
+def _made(found: Mapping[str, Any]) -> SecurityGroup:
+    group = _group(found)
+    if group is None:
+        raise ValueError("not the group that was asked for")
+    return group
+
+
+def _group(found: Mapping[str, Any]) -> SecurityGroup | None:
+    """None for a group of no cluster."""
+    name = str(found.get("name") or "")
+    match = re.fullmatch(f"griffin-([0-9a-f]{{12}})-({ENGINES}|{CONTROLLER})", name)
+    if match is None:
+        return None
+    user = re.search(r", user (\S+)$", str(found.get("description") or ""))
+    return SecurityGroup(
+        id=str(found["id"]),
+        name=name,
+        uid=match[1],
+        part=match[2],
+        user_id=one_line(user[1]) if user else "",
+        created=one_line(found.get("created_at") or ""),
+    )
