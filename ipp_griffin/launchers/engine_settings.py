@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from traitlets import Bool, Float, HasTraits, Integer, List, Unicode
 
 from ..plan import SettingError
@@ -141,6 +143,12 @@ class EngineSettings(HasTraits):
         config=True,
         help="From how many servers, at most, the engines' output and the console are fetched for `get_output` at the end.",
     )
+
+    def for_agents(self) -> dict[str, Any]:
+        """What agents go by; see `rendezvous.build`."""
+        names = ("engine_user", "engine_python", "packages", "pip_args", "restarts", "log_interval")
+        timeouts = ("controller_timeout", "register_timeout", "controller_gone_timeout")
+        return {name: getattr(self, name) for name in (*names, *timeouts)}
 
     def deadlines(self) -> Deadlines:
         """How long a server may stay in each phase."""

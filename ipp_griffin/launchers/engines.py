@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
@@ -21,7 +20,7 @@ from .. import ipcluster
 from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
-from ..threads import in_thread, within
+from ..threads import in_thread
 from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import OnCloud
 from .connection import engine_connection
@@ -29,6 +28,7 @@ from .engine_settings import EngineSettings
 from .keeper import Created, Keeper
 from .labels import labelled_anew, labels_of
 from .leftovers import Leftovers
+from .output import Output
 from .progress import Progress
 from .waiting import WaitForEngines, check_not_stopped
 from .watch import Watcher
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 WEEK = 7 * 24 * 3600
 HOUR = 3600
-OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
-CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
@@ -61,8 +59,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         super().__init__(**kwargs)
         self._stopping = threading.Event()
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
-        self._output: dict[str, str] = {}
-        self._consoles: dict[str, str] = {}
+        self._output = Output()
         self._started = time.time()  # when `start` began
         self._gone = False
         self._restored = False
@@ -199,15 +196,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 environment={**self.cluster_env, **self.environment},
                 engine_cmd=[] if self.engine_cmd == ipengine_cmd_argv else self.engine_cmd,
                 engine_args=self.engine_args,
-                engine_user=self.engine_user,
-                engine_python=self.engine_python,
-                packages=self.packages,
-                pip_args=self.pip_args,
-                controller_timeout=self.controller_timeout,
-                register_timeout=self.register_timeout,
-                controller_gone_timeout=self.controller_gone_timeout,
-                log_interval=self.log_interval,
-                restarts=self.restarts,
+                **self.for_agents(),
             )
             engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
 
@@ -391,12 +380,8 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 return
             engine_set = self._on_cloud()
             left = through_hub and self._leave_hub()
-            self._save_output(engine_set, wait=self.leave_timeout if left else 0)
-            with contextlib.suppress(GriffinError):  # as for the output
-                within(
-                    CONSOLE_TIMEOUT,
-                    lambda: engine_set.read_consoles(self.output_servers, self._consoles.__setitem__),
-                )
+            self._output.read(engine_set, self.output_servers, wait=self.leave_timeout if left else 0)
+            self._output.read_consoles(engine_set, self.output_servers)
             engine_set.destroy(self.servers, timeout=self.stop_timeout, groups=self.has_groups)
             self._gone = True
 
@@ -411,18 +396,6 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             self.log.debug(f"Engines were not shut down through the controller: {type(e).__name__}: {e}")
             return False
         return True
-
-    def _save_output(self, engine_set: EngineSet, wait: float = 0) -> None:
-        """Keep what engines wrote, ``wait`` seconds for their servers to report it first. It is worth less than the
-        servers' end: a store that fails or hangs holds up nobody, and what was read till then counts."""
-
-        def save() -> None:
-            if wait:
-                engine_set.wait_until_gone(timeout=wait)
-            self._output.update(engine_set.output(self.output_servers))
-
-        with contextlib.suppress(GriffinError):
-            within(wait + OUTPUT_TIMEOUT, save)
 
     # --- what ipyparallel asks of a running set
 
@@ -452,10 +425,8 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         of the servers' consoles."""
         if self.running and not self._stopping.is_set() and self.engine_set:
             with contextlib.suppress(GriffinError):
-                self._save_output(self._on_cloud())
-        texts = [(f"Output for engine {name}", text) for name, text in sorted(self._output.copy().items())]
-        texts += [(f"Console of server {name}", text) for name, text in sorted(self._consoles.copy().items())]
-        return "\n".join(f"{title}\n{indent(text, '  ')}" for title, text in texts if text)
+                self._output.read(self._on_cloud(), self.output_servers)
+        return str(self._output)
 
     # --- doors
 

@@ -18,7 +18,7 @@ from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import Clusters
 from ipp_griffin.engine_set import EngineSet
-from ipp_griffin.launchers import GriffinEngineSetLauncher, engines
+from ipp_griffin.launchers import GriffinEngineSetLauncher, engines, output
 from ipp_griffin.launchers import common as module
 from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
 from ipp_griffin.rendezvous import cluster_uid
@@ -652,7 +652,7 @@ async def test_consoles_that_hang_hold_up_a_stop_for_a_bounded_time_and_what_was
     launcher, cloud, monkeypatch
 ):
     await launcher.start(2)
-    monkeypatch.setattr(engines, "CONSOLE_TIMEOUT", 0.2)
+    monkeypatch.setattr(output, "CONSOLE_TIMEOUT", 0.2)
     woken = threading.Event()
     cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
     await launcher.stop()
@@ -672,7 +672,7 @@ async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_wa
     launcher, cloud, store, monkeypatch
 ):
     await launcher.start(2)
-    monkeypatch.setattr(engines, "OUTPUT_TIMEOUT", 0.2)
+    monkeypatch.setattr(output, "OUTPUT_TIMEOUT", 0.2)
     launcher.leave_timeout = 0.0
     for slot in range(2):
         store.containers[launcher.uid][f"{launcher.engine_set}/{slot}.0/0004-log"] = b""

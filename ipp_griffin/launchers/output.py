@@ -1,0 +1,46 @@
+"""What engines and servers wrote, kept by the launcher while a set runs and when it ends: for `get_output`."""
+
+from __future__ import annotations
+
+import contextlib
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from ..plan import GriffinError
+from ..threads import within
+
+if TYPE_CHECKING:
+    from ..engine_set import EngineSet
+
+OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
+CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
+
+
+class Output:
+    """It is worth less than the servers' end: a cloud that fails or hangs holds up nobody, and
+    what was read till then counts. Blocking."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, str] = {}
+        self._consoles: dict[str, str] = {}
+
+    def read(self, engine_set: EngineSet, servers: int, wait: float = 0) -> None:
+        """Read what the engines of at most ``servers`` servers wrote, ``wait`` seconds for their servers to report their end first."""
+
+        def read() -> None:
+            if wait:
+                engine_set.wait_until_gone(timeout=wait)
+            self._engines.update(engine_set.output(servers))
+
+        with contextlib.suppress(GriffinError):
+            within(wait + OUTPUT_TIMEOUT, read)
+
+    def read_consoles(self, engine_set: EngineSet, servers: int) -> None:
+        """Read the ends of the consoles, which go with their servers."""
+        with contextlib.suppress(GriffinError):
+            within(CONSOLE_TIMEOUT, lambda: engine_set.read_consoles(servers, self._consoles.__setitem__))
+
+    def __str__(self) -> str:
+        texts = [(f"Output for engine {name}", text) for name, text in sorted(self._engines.copy().items())]
+        texts += [(f"Console of server {name}", text) for name, text in sorted(self._consoles.copy().items())]
+        return "\n".join(f"{title}\n{indent(text, '  ')}" for title, text in texts if text)
