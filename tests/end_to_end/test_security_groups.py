@@ -3,53 +3,14 @@
 import json
 import re
 import socket
-from types import SimpleNamespace
 
 import ipyparallel as ipp
-import openstack
-import psutil
 import pytest
+
+from .conftest import address_of
 
 MANAGED = "--GriffinCloud.manage_security_group=True"
 START = ("ipcluster", "start", "--profile=griffin", "--daemonize", "-n", "1")
-
-
-@pytest.fixture
-def neutron(cloud):
-    """Its networks, as a user of the plain SDK sees them."""
-    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
-    connection = openstack.connection.Connection(config=config.get_one(cloud.name))
-    return SimpleNamespace(network=connection.network, project=connection.current_project_id)
-
-
-@pytest.fixture
-def head(neutron, cloud):
-    """A port with this machine's address and MAC address: to Neutron, this machine is a server of the project."""
-    network = next(n for n in neutron.network.networks() if not n.is_router_external)
-    port = neutron.network.create_port(
-        network_id=network.id,
-        name="griffin-head",
-        mac_address=mac_of(address_of(cloud)),
-        fixed_ips=[{"ip_address": address_of(cloud)}],
-    )
-    yield port
-    neutron.network.delete_port(port)
-
-
-def address_of(cloud) -> str:
-    """Of this machine, that servers know, and that an interface has."""
-    return "127.0.0.1" if cloud.address.startswith("127.") else cloud.address
-
-
-def mac_of(address: str) -> str:
-    """Of the interface with this address."""
-    return next(
-        one.address
-        for addresses in psutil.net_if_addrs().values()
-        if any(a.family == socket.AF_INET and a.address == address for a in addresses)
-        for one in addresses
-        if one.family == psutil.AF_LINK
-    )
 
 
 def groups(neutron) -> dict:
