@@ -24,10 +24,12 @@ from .userdata import agent_source, server_parameters, user_data
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
+    from .ports import Port
     from .report import Report
     from .store import Store
 
 CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
+PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
 PARALLEL = 10  # requests in flight at the same time
 
 
@@ -254,7 +256,8 @@ def delete_servers(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none."""
+    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
+    theirs Nova has left, as it does where Neutron fails it just then."""
     deadline = clock() + timeout
     pause = 0.2
     known = set(known)
@@ -271,7 +274,7 @@ def delete_servers(
             cloud.delete_servers(sorted(todo))
             asked |= todo
         elif not listed:
-            return
+            break
         if clock() > deadline:
             names = ", ".join(sorted(server.name for server in listed.values()))
             raise CloudError(
@@ -280,3 +283,32 @@ def delete_servers(
             )
         sleep(pause)
         pause = min(pause * 1.5, 2.0)
+    if asked:
+        delete_ports(cloud, asked, sleep=sleep, clock=clock)
+
+
+def delete_ports(
+    cloud: Cloud, servers: Collection[str], *, sleep: Callable[[float], None], clock: Callable[[], float]
+) -> None:
+    """Delete the ports that these deleted ``servers`` have still, and wait until a listing shows none.
+
+    Raises `CloudError` naming those that stay. Neutron of 2025 and later lets only administrators delete a server's port.
+    """
+    deadline = clock() + PORTS_TIMEOUT
+    while ports := cloud.ports.of_servers(servers):
+        failed: list[CloudError] = []
+
+        def delete(port: Port, failed: list[CloudError] = failed) -> None:
+            try:
+                cloud.ports.delete(port.id)
+            except CloudError as error:
+                failed.append(error)
+
+        in_parallel(ports, delete, PARALLEL)
+        if clock() > deadline:
+            ids = ", ".join(port.id for port in ports)
+            raise CloudError(
+                f"The servers are gone, but not these ports of theirs: {ids}. {' '.join(map(str, failed[:1]))} "
+                "Whoever runs the cloud can delete them, with `openstack port delete`."
+            )
+        sleep(0.5)

@@ -211,7 +211,7 @@ class SecurityGroup:
 
 @dataclass
 class Port:
-    """A port that a user made: of a machine that Nova has no part in."""
+    """A port that a user made: of a machine that Nova has no part in, or it says of which."""
 
     id: str
     project: Project
@@ -220,6 +220,8 @@ class Port:
     address: str
     created: float
     security_groups: list[str]
+    device_owner: str = ""
+    device_id: str = ""
     revision: int = 1
 
 
@@ -350,12 +352,20 @@ class CloudState:
         }
         return SecurityGroup(group_id, project, SECURITY_GROUP, "Default security group", EPOCH, rules)
 
-    def create_port(self, project: Project, *, name: str, mac: str | None, address: str | None) -> Port:
-        """A port on the network, in the default security group."""
+    def create_port(
+        self,
+        project: Project,
+        *,
+        name: str,
+        mac: str | None = None,
+        address: str | None = None,
+        device: tuple[str, str] = ("", ""),
+    ) -> Port:
+        """A port on the network, in the default security group. ``device``: its owner and id."""
         id = str(uuid.uuid4())
         mac = mac or "fa:16:3e:" + ":".join(id[i : i + 2] for i in (0, 2, 4))
         default = stable_id("security-group", project.name)
-        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default])
+        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default], *device)
         return self.ports[id]
 
     # Servers
