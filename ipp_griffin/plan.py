@@ -307,7 +307,8 @@ def check_quota(plan: Plan, limits: Limits) -> None:
     if short:
         raise SettingError(
             f"The project's quota is too small for {plan.engines} engines on {count} servers of flavor "
-            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, or put more on each server."
+            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, put more on each "
+            "server, or free some: `ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
         )
 
 
