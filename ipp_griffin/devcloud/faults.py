@@ -18,6 +18,7 @@ One that disturbs servers has ``server``, a regular expression searched in the n
     boot_time      seconds in BUILD
     stuck          true: stays in BUILD
     silent         true: no guest process is started
+    under          ["prlimit", "--fsize=0"]: a command that the guest's program is run by
     vanish_after   seconds after ACTIVE; for a server that is ACTIVE already, after the fault was set
     shutoff_after  the same
     count          how many servers
@@ -41,7 +42,7 @@ _REQUEST: dict[str, Any] = {
 }
 _REQUEST |= {"count": int, "delay": (int, float), "drop": bool, "malformed": bool, "after": bool}
 _SERVER: dict[str, Any] = {"server": str, "fail_build": str, "boot_time": (int, float), "silent": bool, "stuck": bool}
-_SERVER |= {"vanish_after": (int, float), "shutoff_after": (int, float), "count": int}
+_SERVER |= {"under": list, "vanish_after": (int, float), "shutoff_after": (int, float), "count": int}
 Fault = dict[str, Any]
 
 

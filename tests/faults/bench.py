@@ -102,7 +102,7 @@ class Bench:
             with contextlib.suppress(Exception):
                 cluster.stop_cluster_sync()
         self.shell.close()
-        for process in self._processes():
+        for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
@@ -110,7 +110,7 @@ class Bench:
         """What is there after all, by kind, as the cloud's own listings and this machine have it."""
         found = {kind: sorted(names) for kind, names in self._in_cloud().items()}
         deadline = time.monotonic() + PROCESSES_LINGER
-        while (processes := self._processes()) and time.monotonic() < deadline:
+        while (processes := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
         found["processes"] = [f"{process.pid} ({_command(process)})" for process in processes]
         found["connection files"] = sorted(str(p.name) for p in self.shell.ipython.glob("profile_*/security/*.json"))
@@ -130,7 +130,7 @@ class Bench:
                 "TempURL keys": [name for name in account if "temp-url-key" in name.lower()],
             }
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """The controllers, launchers and engines of this user, wherever they went."""
         guest = f"{self.cloud.running.id}:" if isinstance(self.cloud, OnDevCloud) else "-"
         found = []

@@ -69,15 +69,14 @@ class Kind:
 
 
 PASSING = (  # what is over when it is asked again
-    Kind("500", {"status": 500, "count": 1}),
-    Kind("503, twice", {"status": 503, "count": 2}),
+    Kind("500, then 503", {"status": 503, "count": 2}),
     Kind("429 with Retry-After", {"status": 429, "headers": {"Retry-After": "1"}, "count": 1}),
     Kind("no answer until the time-out", {"delay": 2, "count": 1}),
     Kind("dropped connection", {"drop": True, "count": 1}),
     Kind("malformed body", {"malformed": True, "count": 1}),
     Kind("401 in the middle", {"status": 401, "count": 1}),
 )
-QUICK_KINDS = ("503, twice", "dropped connection")
+QUICK_KINDS = ("500, then 503", "dropped connection")
 
 
 # -- what is done
@@ -164,7 +163,10 @@ def _passing() -> Iterator[Row]:
             if "delay" in answer and stage in AGENT:
                 answer["delay"] = 11 if stage == AGENT[0] else 6  # the agent's own time-outs
             run = start_and_stop if stage in START else stop_in_spite
-            faults = tuple({**request, **answer} for request in requests)
+            answers = (
+                [{**answer, "status": 500, "count": 1}, {**answer, "count": 1}] if "then" in kind.name else [answer]
+            )
+            faults = tuple({**request, **one} for request in requests for one in answers)
             yield Row(kind.name, stage, WORKS, run, faults=faults, slow=kind.name not in QUICK_KINDS)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from . import requests
+from . import lives, processes, requests
 from .row import Row
 
-ROWS: tuple[Row, ...] = requests.ROWS
+GROUPS: dict[str, tuple[Row, ...]] = {
+    "requests": requests.ROWS,
+    "lives": lives.ROWS,
+    "processes": processes.ROWS,
+}
+ROWS: tuple[Row, ...] = tuple(row for group in GROUPS.values() for row in group)

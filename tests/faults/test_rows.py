@@ -8,7 +8,7 @@ from ..clouds import Cloud
 from ..end_to_end.conftest import Shell
 from .bench import Bench, counted
 from .row import Row
-from .table import ROWS
+from .table import GROUPS
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def bench(cloud: Cloud, tmp_path, monkeypatch) -> Iterator[Bench]:
         bench.close()
 
 
-def _parameters(row: Row):
+def _parameters(group: str, row: Row):
     marks = [pytest.mark.needs(*row.needs)] + ([pytest.mark.slow] if row.slow else [])
-    return pytest.param(row, id=str(row), marks=marks)
+    return pytest.param(row, id=f"{group}: {row}", marks=marks)
 
 
-@pytest.mark.parametrize("row", [_parameters(row) for row in ROWS])
+@pytest.mark.parametrize("row", [_parameters(name, row) for name, rows in GROUPS.items() for row in rows])
 def test_row(bench: Bench, row: Row, record_property: Callable[[str, object], None]) -> None:
     row.run(bench, row)
     if row.says:
