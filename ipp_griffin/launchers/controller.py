@@ -204,6 +204,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     def notify_stop(self, data: Any) -> Any:
         if self.state == "running":
             self._end_group()
+            self._learn_keys()
+            self.remove_connection_files()  # one that was killed can't; and ipyparallel stops none that has ended
         return super().notify_stop(data)
 
     def _end_group(self) -> None:

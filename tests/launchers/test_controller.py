@@ -527,6 +527,15 @@ async def test_a_stop_that_fails_leaves_the_controller_running_and_another_one_s
     assert list(local.security.iterdir()) == []
 
 
+async def test_the_connection_files_of_a_controller_that_was_killed_go_with_it(local):
+    await local.start()
+    stopped = asyncio.Event()
+    local.on_stop(lambda data: stopped.set())
+    os.kill(local.pid, signal.SIGKILL)
+    await asyncio.wait_for(stopped.wait(), 30)
+    assert list(local.security.iterdir()) == []
+
+
 async def test_stop_keeps_the_connection_files_of_another_controller(local):
     await local.start()
     stale(local)
