@@ -345,6 +345,8 @@ def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket
 def _is_free(address: str, port: int) -> bool:
     for host in {"127.0.0.1", address if address not in ("*", "localhost") else "0.0.0.0"}:
         with socket.socket() as s:
+            # As ZeroMQ binds: what a killed controller's connections leave for a minute (TIME_WAIT) is in nobody's way.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind((host, port))
             except PermissionError:

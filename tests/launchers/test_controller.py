@@ -136,6 +136,19 @@ def test_a_port_that_is_busy_at_another_address_is_free():
         assert module._is_free("127.0.0.9", other.getsockname()[1])
 
 
+def test_a_port_whose_connections_ended_a_moment_ago_is_free():
+    """Of a controller that was killed: the kernel keeps the ports of its connections in TIME_WAIT for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        served, _ = server.accept()
+        served.close()  # who closes first is left in TIME_WAIT
+        client.close()
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    assert module._is_free("127.0.0.1", port)
+
+
 def test_a_block_that_another_start_has_reserved_is_skipped(monkeypatch):
     """Two clusters that start at the same moment see the same free ports."""
     monkeypatch.setattr(module, "_is_free", lambda address, port: True)
