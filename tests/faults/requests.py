@@ -149,68 +149,58 @@ def _answers(stage: str, answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], 
     return tuple({**request, **answer} for request in {**START, **STOP}[stage])
 
 
+def passing(kind: Kind, stage: str) -> tuple[Mapping[str, Any], ...]:
+    """The faults of this kind at this stage; none where they make no sense."""
+    requests = {**START, **STOP}[stage]
+    if kind.name == "401 in the middle" and "login" in stage:
+        return ()  # there, it is final
+    if kind.name == "malformed body":
+        if stage in UNREAD:
+            return ()
+        if stage == "start: making the container":
+            requests = requests[:1]  # what the store can do
+    answer = dict(kind.answer)
+    if "delay" in answer and stage in AGENT:
+        answer["delay"] = 11 if stage == AGENT[0] else 6  # the agent's own time-outs
+    answers = [{**answer, "status": 500, "count": 1}, {**answer, "count": 1}] if "then" in kind.name else [answer]
+    return tuple({**request, **one} for request in requests for one in answers)
+
+
 def _passing() -> Iterator[Row]:
     for kind in PASSING:
         for stage in (*START, *STOP):
-            if kind.name == "401 in the middle" and "login" in stage:
-                continue  # there, it is final
-            if kind.name == "malformed body" and stage in UNREAD:
-                continue
-            requests = {**START, **STOP}[stage]
-            if kind.name == "malformed body" and stage == "start: making the container":
-                requests = requests[:1]  # what the store can do
-            answer = dict(kind.answer)
-            if "delay" in answer and stage in AGENT:
-                answer["delay"] = 11 if stage == AGENT[0] else 6  # the agent's own time-outs
-            run = start_and_stop if stage in START else stop_in_spite
-            answers = (
-                [{**answer, "status": 500, "count": 1}, {**answer, "count": 1}] if "then" in kind.name else [answer]
-            )
-            faults = tuple({**request, **one} for request in requests for one in answers)
-            yield Row(kind.name, stage, WORKS, run, faults=faults, slow=kind.name not in QUICK_KINDS)
+            if faults := passing(kind, stage):
+                run = start_and_stop if stage in START else stop_in_spite
+                yield Row(kind.name, stage, WORKS, run, faults=faults, slow=kind.name not in QUICK_KINDS)
+
+
+LACKS_ROLE = "lack the role for it (member)."
+# What is told at once, and not asked for again: fault, stage, answer, message.
+_FINAL: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
+    ("401: wrong credentials", "start: login", {"status": 401}, "Can't log in to cloud 'devcloud'…Check the credentials"),
+    ("403", "start: look-ups", {"status": 403}, LACKS_ROLE),
+    ("403", "start: making the container", {"status": 403}, LACKS_ROLE),
+    ("403 quota", "start: creating the server", {"status": 403, "body": QUOTA}, "Quota exceeded for instances…Start fewer engines"),
+    ("404", "start: look-ups", {"status": 404}, "Can't list networks: the cloud said 404"),
+    ("404: the container was deleted behind our back", "start: marking the container", {"status": 404}, "Can't mark container…404"),
+    ("404: the container was deleted behind our back", "start: writing the connection object", {"status": 404}, "Can't write object…404"),
+    ("404: the image was deleted behind our back", "start: creating the server", {"status": 404}, "Can't create server…404"),
+    ("409", "start: creating the server", {"status": 409}, "Can't create server…409"),
+    ("409", "start: making the container", {"status": 409}, "Can't make container…409"),
+)  # fmt: skip
+
+
+def _final_faults(stage: str, answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    faults = _answers(stage, {**answer, "count": 1})
+    return faults[-1:] if "container" in stage else faults[:1]  # one request, which ends it
+
+
+FINAL = tuple((fault, stage, _final_faults(stage, answer)) for fault, stage, answer, _ in _FINAL)
 
 
 def _final() -> Iterator[Row]:
-    once = {"count": 1}
-    for fault, stage, answer, says in (
-        (
-            "401: wrong credentials",
-            "start: login",
-            {"status": 401},
-            "Can't log in to cloud 'devcloud'…Check the credentials",
-        ),
-        ("403", "start: look-ups", {"status": 403}, "…These credentials lack the role for it (member)."),
-        ("403", "start: making the container", {"status": 403}, "…lack the role for it (member)."),
-        (
-            "403 quota",
-            "start: creating the server",
-            {"status": 403, "body": QUOTA},
-            "…Quota exceeded for instances…Start fewer engines",
-        ),
-        ("404", "start: look-ups", {"status": 404}, "Can't list networks: the cloud said 404"),
-        (
-            "404: the container was deleted behind our back",
-            "start: marking the container",
-            {"status": 404},
-            "Can't mark container…404",
-        ),
-        (
-            "404: the container was deleted behind our back",
-            "start: writing the connection object",
-            {"status": 404},
-            "Can't write object…404",
-        ),
-        (
-            "404: the image was deleted behind our back",
-            "start: creating the server",
-            {"status": 404},
-            "Can't create server…404",
-        ),
-        ("409", "start: creating the server", {"status": 409}, "Can't create server…409"),
-        ("409", "start: making the container", {"status": 409}, "Can't make container…409"),
-    ):
-        faults = _answers(stage, {**answer, **once})
-        yield Row(fault, stage, FAILS, failing_start, says, faults=faults[-1:] if "container" in stage else faults[:1])
+    for fault, stage, answer, says in _FINAL:
+        yield Row(fault, stage, FAILS, failing_start, says, faults=_final_faults(stage, answer))
 
 
 def _gone_already() -> Iterator[Row]:
