@@ -17,7 +17,7 @@ test: .venv/installed  ## every test
 	$(BIN)/python -m pytest -n 2
 
 test-faults: .venv/installed  ## the slow rows of docs/reliability.md, then SOAK starts and stops (50) with random faults; SEED=7: those of then
-	$(BIN)/python -m pytest -n 2 -m slow tests/faults
+	$(BIN)/python -m pytest -n 4 -m slow tests/faults  # they wait more than they work
 	$(BIN)/python -m tests.faults.soak --cycles=$(or $(SOAK),50) $(if $(SEED),--seed=$(SEED))
 
 test-openstack: .venv/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say

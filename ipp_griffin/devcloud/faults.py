@@ -6,7 +6,8 @@ A fault is a dict. One that disturbs requests has these keys, all optional:
     methods    ["POST", ...]
     path       regular expression, searched in the URL's path
     count      how often, then it is spent
-    delay      seconds before the answer
+    delay      seconds before the answer; what was asked is done at once
+    late       true: with `delay`, it is done only after that, when the client may have given up
     status     of the answer, e.g. 503; with `headers`, e.g. {"Retry-After": "1"}, and `body`, text or JSON
     drop       true: close the connection
     malformed  true: an answer (200, or `status`) whose body is not JSON
@@ -40,7 +41,7 @@ _REQUEST: dict[str, Any] = {
     "headers": dict,
     "body": object,
 }
-_REQUEST |= {"count": int, "delay": (int, float), "drop": bool, "malformed": bool, "after": bool}
+_REQUEST |= {"count": int, "delay": (int, float), "drop": bool, "malformed": bool, "after": bool, "late": bool}
 _SERVER: dict[str, Any] = {"server": str, "fail_build": str, "boot_time": (int, float), "silent": bool, "stuck": bool}
 _SERVER |= {"under": list, "vanish_after": (int, float), "shutoff_after": (int, float), "count": int}
 Fault = dict[str, Any]

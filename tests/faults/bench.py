@@ -41,7 +41,9 @@ class Bench:
         self._log = logging.getLogger(f"bench-{id(self)}")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
-        self._log.addHandler(_Into(self.said))
+        self._keeps = _Into(self.said)
+        for logger in (self._log, logging.getLogger("ipp_griffin")):
+            logger.addHandler(self._keeps)
         self._made_profile = False
 
     # -- clusters of this process
@@ -98,6 +100,7 @@ class Bench:
 
     def close(self) -> None:
         """End what a failed row left running on this machine; the cloud's own fixture sees to the rest."""
+        logging.getLogger("ipp_griffin").removeHandler(self._keeps)
         for cluster in self._clusters:
             with contextlib.suppress(Exception):
                 cluster.stop_cluster_sync()

@@ -89,8 +89,24 @@ def replaced(bench: Bench, row: Row) -> None:
     bench.spent()
     (name,) = bench.cloud.servers()
     assert name.endswith("-0-1")  # slot 0, incarnation 1
+    assert sum("takes its slot" in text for text in bench.said) == 1
     computes(cluster)
     cluster.stop_cluster_sync()
+
+
+def lands_twice(bench: Bench, row: Row) -> None:
+    """The client has given up, listed the servers and asked again, when the first request is done."""
+    with bench.impatient():
+        bench.cloud.faults.set(*row.faults)
+        cluster = bench.started()
+        posts = ("compute", "POST", 202)
+        eventually(
+            lambda: [(s, m, n) for s, m, _, n in bench.cloud.running.requests].count(posts) == 2, "it lands, too"
+        )
+        eventually(lambda: any("created twice" in text for text in bench.said), "one too many is seen")
+        eventually(lambda: len(bench.cloud.servers()) == 1, "and deleted")
+        computes(cluster)
+        cluster.stop_cluster_sync()
 
 
 def controller_dies_during_the_start(bench: Bench, row: Row) -> None:
@@ -237,9 +253,9 @@ def server_reboots(bench: Bench, row: Row) -> None:
     with cluster.connect_client_sync() as rc:
         before = uuids(rc)
         with openstack.connect(cloud=bench.cloud.name) as connection:
-            (server,) = connection.compute.servers()
-            connection.compute.reboot_server(server, "HARD")
-        eventually(lambda: uuids(rc) - before, "its engine, under another uuid", timeout=60)
+            (name,) = bench.cloud.servers()
+            connection.compute.reboot_server(connection.compute.find_server(name), "HARD")
+        eventually(lambda: uuids(rc) - before, "its engine, under another uuid", timeout=60 * bench.cloud.slowness)
     computes(cluster)
     cluster.stop_cluster_sync()
 
@@ -344,6 +360,9 @@ ROWS = (
         "is gone: somebody deleted it", faults=({**FIRST, "vanish_after": 0, "count": 1},)),
     Row("a server shut off behind our back", "start: servers", WORKS + ": another one takes its slot", replaced,
         "it is off", faults=({**FIRST, "shutoff_after": 0, "silent": True, "count": 1},)),
+    Row("no answer, and it is done after all, when it was asked for again", "start: creating the server", WORKS + ": one of the two servers is deleted",
+        lands_twice, "deleting servers that were created twice", needs=("devcloud",),
+        faults=({"service": "compute", "methods": ["POST"], "path": "/servers$", "delay": 4, "late": True, "count": 1},)),
     Row("a killed controller", "start: servers", FAILS, controller_dies_during_the_start,
         "The controller ended while engines were starting"),
     Row("`stop()` while `start()` waits", "start: servers", FAILS, stopped_during_the_start,
@@ -361,10 +380,10 @@ ROWS = (
         "this server has ipyparallel 8.8.0 of …, the client has …Install that version in the image"),
     Row("a crashed engine", RUNS, WORKS + ": it is restarted on its server", engine_crashes),
     Row("a killed agent", RUNS, WORKS + ": its engines go on", agent_is_killed),
-    Row("a killed controller", RUNS, "tasks fail; a stop ends it", controller_is_killed),
+    Row("a killed controller", RUNS, "tasks fail; a stop ends it", controller_is_killed, needs=()),
     Row("a killed controller, and a stop from another process", RUNS, "tasks fail; a stop ends it",
         controller_is_killed_and_the_stop_is_elsewhere),
-    Row("a reboot", RUNS, WORKS + ": its engines come back", server_reboots),
+    Row("a reboot", RUNS, WORKS + ": its engines come back", server_reboots, needs=()),
     Row("a server deleted behind our back", RUNS, "its engines are missing", server_is_deleted, "is gone: somebody deleted it"),
     Row("a server deleted behind our back, with `replace`", RUNS, WORKS + ": another one takes its slot", server_is_deleted,
         "is gone: somebody deleted it…takes its slot", settings={"replace": True}),

@@ -86,10 +86,10 @@ def an_hour_passes(bench: Bench) -> None:
 
 def killed_while_it_runs(bench: Bench, row: Row) -> None:
     process = bench.shell.start(*bench.start_options())
-    bench.shell.wait_until_connected(eventually, 1)
+    wait_until_connected(bench)
     process.kill()
     process.wait()
-    bench.shell.wait_until_connected(eventually, 1)  # the cluster needs nobody
+    wait_until_connected(bench)  # the cluster needs nobody
     bench.run(*STOP_COMMAND)
 
 
@@ -114,7 +114,7 @@ def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable
             bench.cloud.faults.set({"server": ".*", "boot_time": 5})
         process = bench.shell.start(*command)
         if started:
-            bench.shell.wait_until_connected(eventually, 1)
+            wait_until_connected(bench)
             eventually(lambda: is_recorded(bench), "the start is over")
         else:
             eventually(bench.cloud.servers, "a server")
@@ -124,6 +124,13 @@ def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable
         assert "Traceback" not in output
 
     return run
+
+
+def wait_until_connected(bench: Bench) -> None:
+    """Until the controller of the shell's cluster lists its engine."""
+    bench.shell.wait_until_connected(
+        lambda condition, what: eventually(condition, what, timeout=30 * bench.cloud.slowness), 1
+    )
 
 
 def is_recorded(bench: Bench) -> bool:
@@ -136,7 +143,7 @@ def is_recorded(bench: Bench) -> bool:
 def controller_is_killed(bench: Bench, row: Row) -> None:
     """The foreground `ipcluster start` whose controller it was takes all down, and its files."""
     process = bench.shell.start(*bench.start_options())
-    bench.shell.wait_until_connected(eventually, 1)
+    wait_until_connected(bench)
     eventually(lambda: is_recorded(bench), "the start is over")
     for pid in bench.shell.controllers():
         os.kill(pid, signal.SIGKILL)
@@ -194,7 +201,7 @@ ROWS = (
         "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", slow=True),
     Row("SIGKILL to `ipcluster start`, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", killed_before_it_marked_its_container,
         "was never used", f"{NOTHING} in the cloud, after `ipp-griffin reap`", faults=_held(START[CONTAINER][-1]), slow=True),
-    Row("SIGKILL to `ipcluster start`", RUNNING, WORKS + ": the cluster goes on", killed_while_it_runs, left=AFTER_STOP, slow=True),
+    Row("SIGKILL to `ipcluster start`", RUNNING, WORKS + ": the cluster goes on", killed_while_it_runs, left=AFTER_STOP, slow=True, needs=()),
     *(
         Row("SIGKILL to `ipcluster stop`", stage, "nothing more: it is dead", stop_is_killed, left=AFTER_STOP, faults=_held(fault), slow=True)
         for stage, fault in (
