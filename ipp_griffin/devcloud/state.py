@@ -150,7 +150,7 @@ EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning wa
 
 @dataclass
 class Server:
-    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process."""
+    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process; ``under``: what runs its program."""
 
     id: str
     name: str
@@ -177,6 +177,7 @@ class Server:
     vanishes_at: float | None = None
     shuts_off_at: float | None = None
     silent: bool = False
+    under: tuple[str, ...] = ()
     locked: bool = False
     faults: dict[str, Any] = field(default_factory=dict)
 
@@ -381,6 +382,7 @@ class CloudState:
         server.faults = faults = self.faults.for_server(server.name)
         boot_time = faults.get("boot_time", self.boot_time)
         server.silent = bool(faults.get("silent"))
+        server.under = tuple(map(str, faults.get("under", ())))
         server.error = faults.get("fail_build", "" if server.flavor.fits else "No valid host was found. ")
         server.boots_at = None if faults.get("stuck") else now + boot_time
         server.scheduled_at = now + min(0.2 * boot_time, 2)

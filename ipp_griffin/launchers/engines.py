@@ -22,7 +22,7 @@ from ..rendezvous import build, cluster_uid
 from ..roster import Roster
 from ..threads import in_thread
 from .admission import UNREACHABLE, admit_engines, admitting_rule
-from .common import OnCloud
+from .common import OnCloud, has_ended
 from .connection import engine_connection
 from .engine_settings import EngineSettings
 from .keeper import Created, Keeper
@@ -296,8 +296,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
     def _goes_on(self) -> bool:
         """Whether the cluster is to live on, so that a new server makes sense."""
-        controller = getattr(self.parent, "controller", None)
-        ended = controller is not None and controller.state == "after"
+        ended = has_ended(getattr(self.parent, "controller", None))
         return not ended and not (self._expires and time.time() > self._expires)
 
     def _watch(self, keeper: Keeper) -> None:
