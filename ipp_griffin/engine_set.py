@@ -33,6 +33,9 @@ PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
 PARALLEL = 10  # requests in flight at the same time
 
 
+Farewell = Callable[["list[Server]"], None]
+
+
 @dataclass(frozen=True)
 class Survey:
     """What Nova and the agents' reports say of an engine set at one moment."""
@@ -166,9 +169,9 @@ class EngineSet:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
                 yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
-    def read_consoles(self, most: int, keep: Callable[[str, str], None]) -> None:
-        """Tell ``keep`` the name and the last lines, made printable, of the console of each of at most ``most`` servers, as
-        they are read. One listing, and one request for each; one that can't be read, or says nothing, is left out."""
+    def read_consoles(self, servers: Collection[Server], keep: Callable[[str, str], None]) -> None:
+        """Tell ``keep`` the name and the last lines, made printable, of the console of each of these ``servers``, as they are
+        read. One request for each; one that can't be read, or says nothing, is left out."""
 
         def read(server: Server) -> None:
             try:
@@ -179,7 +182,7 @@ class EngineSet:
             if lines := redact(console).splitlines():
                 keep(server.name, "\n".join(printable(line.expandtabs()) for line in lines))
 
-        in_parallel(self.survey(reports=False).servers[:most], read, PARALLEL)
+        in_parallel(servers, read, PARALLEL)
 
     def wait_until_gone(
         self,
@@ -207,15 +210,15 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         groups: bool = False,
+        farewell: Farewell = lambda servers: None,
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        Idempotent. ``farewell``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
         any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
-        delete_servers(
-            self.cloud, (uid_tag(self.uid), set_tag(self.engine_set)), known, timeout=timeout, sleep=sleep, clock=clock
-        )
+        tags = uid_tag(self.uid), set_tag(self.engine_set)
+        delete_servers(self.cloud, tags, known, timeout=timeout, sleep=sleep, clock=clock, farewell=farewell)
         self.store.delete_prefix(self.uid, self.prefix)
         if self.store.remove_if_empty(self.uid) and groups:
             self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
@@ -255,6 +258,7 @@ def delete_servers(
     timeout: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    farewell: Farewell = lambda servers: None,
 ) -> None:
     """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
     theirs Nova has left, as it does where Neutron fails it just then."""
@@ -268,6 +272,8 @@ def delete_servers(
         except CloudError:
             cloud.delete_servers(sorted(known - asked))  # what can be deleted without a listing, is
             raise
+        if not asked:
+            farewell(list(listed.values()))
         # A server that was created a moment ago may be missing from the first listing.
         todo = (set(listed) | known) - asked
         if todo:

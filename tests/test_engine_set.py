@@ -355,12 +355,18 @@ def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_log
     assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
 
 
-def test_consoles_are_of_so_many_servers_of_the_set_and_nothing_that_moves_a_terminal():
-    cloud = FakeCloud(*(make_server(slot) for slot in range(4)), make_server(0, engine_set=OTHER_SET))
+def test_consoles_of_the_set_are_read_before_its_servers_go_and_move_no_terminal():
+    cloud = FakeCloud(*(make_server(slot) for slot in range(3)), make_server(0, engine_set=OTHER_SET))
     ids = list(cloud.there)
-    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "too many", ids[4]: "another set's"}
-    read = {}
-    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(3, read.__setitem__)
+    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "another set's"}
+    engines, read = EngineSet(cloud, FakeStore(), UID, SET), {}
+    clock = Clock()
+
+    def farewell(servers):
+        assert cloud.deleted == []
+        engines.read_consoles(servers, read.__setitem__)
+
+    engines.destroy(timeout=10, sleep=clock.sleep, clock=clock, farewell=farewell)
     assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
 
 
@@ -369,7 +375,7 @@ def test_a_console_that_can_not_be_read_is_left_out():
     cloud.consoles = dict.fromkeys(cloud.there, "booting")
     cloud.fail["console_output"] = [CloudError("the cloud said 403")]
     read = {}
-    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(2, read.__setitem__)
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(list(cloud.there.values()), read.__setitem__)
     assert list(read.values()) == ["booting"]
 
 

@@ -344,7 +344,7 @@ ROWS = (
     Row("a server in ERROR", "start: servers", WORKS + ": another one takes its slot", replaced,
         f"Server griffin-… (building) {FAULT}…It is deleted, and griffin-… takes its slot.",
         faults=({**FIRST, "fail_build": FAULTY, "count": 1},)),
-    Row("all servers in ERROR", "start: servers", FAILS, failing_start, f"Servers griffin-… (building) {FAULT}",
+    Row("all servers in ERROR", "start: servers", FAILS, failing_start, f"Each of the servers griffin-… (building) {FAULT}",
         faults=({**ALL, "fail_build": FAULTY},), settings={"max_replacements": 1}),
     Row("a silent server", "start: servers", WORKS + ": another one takes its slot", replaced,
         "never reported (can it reach the object store?) within 1 s (agent_timeout)…The end of griffin-…'s console",
