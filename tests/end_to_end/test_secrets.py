@@ -133,7 +133,16 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     assert found_in(shown, secrets) == []
     # What users put into the environment goes to the engines, and nowhere else.
     own = {
-        place: shown[place] for place in ("metadata", "user-data but for its URLs", "arguments", "a console", "logs")
+        place: shown[place]
+        for place in (
+            "metadata",
+            "user-data but for its URLs",
+            "arguments",
+            "a console",
+            "logs",
+            "ipcluster start",
+            "ipcluster stop",
+        )
     }
     assert found_in(own, {"environment": ["value-of-lab-token"], "ipengine_config.py": ["noted-in-the-config"]}) == []
     assert [
