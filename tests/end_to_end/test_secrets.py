@@ -27,7 +27,7 @@ import zmq
 
 from ipp_griffin.agent import report_url
 from ipp_griffin.cloud import Cloud as Connection
-from ipp_griffin.store import Store
+from ipp_griffin.store import QUOTA, Store, container_name
 from ipp_griffin.userdata import PLACEHOLDER
 
 from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
@@ -133,7 +133,16 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     assert found_in(shown, secrets) == []
     # What users put into the environment goes to the engines, and nowhere else.
     own = {
-        place: shown[place] for place in ("metadata", "user-data but for its URLs", "arguments", "a console", "logs")
+        place: shown[place]
+        for place in (
+            "metadata",
+            "user-data but for its URLs",
+            "arguments",
+            "a console",
+            "logs",
+            "ipcluster start",
+            "ipcluster stop",
+        )
     }
     assert found_in(own, {"environment": ["value-of-lab-token"], "ipengine_config.py": ["noted-in-the-config"]}) == []
     assert [
@@ -228,6 +237,18 @@ def test_a_servers_urls_open_nothing_but_its_own_place_and_nothing_after_the_sto
     assert {ask("GET", read), ask("PUT", own)} <= {401, 403, 404}
 
 
+def test_a_servers_url_can_not_fill_the_container(store, cloud):
+    """It has a quota from the moment when URLs can lead into it. Here a smaller one is tried, too."""
+    own = report_url(store.report_urls(UID, f"{SET}/3.0/", 600), 0, "agent")
+    with member(cloud) as connection:
+        path = f"/{container_name(UID, getattr(cloud, 'prefix', 'ipp-griffin'))}"
+        made = connection.object_store.head(path).headers
+        assert {name: made[name] for name in QUOTA} == QUOTA
+        connection.object_store.post(path, headers={"X-Container-Meta-Quota-Bytes": "100"})
+    assert ask("PUT", own, "x" * 10) == 201
+    assert ask("PUT", own, "x" * 101) == 413
+
+
 @pytest.mark.needs("devcloud")
 def test_a_servers_urls_open_nothing_after_their_expiry(store, cloud):
     """By the object store's clock, while the cluster still runs."""
@@ -290,9 +311,8 @@ def errors(shell, where: tuple[str, ...]) -> dict[str, str]:
 
 def seen_in_the_cloud(shell) -> dict[str, str]:
     """What members of the project see of servers and reports."""
-    config = openstack.config.OpenStackConfig(config_files=[str(shell.cloud.clouds_yaml)], load_envvars=False)
     found = {}
-    with openstack.connection.Connection(config=config.get_one(shell.cloud.name)) as connection:
+    with member(shell.cloud) as connection:
         listing = connection.compute.get("/servers/detail", microversion="2.52").json()["servers"]
         ours = [server for server in listing if server["name"] in shell.cloud.servers()]
         assert len(ours) == 2
@@ -306,6 +326,12 @@ def seen_in_the_cloud(shell) -> dict[str, str]:
                     stored.name, container
                 ).decode()
     return found
+
+
+def member(cloud) -> openstack.connection.Connection:
+    """What a member of the project uses."""
+    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
+    return openstack.connection.Connection(config=config.get_one(cloud.name))
 
 
 def private_files(shell, security: Path) -> list[Path]:
