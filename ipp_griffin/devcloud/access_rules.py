@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .state import Token
+    from .things import Token
 
 _PREFIXED = ("identity", "compute", "image", "network")  # as behind a proxy: the services see their own paths
 

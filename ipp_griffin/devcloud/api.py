@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
-    from .state import CloudState, Token
+    from .state import CloudState
+    from .things import Token
 
 
 class ApiError(Exception):

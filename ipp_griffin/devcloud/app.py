@@ -25,7 +25,8 @@ from tornado.web import Application
 from .faults import Faults
 from .guests import Guests, kill_cloud
 from .http import Handler
-from .state import SUBNET, CloudState, Server
+from .state import CloudState
+from .things import SUBNET, Server
 
 log = logging.getLogger(__name__)
 _ENTRY = """\

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .api import ApiError, Call, Reply, Routes, fits, page
-from .state import IMAGES, Image, stable_id
+from .things import IMAGES, Image, stable_id
 
 routes = Routes()
 

@@ -12,7 +12,7 @@ from typing import Any
 from . import object_stores
 from .access_rules import AccessRule
 from .api import ApiError, Call, Reply, Routes
-from .state import REGION, ROLES, Credential, Project, Token, User, stable_id
+from .things import REGION, ROLES, Credential, Project, Token, User, stable_id
 
 routes = Routes()
 

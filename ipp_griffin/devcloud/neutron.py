@@ -11,7 +11,7 @@ from typing import Any
 
 from .api import ApiError, Call, Reply, Routes, fits, page
 from .nova_servers import mac, port_id
-from .state import NETWORK, NETWORK_ID, SUBNET_ID, Port, SecurityGroup, Server, iso
+from .things import NETWORK, NETWORK_ID, SUBNET_ID, Port, SecurityGroup, Server, iso
 
 routes = Routes()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .api import ApiError, Call, Reply, Routes, page
-from .state import FLAVORS, KEYPAIR, ZONE, Flavor
+from .things import FLAVORS, KEYPAIR, ZONE, Flavor
 
 NEWEST = (2, 104)
 _KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "conflictingRequest"}

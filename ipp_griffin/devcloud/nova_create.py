@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 from .api import ApiError, Call
-from .state import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
+from .things import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
 
 # fmt: off
 _KNOWN = {

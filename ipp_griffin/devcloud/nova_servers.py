@@ -10,7 +10,7 @@ from typing import Any
 from .api import ApiError, Call, Reply, page
 from .nova import forbidden, links, listing, microversion, need_member, routes
 from .nova_create import create_servers
-from .state import NETWORK, SECURITY_GROUP, ZONE, Server, iso, stable_id
+from .things import NETWORK, SECURITY_GROUP, ZONE, Server, iso, stable_id
 
 __all__ = ["mac", "port_id", "routes"]
 

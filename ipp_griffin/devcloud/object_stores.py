@@ -20,7 +20,7 @@ from typing import Any
 
 from . import swift
 from .api import ApiError, Call, Reply, Routes
-from .state import Project, Token
+from .things import Project, Token
 
 KINDS = ("swift", "sha1", "old-swift", "rgw", "rgw-no-account")
 _KEYS = ("X-Account-Meta-Temp-Url-Key", "X-Account-Meta-Temp-Url-Key-2")

@@ -1,4 +1,4 @@
-"""The cloud's state and rules, in memory: who may log in, servers and their life, objects. No HTTP, no processes.
+"""The cloud's rules, in memory: who may log in, servers and their life, security groups. No HTTP, no processes.
 
 What has to happen to guests goes into `CloudState.outbox`; who runs them calls `CloudState.settled` afterwards.
 Times are seconds since the epoch, from the injected ``clock``.
@@ -6,242 +6,30 @@ Times are seconds since the epoch, from the injected ``clock``.
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from .access_rules import AccessRule
 from .faults import Faults
-
-REGION = "RegionOne"
-_SPACE = uuid.UUID("5d0e8cbb-7a4f-4b0d-9a6c-0e9d3f6a2c11")
-
-
-@functools.lru_cache(1024)
-def stable_id(*names: str) -> str:
-    """The same id for the same thing in every dev cloud."""
-    return str(uuid.uuid5(_SPACE, "/".join(names)))
-
-
-def iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-@dataclass
-class Project:
-    """A project and its quota."""
-
-    name: str
-    quota_instances: int
-    quota_cores: int
-    quota_security_groups: int = 10
-
-    @property
-    def id(self) -> str:
-        return stable_id("project", self.name).replace("-", "")
-
-
-@dataclass
-class User:
-    """Somebody who is a member of one project."""
-
-    name: str
-    password: str
-    project: Project
-
-    @property
-    def id(self) -> str:
-        return stable_id("user", self.name).replace("-", "")
-
-
-@dataclass(frozen=True)
-class Credential:
-    """An application credential of a user, which bears only some of the roles. ``rules``: None where it has none."""
-
-    name: str
-    user: User
-    secret: str
-    roles: tuple[str, ...]
-    rules: tuple[AccessRule, ...] | None = None
-
-    @property
-    def id(self) -> str:
-        return stable_id("credential", self.user.name, self.name).replace("-", "")
-
-
-@dataclass(frozen=True)
-class Token:
-    """``scoped``: it is for the project; else it tells only who somebody is. ``audit_ids``: its own, and its parent's."""
-
-    id: str
-    user: User
-    methods: tuple[str, ...]
-    issued: float
-    expires: float
-    audit_ids: tuple[str, ...] = ()
-    scoped: bool = True
-    credential: Credential | None = None
-
-    @property
-    def project(self) -> Project:
-        return self.user.project
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        return self.credential.roles if self.credential else ROLES
-
-    @property
-    def rules(self) -> tuple[AccessRule, ...] | None:
-        return self.credential.rules if self.credential else None
-
-
-@dataclass(frozen=True)
-class Flavor:
-    """``ram`` in MiB, ``disk`` in GiB."""
-
-    name: str
-    vcpus: int
-    ram: int
-    disk: int
-    fits: bool = True
-
-    @property
-    def id(self) -> str:
-        return stable_id("flavor", self.name)
-
-
-@dataclass(frozen=True)
-class Image:
-    name: str
-    created_at: str
-
-    @property
-    def id(self) -> str:
-        return stable_id("image", self.name)
-
-
-FLAVORS = (
-    Flavor("dev.small", 1, 2048, 10),
-    Flavor("dev.medium", 4, 8192, 40),
-    Flavor("dev.toobig", 1, 1_000_000, 10, fits=False),
+from .things import (
+    EPOCH,
+    READ_SERVERS,
+    ROLES,
+    SECURITY_GROUP,
+    SUBNET,
+    Container,
+    Credential,
+    Port,
+    Project,
+    SecurityGroup,
+    Server,
+    Token,
+    User,
+    stable_id,
 )
-IMAGES = (  # newest first, as Glance lists them
-    Image("snapshot10", "2026-10-01T10:00:00Z"),
-    Image("snapshot2", "2026-02-01T10:00:00Z"),
-    Image("snapshot1", "2026-01-01T10:00:00Z"),
-    Image("debian-12", "2025-06-01T10:00:00Z"),
-)
-ROLES = ("reader", "member")
-READ_SERVERS = (AccessRule("compute", "GET", "/v2.1/servers/**"), AccessRule("compute", "GET", "/v2.1/servers"))
-NETWORK = "devnet"
-SUBNET = "127.80.0.0/16"
-NETWORK_ID = stable_id("network", NETWORK)
-SUBNET_ID = stable_id("subnet", NETWORK)
-KEYPAIR = "griffin-key"
-SECURITY_GROUP = "default"
-ZONE = "nova"
-EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning was made
-
-
-@dataclass
-class Server:
-    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process; ``under``: what runs its program."""
-
-    id: str
-    name: str
-    user: User
-    image: Image
-    flavor: Flavor
-    created: float
-    tags: list[str]
-    metadata: dict[str, str]
-    user_data: str = ""
-    key_name: str | None = None
-    networked: bool = True
-    security_groups: list[str] = field(default_factory=list)  # their ids
-    description: str | None = None
-    zone: str | None = None  # that was asked for
-    address: str = ""
-    status: str = "BUILD"
-    task: str | None = "scheduling"
-    error: str = ""
-    updated: float = 0.0
-    launched: float | None = None
-    scheduled_at: float = 0.0
-    boots_at: float | None = None
-    vanishes_at: float | None = None
-    shuts_off_at: float | None = None
-    silent: bool = False
-    under: tuple[str, ...] = ()
-    locked: bool = False
-    faults: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def project(self) -> Project:
-        return self.user.project
-
-    def dues(self) -> Iterator[float]:
-        """When something happens to this server by itself."""
-        moments = [self.vanishes_at, self.shuts_off_at, self.boots_at]
-        if self.status == "BUILD" and self.task == "scheduling":
-            moments.append(self.scheduled_at)
-        return (moment for moment in moments if moment is not None)
-
-
-@dataclass
-class SecurityGroup:
-    """``rules``: what was given of each, by its id."""
-
-    id: str
-    project: Project
-    name: str
-    description: str
-    created: float
-    rules: dict[str, dict[str, Any]]
-    revision: int = 1
-
-    @property
-    def is_default(self) -> bool:
-        return self.name == SECURITY_GROUP
-
-
-@dataclass
-class Port:
-    """A port that a user made: of a machine that Nova has no part in, or it says of which."""
-
-    id: str
-    project: Project
-    name: str
-    mac: str
-    address: str
-    created: float
-    security_groups: list[str]
-    device_owner: str = ""
-    device_id: str = ""
-    revision: int = 1
-
-
-@dataclass
-class StoredObject:
-    data: bytes
-    etag: str
-    content_type: str
-    modified: float
-    headers: dict[str, str]
-
-
-@dataclass
-class Container:
-    """``headers`` are its X-Container-... metadata, names in title case."""
-
-    created: float
-    headers: dict[str, str]
-    objects: dict[str, StoredObject] = field(default_factory=dict)
 
 
 class CloudState:

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 
 from . import access_rules
 from .api import ApiError, Call, Reply, Routes
-from .state import Container, Project, StoredObject
+from .things import Container, Project, StoredObject
 
 routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` look who it is
 _MOST = 10000

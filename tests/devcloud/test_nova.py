@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from ipp_griffin.devcloud import DevCloud
-from ipp_griffin.devcloud.state import FLAVORS, IMAGES, NETWORK_ID
+from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID
 
 from .conftest import connect, create, wait_for
 

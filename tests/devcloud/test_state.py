@@ -3,7 +3,8 @@
 import pytest
 
 from ipp_griffin.devcloud.faults import Faults
-from ipp_griffin.devcloud.state import FLAVORS, IMAGES, CloudState
+from ipp_griffin.devcloud.state import CloudState
+from ipp_griffin.devcloud.things import FLAVORS, IMAGES
 
 
 class Clock:

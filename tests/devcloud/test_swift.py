@@ -9,8 +9,9 @@ import swiftclient
 from swiftclient.utils import generate_temp_url
 
 from ipp_griffin.devcloud.api import Call
-from ipp_griffin.devcloud.state import CloudState, Container
+from ipp_griffin.devcloud.state import CloudState
 from ipp_griffin.devcloud.swift import temp_url_fits
+from ipp_griffin.devcloud.things import Container
 
 NOW = 1_700_000_000
 PATH = "/v1/AUTH_p/box/set/a b"
