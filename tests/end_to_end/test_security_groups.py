@@ -44,7 +44,7 @@ def test_a_cluster_makes_its_groups_and_takes_them_along(shell, neutron, head):
     shell.assert_nothing_left()
 
 
-@pytest.mark.needs("faults")
+@pytest.mark.needs("devcloud")
 def test_a_start_that_fails_takes_the_groups_along(shell, neutron):
     shell.cloud.faults.set({"service": "compute", "methods": ["POST"], "path": "/servers$", "status": 400, "count": 1})
     output = shell.run(*START, MANAGED, status=1)
@@ -52,7 +52,7 @@ def test_a_start_that_fails_takes_the_groups_along(shell, neutron):
     assert groups(neutron) == {}
 
 
-@pytest.mark.needs("faults")
+@pytest.mark.needs("devcloud")
 def test_groups_that_can_not_be_made_fail_the_start_before_any_server(shell, neutron):
     over = {
         "NeutronError": {
@@ -79,6 +79,7 @@ def test_stop_from_elsewhere_takes_them_along(shell, neutron):
     shell.run("ipcluster", "stop", "--profile=griffin")
 
 
+@pytest.mark.needs("devcloud")
 def test_an_unreachable_controller_prints_the_rule_that_lets_engines_in(shell, neutron, closed_port):
     """The ports of this very controller, and the subnet of the servers."""
     shell.run(*START)
