@@ -10,7 +10,7 @@ cloud has says so by ``@pytest.mark.needs(...)``, and is left out, visibly, on a
                below), NAME-tiny (a project with a quota of 2 instances),
                NAME-other (another project), NAME-colleague (another user in the same project)
     address    it is known under which address servers reach this machine
-    devcloud   a dev cloud of a shape that no real one has
+    devcloud   a dev cloud: of a shape that no real one has, or where real services would show nothing more
 """
 
 from __future__ import annotations
