@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-openstack test-guest-vm realcloud-up realcloud-down lint format bench clean
+.PHONY: demo test test-faults test-openstack test-guest-vm realcloud-up realcloud-down lint format bench clean
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 ...")'
@@ -15,6 +15,10 @@ demo: .venv/installed  ## a cluster on the dev cloud, from start to stop
 
 test: .venv/installed  ## every test
 	$(BIN)/python -m pytest -n 2
+
+test-faults: .venv/installed  ## the slow rows of docs/reliability.md, then SOAK starts and stops (50) with random faults; SEED=7: those of then
+	$(BIN)/python -m pytest -n 4 -m slow tests/faults  # they wait more than they work
+	$(BIN)/python -m tests.faults.soak --cycles=$(or $(SOAK),50) $(if $(SEED),--seed=$(SEED))
 
 test-openstack: .venv/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say
 	tests/openstack/run.sh "$(CLOUD)" $(if $(SETTINGS),--cloud-settings="$(SETTINGS)") $(if $(SHARED),--cloud-shared)

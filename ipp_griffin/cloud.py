@@ -32,6 +32,7 @@ from .calls import (
 )
 from .creation import Creation
 from .plan import Flavor, Image, Limits, Network, Plan, ServerPlan
+from .ports import Ports
 from .security_groups import ClusterGroups
 
 __all__ = [
@@ -88,7 +89,8 @@ class Cloud:
         self.session = api.session
         self.retries = api.retries
         self.sleep = api.sleep
-        self.groups = ClusterGroups(api)
+        self.ports = Ports(api)
+        self.groups = ClusterGroups(api, self.ports)
 
     @classmethod
     def connect(

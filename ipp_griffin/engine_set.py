@@ -24,11 +24,16 @@ from .userdata import agent_source, server_parameters, user_data
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
+    from .ports import Port
     from .report import Report
     from .store import Store
 
 CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
+PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
 PARALLEL = 10  # requests in flight at the same time
+
+
+Farewell = Callable[["list[Server]"], None]
 
 
 @dataclass(frozen=True)
@@ -164,9 +169,9 @@ class EngineSet:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
                 yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
-    def read_consoles(self, most: int, keep: Callable[[str, str], None]) -> None:
-        """Tell ``keep`` the name and the last lines, made printable, of the console of each of at most ``most`` servers, as
-        they are read. One listing, and one request for each; one that can't be read, or says nothing, is left out."""
+    def read_consoles(self, servers: Collection[Server], keep: Callable[[str, str], None]) -> None:
+        """Tell ``keep`` the name and the last lines, made printable, of the console of each of these ``servers``, as they are
+        read. One request for each; one that can't be read, or says nothing, is left out."""
 
         def read(server: Server) -> None:
             try:
@@ -177,7 +182,7 @@ class EngineSet:
             if lines := redact(console).splitlines():
                 keep(server.name, "\n".join(printable(line.expandtabs()) for line in lines))
 
-        in_parallel(self.survey(reports=False).servers[:most], read, PARALLEL)
+        in_parallel(servers, read, PARALLEL)
 
     def wait_until_gone(
         self,
@@ -205,15 +210,15 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         groups: bool = False,
+        farewell: Farewell = lambda servers: None,
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        Idempotent. ``farewell``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
         any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
-        delete_servers(
-            self.cloud, (uid_tag(self.uid), set_tag(self.engine_set)), known, timeout=timeout, sleep=sleep, clock=clock
-        )
+        tags = uid_tag(self.uid), set_tag(self.engine_set)
+        delete_servers(self.cloud, tags, known, timeout=timeout, sleep=sleep, clock=clock, farewell=farewell)
         self.store.delete_prefix(self.uid, self.prefix)
         if self.store.remove_if_empty(self.uid) and groups:
             self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
@@ -253,8 +258,10 @@ def delete_servers(
     timeout: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    farewell: Farewell = lambda servers: None,
 ) -> None:
-    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none."""
+    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
+    theirs Nova has left, as it does where Neutron fails it just then."""
     deadline = clock() + timeout
     pause = 0.2
     known = set(known)
@@ -265,13 +272,15 @@ def delete_servers(
         except CloudError:
             cloud.delete_servers(sorted(known - asked))  # what can be deleted without a listing, is
             raise
+        if not asked:
+            farewell(list(listed.values()))
         # A server that was created a moment ago may be missing from the first listing.
         todo = (set(listed) | known) - asked
         if todo:
             cloud.delete_servers(sorted(todo))
             asked |= todo
         elif not listed:
-            return
+            break
         if clock() > deadline:
             names = ", ".join(sorted(server.name for server in listed.values()))
             raise CloudError(
@@ -280,3 +289,32 @@ def delete_servers(
             )
         sleep(pause)
         pause = min(pause * 1.5, 2.0)
+    if asked:
+        delete_ports(cloud, asked, sleep=sleep, clock=clock)
+
+
+def delete_ports(
+    cloud: Cloud, servers: Collection[str], *, sleep: Callable[[float], None], clock: Callable[[], float]
+) -> None:
+    """Delete the ports that these deleted ``servers`` have still, and wait until a listing shows none.
+
+    Raises `CloudError` naming those that stay. Neutron of 2025 and later lets only administrators delete a server's port.
+    """
+    deadline = clock() + PORTS_TIMEOUT
+    while ports := cloud.ports.of_servers(servers):
+        failed: list[CloudError] = []
+
+        def delete(port: Port, failed: list[CloudError] = failed) -> None:
+            try:
+                cloud.ports.delete(port.id)
+            except CloudError as error:
+                failed.append(error)
+
+        in_parallel(ports, delete, PARALLEL)
+        if clock() > deadline:
+            ids = ", ".join(port.id for port in ports)
+            raise CloudError(
+                f"The servers are gone, but not these ports of theirs: {ids}. {' '.join(map(str, failed[:1]))} "
+                "Whoever runs the cloud can delete them, with `openstack port delete`."
+            )
+        sleep(0.5)

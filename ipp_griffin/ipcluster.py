@@ -7,9 +7,11 @@ and `ipcluster engines` overwrites the cluster file of a running cluster. Each i
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import sys
@@ -80,12 +82,15 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
 
     In the event loop of a foreground ipcluster, which can't handle an exception here and would never end, this
     ends the application instead and does not return: `ipcluster start` tries the stop once more when its loop has
-    ended, any other exits with status 1. Anywhere else, it raises ``error``.
+    ended, any other exits with status 1. Anywhere else, it raises ``error``; where that is at the interpreter's exit, the
+    status becomes 1.
     """
     from ipyparallel.cluster.app import IPClusterStart
 
     app = application(launcher)
     if app is None:
+        if not threading.main_thread().is_alive():
+            _failed_at_exit.append(launcher)
         raise error
     launcher.parent.shutdown_atexit = False  # it has been tried, and another try at exit would tell it once more
     in_its_loop = app.loop.asyncio_loop is asyncio.get_running_loop()
@@ -98,6 +103,25 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
         app.loop.add_callback(app.exit, 1)
     await asyncio.Event().wait()  # until the application has ended around us
     raise AssertionError("unreachable")
+
+
+_failed_at_exit: list[Any] = []
+
+
+@atexit.register
+def _exit_status() -> None:
+    """A script at whose end a cluster could not be taken down is no success: ipyparallel prints the error, and ends with 0.
+
+    Registered when the launchers are imported, and so before ipyparallel registers, at a cluster's start, what stops it:
+    this runs after that. An exception in here would not change the status.
+    """
+    if all(launcher.state == "after" for launcher in _failed_at_exit):
+        return
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 def guard(launcher: Any) -> None:

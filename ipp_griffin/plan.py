@@ -25,6 +25,10 @@ class SettingError(GriffinError):
     """A setting is missing, ambiguous or wrong; the message lists what exists."""
 
 
+class QuotaTooSmall(SettingError):  # noqa: N818 - a state of the project
+    """What is free of the project's quota can't hold a plan."""
+
+
 class Stopped(GriffinError):
     """A start was given up because somebody stopped what was starting."""
 
@@ -292,7 +296,7 @@ def check_names(
 
 
 def check_quota(plan: Plan, limits: Limits) -> None:
-    """Refuse a plan that the project's quota can't hold now, before the first server is made (`SettingError`)."""
+    """Refuse a plan that the project's quota can't hold now, before the first server is made (`QuotaTooSmall`)."""
     count = len(plan.servers)
     wanted = {
         "instances": (count, limits.instances, limits.instances_used),
@@ -305,9 +309,10 @@ def check_quota(plan: Plan, limits: Limits) -> None:
         if most >= 0 and used + need > most
     ]
     if short:
-        raise SettingError(
+        raise QuotaTooSmall(
             f"The project's quota is too small for {plan.engines} engines on {count} servers of flavor "
-            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, or put more on each server."
+            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, put more on each "
+            "server, or free some: `ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
         )
 
 

@@ -328,6 +328,6 @@ def tell(failures: Iterable[Failure]) -> str:
     lines = []
     for (phase, cause), names in groups.items():
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        plural = "s" if len(names) > 1 else ""
-        lines.append(f"Server{plural} {', '.join(names[:MOST_NAMED])}{more} ({phase}) {cause.rstrip('.')}.")
+        which = "Each of the servers" if len(names) > 1 else "Server"
+        lines.append(f"{which} {', '.join(names[:MOST_NAMED])}{more} ({phase}) {cause.rstrip('.')}.")
     return " ".join(lines)

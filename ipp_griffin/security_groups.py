@@ -3,26 +3,25 @@
 Two for each cluster. Its servers are in ``griffin-<uid>-engines``, which lets nothing in. Where the controller's address is that of
 a port of this project (the head node is a server of the cloud), that port is put into ``griffin-<uid>-controller`` besides its own
 groups, which lets the former one in, to the controller's ports. Their names find them again: no id is needed, whoever made them.
-API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups and, for ``If-Match``,
-https://docs.openstack.org/api-ref/network/v2/#revisions
+API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from .api import Api, parse
-from .calls import CloudError, Unavailable, one_line, persist
+from .calls import CloudError, one_line, persist
+from .ports import Port, Ports
 
-__all__ = ["ClusterGroups", "HeadPort", "SecurityGroup"]
+__all__ = ["ClusterGroups", "SecurityGroup"]
 
 ENGINES, CONTROLLER = "engines", "controller"
-CHANGED = 412  # somebody else has changed the port meanwhile
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ class SecurityGroup:
     created: str = ""
 
 
-@dataclass(frozen=True)
-class HeadPort:
-    """The Neutron port that bears the controller's address. ``groups``: the ids of its security groups."""
-
-    id: str
-    groups: tuple[str, ...]
-
-
 def group_name(uid: str, part: str) -> str:
     return f"griffin-{uid}-{part}"
 
@@ -53,8 +44,8 @@ def group_name(uid: str, part: str) -> str:
 class ClusterGroups:
     """The clusters' security groups in one project. All methods block; each may raise `CloudError`."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Api, ports: Ports) -> None:
+        self._api, self._ports = api, ports
 
     def all(self) -> list[SecurityGroup]:
         """Those of all clusters. One request a page."""
@@ -65,7 +56,7 @@ class ClusterGroups:
         found = self._listed({"name": [group_name(uid, part) for part in (ENGINES, CONTROLLER)]})
         return [group for group in found if group.uid == uid]
 
-    def make(self, uid: str, head: HeadPort | None, ports: tuple[int, int]) -> SecurityGroup:
+    def make(self, uid: str, head: Port | None, ports: tuple[int, int]) -> SecurityGroup:
         """Make what is missing of a cluster's groups, and let its engines in to the first to the last of ``ports`` of the
         ``head`` port. Returns the group for the servers. Idempotent.
 
@@ -75,7 +66,7 @@ class ClusterGroups:
         if head is not None:
             controller = self._ensure(uid, CONTROLLER)
             self._let_in(controller, engines, ports)
-            self._change(head.id, lambda groups: [*groups, controller.id] if controller.id not in groups else groups)
+            self._ports.change_groups(head.id, lambda now: [*now, controller.id] if controller.id not in now else now)
         return engines
 
     def remove(
@@ -102,14 +93,6 @@ class ClusterGroups:
             if used:
                 sleep(pause)
                 pause = min(pause * 1.5, 2.0)
-
-    def head_port(self, address: str, macs: Collection[str]) -> HeadPort | None:
-        """The port of this project with this IPv4 ``address`` and one of these MAC addresses, which are this machine's: another
-        network may have the same address. None: this machine is no server of the project."""
-        params = {"fixed_ips": f"ip_address={address}", "project_id": self._api.project_id}
-        wanted = {mac.lower() for mac in macs}
-        found = self._ports(params)
-        return next((port for port, mac in found if mac in wanted), None)
 
     # -- one request each
 
@@ -160,41 +143,11 @@ class ClusterGroups:
             if error.status != 409 or "exists" not in str(error):  # a try whose answer was lost has made it
                 raise
 
-    def _change(self, port_id: str, groups: Callable[[list[str]], Iterable[str]]) -> None:
-        """Change the security groups of a port from what they are to what ``groups`` makes of them; a port that is gone is fine.
-
-        Another cluster may do so at the same time: the revision number says whether what was read still holds.
-        """
-        what, path = f"Can't change the security groups of port {port_id}", f"/ports/{quote(port_id, safe='')}"
-
-        def attempt() -> None:
-            now, revision = self._api.ask(
-                what, "network", path, lambda a: (list(a["port"]["security_groups"]), a["port"].get("revision_number"))
-            )
-            wanted = list(groups(now))
-            if wanted == now:
-                return
-            headers = {} if revision is None else {"If-Match": f"revision_number={revision}"}
-            body = {"port": {"security_groups": wanted}}
-            self._api.send(what, "network", "PUT", path, json=body, headers=headers)
-
-        try:
-            persist(
-                attempt,
-                retries=self._api.retries,
-                sleep=self._api.sleep,
-                again=lambda error: isinstance(error, Unavailable) or error.status == CHANGED,
-            )
-        except CloudError as error:
-            if error.status != 404:
-                raise
-
     def _delete(self, group: SecurityGroup) -> bool:
         """Whether it is gone; False if ports are in it still."""
         if group.part == CONTROLLER:
-            for port, _ in self._ports({"security_groups": group.id, "project_id": self._api.project_id}):
-                if group.id in port.groups:  # old releases don't filter by it
-                    self._change(port.id, lambda groups: [id for id in groups if id != group.id])
+            for port in self._ports.of_group(group.id):
+                self._ports.change_groups(port.id, lambda now: [id for id in now if id != group.id])
         try:
             what, path = f"Can't delete security group {group.name}", f"/security-groups/{quote(group.id, safe='')}"
             self._repeat(what, "DELETE", path)
@@ -203,15 +156,6 @@ class ClusterGroups:
                 raise
             return error.status == 404
         return True
-
-    def _ports(self, params: Mapping[str, str]) -> list[tuple[HeadPort, str]]:
-        """Ports, with their MAC addresses."""
-
-        def make(found: Mapping[str, Any]) -> tuple[HeadPort, str]:
-            groups = tuple(str(id) for id in found.get("security_groups") or ())
-            return HeadPort(str(found["id"]), groups), str(found.get("mac_address") or "").lower()
-
-        return self._api.listing("network", "/ports", "ports", make, params=params)
 
     def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> None:
         persist(

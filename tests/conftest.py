@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(what, ...): left out on clouds that have it not; see tests/clouds.py")
     config.addinivalue_line("markers", "openstack: compares the dev cloud with a real one: needs --cloud NAME")
+    config.addinivalue_line("markers", "slow: of the table of faults, needs -m slow: `make test-faults`")
     config.addinivalue_line("markers", "guest_vm: boots virtual machines: needs -m guest_vm, and root")
     name = config.getoption("--cloud")
     if name == "devcloud" or config.option.help:
@@ -71,9 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         wanted = {need for marker in item.iter_markers("needs") for need in marker.args}
         not_asked_for = (
-            item.get_closest_marker("guest_vm")
-            and "guest_vm" not in config.option.markexpr
+            (item.get_closest_marker("guest_vm") and "guest_vm" not in config.option.markexpr)
             or (item.get_closest_marker("openstack") and cloud is None)
+            or (item.get_closest_marker("slow") and "slow" not in config.option.markexpr and cloud is None)
         )
         if not_asked_for:
             out.setdefault("", []).append(item)
@@ -89,6 +90,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return [f"left out: {n} tests that need of the cloud: {why}" for why, n in config.stash[left_out].items()]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What each row of the table of faults left, which a worker of pytest-xdist can't print by itself."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = [text for report in reports for name, text in report.user_properties if name == "left over"]
+    if lines:
+        terminalreporter.section("left over by each row of the table of faults")
+        terminalreporter.write("\n".join(sorted(lines)) + "\n")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,6 +15,8 @@ from ipp_griffin.report import Report
 from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject, StoreError
 
+from .test_engine_set import FakePorts
+
 ADA, BOB, CAT = "0000000000aa", "0000000000bb", "0000000000cc"
 SET = "a1b2c3d4"
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
@@ -61,6 +63,7 @@ class FakeCloud:
     def __init__(self, *servers):
         self.there = {server.id: server for server in servers}
         self.groups = FakeGroups()
+        self.ports = FakePorts()
 
     def servers(self, *tags):
         return [server for server in self.there.values() if set(tags) <= set(server.tags)]

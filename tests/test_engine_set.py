@@ -11,6 +11,7 @@ from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
 from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
+from ipp_griffin.ports import Port
 from ipp_griffin.report import Report
 from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.store import StoredObject
@@ -24,14 +25,30 @@ def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str
     return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
 
 
+class FakePorts:
+    """``left``: the ports that Nova leaves of each server, by its id; ``stuck``: they can't be deleted."""
+
+    def __init__(self):
+        self.left, self.stuck, self.asked = {}, False, []
+
+    def head(self, address, macs):
+        return None
+
+    def of_servers(self, ids):
+        self.asked.append(set(ids))
+        return [Port(port, server=server) for server, port in self.left.items() if server in set(ids)]
+
+    def delete(self, port_id):
+        if self.stuck:
+            raise CloudError("the cloud said 500")
+        self.left = {server: port for server, port in self.left.items() if port != port_id}
+
+
 class FakeGroups:
     """The clusters' security groups. ``made``, ``removed``: what was asked for, by uid; ``error``: what `remove` raises."""
 
     def __init__(self):
         self.made, self.removed, self.error = [], [], None
-
-    def head_port(self, address, macs):
-        return None
 
     def make(self, uid, head, ports):
         self.made.append((uid, head, ports))
@@ -57,6 +74,7 @@ class FakeCloud:
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
         self.groups = FakeGroups()
+        self.ports = FakePorts()
         self.consoles: dict[str, str] = {}  # by id
 
     def may_fail(self, method: str) -> None:
@@ -337,12 +355,18 @@ def test_output_is_what_the_store_got_last_whether_of_a_phase_or_just_of_the_log
     assert dict(EngineSet(FakeCloud(), store, UID, SET).output(1)) == {"0.0": output}
 
 
-def test_consoles_are_of_so_many_servers_of_the_set_and_nothing_that_moves_a_terminal():
-    cloud = FakeCloud(*(make_server(slot) for slot in range(4)), make_server(0, engine_set=OTHER_SET))
+def test_consoles_of_the_set_are_read_before_its_servers_go_and_move_no_terminal():
+    cloud = FakeCloud(*(make_server(slot) for slot in range(3)), make_server(0, engine_set=OTHER_SET))
     ids = list(cloud.there)
-    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "too many", ids[4]: "another set's"}
-    read = {}
-    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(3, read.__setitem__)
+    cloud.consoles = {ids[0]: "booting\n\x1b[2Jlogin: ", ids[1]: "", ids[3]: "another set's"}
+    engines, read = EngineSet(cloud, FakeStore(), UID, SET), {}
+    clock = Clock()
+
+    def farewell(servers):
+        assert cloud.deleted == []
+        engines.read_consoles(servers, read.__setitem__)
+
+    engines.destroy(timeout=10, sleep=clock.sleep, clock=clock, farewell=farewell)
     assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
 
 
@@ -351,7 +375,7 @@ def test_a_console_that_can_not_be_read_is_left_out():
     cloud.consoles = dict.fromkeys(cloud.there, "booting")
     cloud.fail["console_output"] = [CloudError("the cloud said 403")]
     read = {}
-    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(2, read.__setitem__)
+    EngineSet(cloud, FakeStore(), UID, SET).read_consoles(list(cloud.there.values()), read.__setitem__)
     assert list(read.values()) == ["booting"]
 
 
@@ -535,6 +559,22 @@ def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(cloud, st
     with pytest.raises(CloudError, match=f"Something in its container .*container delete --recursive.*ends in -{UID}"):
         sweep(cloud, store, UID, timeout=10)
     assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
+
+
+def test_a_port_that_nova_left_of_a_server_is_deleted(cloud, store):
+    clock = Clock()
+    cloud.ports.left = {f"id-griffin-{UID}-{SET}-0": "port-0", f"id-griffin-{OTHER_UID}-{SET}-0": "port-9"}
+    delete_servers(cloud, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
+    assert list(cloud.ports.left.values()) == ["port-9"]
+
+
+def test_a_port_that_stays_is_named(cloud, store):
+    clock = Clock()
+    cloud.ports.left, cloud.ports.stuck = {f"id-griffin-{UID}-{SET}-0": "port-0"}, True
+    with pytest.raises(
+        CloudError, match="not these ports of theirs: port-0. the cloud said 500 .*openstack port delete"
+    ):
+        delete_servers(cloud, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():

@@ -271,7 +271,8 @@ def test_a_plan_beyond_the_quota_names_each_shortage():
         check_quota(plan(8), Limits(instances=2, instances_used=1, cores=4, cores_used=0, ram=-1, ram_used=0))
     assert str(e.value) == (
         "The project's quota is too small for 8 engines on 2 servers of flavor m1.medium: this needs "
-        "2 instances, but 1 of 2 are used; 8 cores, but 0 of 4 are used. Start fewer engines, or put more on each server."
+        "2 instances, but 1 of 2 are used; 8 cores, but 0 of 4 are used. Start fewer engines, put more on each server, or "
+        "free some: `ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
     )
 
 

@@ -209,7 +209,7 @@ def test_servers_with_one_cause_are_named_in_one_sentence():
     one = roster(25, replacements=0)
     found = servers(*["ERROR"] * 25, fault="No valid host was found.")
     text = tell(one.observe(found, {}, {}, 1))
-    assert text.startswith(f"Servers {name(0)}, {name(1)}, ")
+    assert text.startswith(f"Each of the servers {name(0)}, {name(1)}, ")
     assert text.endswith(f"{name(19)} and 5 more (building) went to ERROR: No valid host was found.")
 
 

@@ -111,7 +111,10 @@ class Stop(ClustersCommand):
         count = len(cluster.members)
         print(f"Cluster {cluster.uid} is gone: {count} server{'' if count == 1 else 's'} and its container.")
         if cluster.labels["host"]:
-            print(f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it.")
+            print(
+                f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it; or, with its cluster file lost, "
+                "`pgrep -af ipyparallel.controller`, which shows its first process, and `kill`."
+            )
 
 
 class Reap(ClustersCommand):

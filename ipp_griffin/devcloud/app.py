@@ -283,7 +283,7 @@ class DevCloud:
                 if action == "delete":
                     self._guests.remove(server.id)
                 elif action != "stop" and not server.silent:
-                    self._guests.boot(server.id, server.user_data)
+                    self._guests.boot(server.id, server.user_data, server.under)
         except Exception:
             log.exception("The dev cloud's guests failed")
 

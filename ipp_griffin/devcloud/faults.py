@@ -6,7 +6,8 @@ A fault is a dict. One that disturbs requests has these keys, all optional:
     methods    ["POST", ...]
     path       regular expression, searched in the URL's path
     count      how often, then it is spent
-    delay      seconds before the answer
+    delay      seconds before the answer; what was asked is done at once
+    late       true: with `delay`, it is done only after that, when the client may have given up
     status     of the answer, e.g. 503; with `headers`, e.g. {"Retry-After": "1"}, and `body`, text or JSON
     drop       true: close the connection
     malformed  true: an answer (200, or `status`) whose body is not JSON
@@ -18,6 +19,7 @@ One that disturbs servers has ``server``, a regular expression searched in the n
     boot_time      seconds in BUILD
     stuck          true: stays in BUILD
     silent         true: no guest process is started
+    under          ["prlimit", "--fsize=0"]: a command that the guest's program is run by
     vanish_after   seconds after ACTIVE; for a server that is ACTIVE already, after the fault was set
     shutoff_after  the same
     count          how many servers
@@ -39,9 +41,9 @@ _REQUEST: dict[str, Any] = {
     "headers": dict,
     "body": object,
 }
-_REQUEST |= {"count": int, "delay": (int, float), "drop": bool, "malformed": bool, "after": bool}
+_REQUEST |= {"count": int, "delay": (int, float), "drop": bool, "malformed": bool, "after": bool, "late": bool}
 _SERVER: dict[str, Any] = {"server": str, "fail_build": str, "boot_time": (int, float), "silent": bool, "stuck": bool}
-_SERVER |= {"vanish_after": (int, float), "shutoff_after": (int, float), "count": int}
+_SERVER |= {"under": list, "vanish_after": (int, float), "shutoff_after": (int, float), "count": int}
 Fault = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,14 +35,16 @@ class Guests:
         self._cloud_id = cloud_id
         self._leaders: dict[str, subprocess.Popen[bytes]] = {}
 
-    def boot(self, server_id: str, user_data: str) -> None:
-        """Start the user-data (base64, may be gzipped) if it is a script; what goes wrong is on the console."""
+    def boot(self, server_id: str, user_data: str, under: Sequence[str] = ()) -> None:
+        """Start the user-data (base64, may be gzipped) if it is a script; what goes wrong is on the console.
+
+        ``under``: a command that gets the script's own as further arguments, and runs it."""
         home = self._folder / server_id / "home"
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         home.parent.chmod(0o700)
         with self._console(server_id).open("ab") as console:
             try:
-                self._run(server_id, home, decode(user_data), console.fileno())
+                self._run(server_id, home, decode(user_data), console.fileno(), under)
             except (OSError, ValueError, EOFError, zlib.error) as error:
                 console.write(f"[devcloud] user-data did not start: {error}\n".encode())
 
@@ -79,7 +81,7 @@ class Guests:
     def _console(self, server_id: str) -> Path:
         return self._folder / server_id / "console.log"
 
-    def _run(self, server_id: str, home: Path, program: bytes, console: int) -> None:
+    def _run(self, server_id: str, home: Path, program: bytes, console: int, under: Sequence[str]) -> None:
         if not program.startswith(b"#!"):
             os.write(console, b"[devcloud] no script in the user-data: nothing to run\n")
             return
@@ -96,7 +98,7 @@ class Guests:
             MARKER: f"{self._cloud_id}:{server_id}",
         }
         self._leaders[server_id] = subprocess.Popen(
-            [*interpreter, str(script)],
+            [*under, *interpreter, str(script)],
             cwd=home,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -64,10 +64,13 @@ class Handler(RequestHandler):
         fault = cloud.faults.for_request(service, method, path) or {}
         answers = any(key in fault for key in ("status", "body", "drop", "malformed"))
         reply = _disturbed(fault, call, render)
+        if fault.get("late"):
+            await asyncio.sleep(fault.get("delay", 0))
         if not answers or fault.get("after"):
             done = self._reply(call, service, routes, render)
             reply = reply if answers else done
-        await asyncio.sleep(fault.get("delay", 0))
+        if not fault.get("late"):
+            await asyncio.sleep(fault.get("delay", 0))
         cloud.note(service, method, path, 0 if fault.get("drop") else reply.status)
         if fault.get("drop"):
             self.detach().close()

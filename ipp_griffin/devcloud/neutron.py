@@ -172,8 +172,8 @@ def _user_port(port: Port) -> dict[str, Any]:
         "mac_address": port.mac,
         "admin_state_up": True,
         "status": "DOWN",
-        "device_id": "",
-        "device_owner": "",
+        "device_id": port.device_id,
+        "device_owner": port.device_owner,
         "fixed_ips": [{"subnet_id": SUBNET_ID, "ip_address": port.address}],
         "security_groups": port.security_groups,
         "binding:vnic_type": "normal",
@@ -196,7 +196,11 @@ def create_port(call: Call) -> Reply:
         raise ApiError(404, f"Network {given.get('network_id')} could not be found.", "NetworkNotFound")
     fixed = (given.get("fixed_ips") or [{}])[0].get("ip_address")
     made = call.state.create_port(
-        call.auth.project, name=given.get("name", ""), mac=given.get("mac_address"), address=fixed
+        call.auth.project,
+        name=given.get("name", ""),
+        mac=given.get("mac_address"),
+        address=fixed,
+        device=(given.get("device_owner", ""), given.get("device_id", "")),
     )
     return Reply(201, {"port": _user_port(made)})
 
@@ -220,6 +224,12 @@ def update_port(call: Call, thing_id: str) -> Reply:
 
 @routes("DELETE", "/network/v2.0/ports/{}")
 def delete_port(call: Call, thing_id: str) -> Reply:
+    """Those of servers only an administrator may delete, in Neutron of 2025 and later."""
+    owners = {port_id(server): "compute:nova" for server in call.state.of_project(call.auth.project)}
+    port = call.state.ports.get(thing_id)
+    owner = port.device_owner if port else owners.get(thing_id, "")
+    if owner.startswith("compute:"):
+        raise ApiError(403, "rule:delete_port is disallowed by policy", "PolicyNotAuthorized")
     del call.state.ports[_find_port(call, thing_id).id]
     return Reply(204)
 

@@ -150,7 +150,7 @@ EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning wa
 
 @dataclass
 class Server:
-    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process."""
+    """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process; ``under``: what runs its program."""
 
     id: str
     name: str
@@ -177,6 +177,7 @@ class Server:
     vanishes_at: float | None = None
     shuts_off_at: float | None = None
     silent: bool = False
+    under: tuple[str, ...] = ()
     locked: bool = False
     faults: dict[str, Any] = field(default_factory=dict)
 
@@ -211,7 +212,7 @@ class SecurityGroup:
 
 @dataclass
 class Port:
-    """A port that a user made: of a machine that Nova has no part in."""
+    """A port that a user made: of a machine that Nova has no part in, or it says of which."""
 
     id: str
     project: Project
@@ -220,6 +221,8 @@ class Port:
     address: str
     created: float
     security_groups: list[str]
+    device_owner: str = ""
+    device_id: str = ""
     revision: int = 1
 
 
@@ -350,12 +353,20 @@ class CloudState:
         }
         return SecurityGroup(group_id, project, SECURITY_GROUP, "Default security group", EPOCH, rules)
 
-    def create_port(self, project: Project, *, name: str, mac: str | None, address: str | None) -> Port:
-        """A port on the network, in the default security group."""
+    def create_port(
+        self,
+        project: Project,
+        *,
+        name: str,
+        mac: str | None = None,
+        address: str | None = None,
+        device: tuple[str, str] = ("", ""),
+    ) -> Port:
+        """A port on the network, in the default security group. ``device``: its owner and id."""
         id = str(uuid.uuid4())
         mac = mac or "fa:16:3e:" + ":".join(id[i : i + 2] for i in (0, 2, 4))
         default = stable_id("security-group", project.name)
-        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default])
+        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default], *device)
         return self.ports[id]
 
     # Servers
@@ -371,6 +382,7 @@ class CloudState:
         server.faults = faults = self.faults.for_server(server.name)
         boot_time = faults.get("boot_time", self.boot_time)
         server.silent = bool(faults.get("silent"))
+        server.under = tuple(map(str, faults.get("under", ())))
         server.error = faults.get("fail_build", "" if server.flavor.fits else "No valid host was found. ")
         server.boots_at = None if faults.get("stuck") else now + boot_time
         server.scheduled_at = now + min(0.2 * boot_time, 2)

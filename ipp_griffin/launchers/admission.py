@@ -25,7 +25,7 @@ def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network
     Raises `ipp_griffin.cloud.CloudError` where Neutron refuses.
     """
     address, ports = controller_address(connection), controller_ports(connection)
-    head = cloud.groups.head_port(address, _macs(address))
+    head = cloud.ports.head(address, _macs(address))
     engines = cloud.groups.make(uid, head, ports)
     if head is None:
         log.info(
@@ -44,7 +44,7 @@ def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network
     address, (first, last) = controller_address(connection), controller_ports(connection)
     group, whose = "GROUP", ", where GROUP is a security group of this machine (or the like in its firewall)"
     with contextlib.suppress(GriffinError):  # the rule is worth telling without it
-        head = cloud.groups.head_port(address, _macs(address))
+        head = cloud.ports.head(address, _macs(address))
         if head is not None and head.groups:
             group, whose = head.groups[0], ", with a security group of this machine"
     rules = " and ".join(

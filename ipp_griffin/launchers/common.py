@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from traitlets import HasTraits, TraitError, Unicode
 from traitlets.config import Config
 
@@ -17,6 +18,22 @@ from ..settings import GriffinCloud, connect, open_store
 if TYPE_CHECKING:
     from ..cloud import Cloud
     from ..store import Store
+
+
+def has_ended(controller: Any) -> bool:
+    """Whether this launcher's controller has ended, as far as can be seen from here; False for None.
+
+    With ipyparallel's synchronous API nobody may be there to set the launcher's state: its event loop is closed between calls.
+    """
+    if controller is None:
+        return False
+    process = getattr(controller, "process", None)
+    if controller.state != "running" or process is None:
+        return bool(controller.state == "after")
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class OnCloud(HasTraits):

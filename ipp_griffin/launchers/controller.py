@@ -217,6 +217,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     def notify_stop(self, data: Any) -> Any:
         if self.state == "running":
             self._end_group()
+            self._learn_keys()
+            self.remove_connection_files()  # one that was killed can't; and ipyparallel stops none that has ended
         return super().notify_stop(data)
 
     def _end_group(self) -> None:
@@ -356,6 +358,8 @@ def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket
 def _is_free(address: str, port: int) -> bool:
     for host in {"127.0.0.1", address if address not in ("*", "localhost") else "0.0.0.0"}:
         with socket.socket() as s:
+            # As ZeroMQ binds: what a killed controller's connections leave for a minute (TIME_WAIT) is in nobody's way.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind((host, port))
             except PermissionError:

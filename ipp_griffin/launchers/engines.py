@@ -17,12 +17,12 @@ from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
 from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
-from ..plan import GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, choose_network
+from ..plan import GriffinError, Network, Plan, QuotaTooSmall, ServerPlan, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
 from ..threads import in_thread
 from .admission import UNREACHABLE, admit_engines, admitting_rule
-from .common import OnCloud
+from .common import OnCloud, has_ended
 from .connection import engine_connection
 from .engine_settings import EngineSettings
 from .keeper import Created, Keeper
@@ -108,7 +108,11 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks()))
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
-        plan = await in_thread(lambda: self._plan(n, settings, network))
+        try:
+            plan = await in_thread(lambda: self._plan(n, settings, network))
+        except QuotaTooSmall:
+            await Leftovers(self.connect(), self.container, uid=self.uid, log=self.log).tell()
+            raise
         self.has_groups = settings.manage_security_group
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
@@ -296,8 +300,7 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
     def _goes_on(self) -> bool:
         """Whether the cluster is to live on, so that a new server makes sense."""
-        controller = getattr(self.parent, "controller", None)
-        ended = controller is not None and controller.state == "after"
+        ended = has_ended(getattr(self.parent, "controller", None))
         return not ended and not (self._expires and time.time() > self._expires)
 
     def _watch(self, keeper: Keeper) -> None:
@@ -381,8 +384,12 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             engine_set = self._on_cloud()
             left = through_hub and self._leave_hub()
             self._output.read(engine_set, self.output_servers, wait=self.leave_timeout if left else 0)
-            self._output.read_consoles(engine_set, self.output_servers)
-            engine_set.destroy(self.servers, timeout=self.stop_timeout, groups=self.has_groups)
+            engine_set.destroy(
+                self.servers,
+                timeout=self.stop_timeout,
+                groups=self.has_groups,
+                farewell=lambda there: self._output.read_consoles(engine_set, there[: self.output_servers]),
+            )
             self._gone = True
 
     def _leave_hub(self) -> bool:

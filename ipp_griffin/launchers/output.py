@@ -10,6 +10,9 @@ from ..plan import GriffinError
 from ..threads import within
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..cloud import Server
     from ..engine_set import EngineSet
 
 OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take
@@ -35,8 +38,8 @@ class Output:
         with contextlib.suppress(GriffinError):
             within(wait + OUTPUT_TIMEOUT, read)
 
-    def read_consoles(self, engine_set: EngineSet, servers: int) -> None:
-        """Read the ends of the consoles, which go with their servers."""
+    def read_consoles(self, engine_set: EngineSet, servers: Sequence[Server]) -> None:
+        """Read the ends of these servers' consoles, which go with them."""
         with contextlib.suppress(GriffinError):
             within(CONSOLE_TIMEOUT, lambda: engine_set.read_consoles(servers, self._consoles.__setitem__))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plan import GriffinError, Stopped
 from ..roster import engines_by_place
+from .common import has_ended
 from .keeper import Keeper
 from .progress import Progress
 
@@ -76,8 +77,10 @@ class WaitForEngines:
                 self._stopping.wait(TICK)
 
     def _check_controller(self) -> None:
-        if self._controller is not None and self._controller.state == "after":
-            raise GriffinError(f"The controller ended while engines were starting: {self._controller.stop_data}.")
+        if has_ended(self._controller):
+            raise GriffinError(
+                f"The controller ended while engines were starting: {self._controller.stop_data or 'it was killed'}."
+            )
 
     def _too_late(self, listed: int) -> str:
         roster = self._keeper.roster

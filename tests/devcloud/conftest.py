@@ -66,7 +66,7 @@ def http(cloud: DevCloud, connection: openstack.connection.Connection) -> Iterat
         def call(method: str, path: str, *, version: str = "2.96", token: str | None = None, **more: object):
             headers = {"X-Auth-Token": connection.auth_token if token is None else token}
             headers |= {"OpenStack-API-Version": f"compute {version}", **more.pop("headers", {})}
-            return session.request(method, cloud.url + path, headers=headers, timeout=20, **more)
+            return session.request(method, cloud.url + path, headers=headers, **{"timeout": 20, **more})
 
         yield call
 

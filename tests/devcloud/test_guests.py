@@ -130,6 +130,12 @@ def test_faults_silence_a_guest_or_end_it(cloud, connection):
     assert connection.compute.find_server(servers["a"].id) is None
 
 
+def test_a_fault_puts_a_command_before_the_guests_program(cloud, connection):
+    cloud.faults.set(server="^box", under=["env", "COLOUR=blue"])
+    made = create(connection, user_data=script('echo "it is $COLOUR"'))
+    wait_for(lambda: "it is blue" in console(connection, made))
+
+
 def test_stop_leaves_no_process_and_no_file_but_the_folders_own(tmp_path):
     with DevCloud(tmp_path / "cloud", boot_time=0) as cloud, connect(cloud) as opened:
         for number in range(3):

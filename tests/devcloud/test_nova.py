@@ -5,6 +5,7 @@ import time
 
 import openstack
 import pytest
+import requests
 
 from ipp_griffin.devcloud import DevCloud
 from ipp_griffin.devcloud.state import FLAVORS, IMAGES, NETWORK_ID
@@ -313,6 +314,14 @@ def test_an_after_fault_disturbs_the_answer_to_what_was_done(http, cloud):
     cloud.faults.set(methods=["POST"], path="servers", status=504, after=True)
     assert http("POST", "/compute/v2.1/servers", json={"server": BOX}).status_code == 504
     assert [server["name"] for server in cloud.servers()] == ["box"]
+
+
+def test_a_late_fault_does_what_was_asked_after_its_client_has_gone(http, cloud):
+    cloud.faults.set(methods=["POST"], path="servers", delay=1, late=True, count=1)
+    with pytest.raises(requests.Timeout):
+        http("POST", "/compute/v2.1/servers", json={"server": BOX}, timeout=0.2)
+    assert cloud.servers() == []
+    wait_for(lambda: [server["name"] for server in cloud.servers()] == ["box"])
 
 
 def test_a_person_sets_faults_over_http(http, cloud):

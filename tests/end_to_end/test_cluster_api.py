@@ -176,6 +176,33 @@ def test_a_script_that_never_stops_its_cluster_leaves_nothing(profile, run_pytho
 
 
 @pytest.mark.needs("faults")
+def test_a_script_whose_cluster_can_not_be_stopped_at_its_end_is_no_success(profile, cloud):
+    script = """
+        import ipyparallel as ipp
+        cluster = ipp.Cluster(engines="griffin", controller="griffin", n=1)
+        cluster.start_cluster_sync()
+        print("up", flush=True)
+        input()
+        """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "up\n"
+        cloud.faults.set({"service": "compute", "methods": ["DELETE"], "status": 503})
+        _, printed = process.communicate("\n", timeout=90)
+    assert process.returncode == 1
+    assert "Servers that may still be there" in printed
+    assert "Run the same stop again" in printed
+    cloud.faults.clear()
+    (path,) = profile.glob("ipython/profile_default/security/cluster-*.json")
+    ipp.Cluster.from_file(str(path)).stop_cluster_sync()
+
+
+@pytest.mark.needs("faults")
 def test_a_failed_start_raises_its_cause_and_leaves_no_server(profile, cloud):
     cloud.faults.set({"server": "-[0-9a-f]{8}-1(-[0-9]+)?$", "fail_build": "No valid host was found. "})
     cluster = ipp.Cluster(engines="griffin", controller="griffin", n=2)

@@ -1,6 +1,4 @@
-"""Servers that fail or stay silent are replaced, a quorum is enough, and what is lost later is replaced where one says so."""
-
-import re
+"""A quorum is enough, for a start that ends and for one that goes on in the background. What is replaced, and when: `tests.faults`."""
 
 import ipyparallel as ipp
 import openstack
@@ -17,34 +15,6 @@ SET = "--GriffinEngineSetLauncher"
 
 def stop(shell: Shell) -> None:
     shell.run("ipcluster", "stop", "--profile=griffin")
-
-
-def test_a_server_in_error_is_replaced_and_its_fault_told_once(shell):
-    shell.cloud.faults.set({"server": "-1$", "fail_build": "No valid host was found.", "count": 1})
-    output = shell.run(*START, "-n", "2")
-    told = re.findall(
-        r"Server (\S+-1) \(building\) went to ERROR: .*No valid host.* It is deleted, and (\S+) takes", output
-    )
-    assert [successor for _, successor in told] == [f"{told[0][0]}-1"]
-    assert sorted(name.split("-", 3)[3] for name in shell.cloud.servers()) == ["0", "1-1"]
-    with ipp.Client(str(shell.profile() / "security" / "ipcontroller-client.json")) as rc:
-        assert len(rc.ids) == 2
-    stop(shell)
-
-
-def test_a_silent_server_is_replaced_after_its_deadline_and_the_end_of_its_console_told(shell):
-    shell.cloud.faults.set({"server": "-0$", "silent": True, "count": 1})
-    output = shell.run(*START, "-n", "1", f"{SET}.agent_timeout=2")
-    assert "never reported (can it reach the object store?) within 2 s (agent_timeout)" in output
-    assert "console:" in output
-    stop(shell)
-
-
-def test_replacements_have_an_end_and_the_error_names_phase_and_cause_of_each(shell):
-    shell.cloud.faults.set({"server": ".*", "fail_build": "No valid host was found."})
-    output = shell.run(*START, "-n", "1", f"{SET}.max_replacements=1", status=1)
-    names = r"griffin-\w+-\w+-0, griffin-\w+-\w+-0-1"
-    assert re.search(rf"CRITICAL.* Servers {names} \(building\) went to ERROR: .*No valid host was found", output)
 
 
 def test_with_a_quorum_a_daemonized_start_settles_every_straggler(shell):
@@ -90,16 +60,6 @@ def test_with_a_quorum_the_rest_goes_on_in_the_background_while_the_process_live
         assert len(rc.ids) == 1
         openstack.connect(cloud="devcloud").compute.delete_server(straggler["id"])
         eventually(lambda: len(rc.ids) == 2, "the engine of the server that takes its slot")
-
-
-def test_a_server_that_is_lost_later_is_replaced_where_one_says_so(engine_set, cloud, eventually):
-    cluster = engine_set(2, replace=True)
-    lost = sorted(cloud.servers())[0]
-    cloud.faults.set({"server": f"{lost}$", "vanish_after": 0})
-    eventually(lambda: lost not in cloud.servers(), "the server is gone")
-    eventually(lambda: len(cloud.servers()) == 2, "another one")
-    with cluster.connect_client_sync() as rc:
-        eventually(lambda: len(rc.ids) == 2, "its engine")
 
 
 def test_a_cluster_that_is_stopped_from_elsewhere_is_not_built_up_again(engine_set, cloud, eventually):

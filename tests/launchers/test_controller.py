@@ -136,6 +136,19 @@ def test_a_port_that_is_busy_at_another_address_is_free():
         assert module._is_free("127.0.0.9", other.getsockname()[1])
 
 
+def test_a_port_whose_connections_ended_a_moment_ago_is_free():
+    """Of a controller that was killed: the kernel keeps the ports of its connections in TIME_WAIT for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        served, _ = server.accept()
+        served.close()  # who closes first is left in TIME_WAIT
+        client.close()
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    assert module._is_free("127.0.0.1", port)
+
+
 def test_a_block_that_another_start_has_reserved_is_skipped(monkeypatch):
     """Two clusters that start at the same moment see the same free ports."""
     monkeypatch.setattr(module, "_is_free", lambda address, port: True)
@@ -539,6 +552,15 @@ async def test_a_stop_that_fails_leaves_the_controller_running_and_another_one_s
     monkeypatch.setattr(local, "sweep", lambda: None)
     await local.stop()
     assert local.state == "after"
+    assert list(local.security.iterdir()) == []
+
+
+async def test_the_connection_files_of_a_controller_that_was_killed_go_with_it(local):
+    await local.start()
+    stopped = asyncio.Event()
+    local.on_stop(lambda data: stopped.set())
+    os.kill(local.pid, signal.SIGKILL)
+    await asyncio.wait_for(stopped.wait(), 30)
     assert list(local.security.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import signal
 import threading
@@ -144,11 +145,9 @@ def no_pause_between_deletion_and_listing(monkeypatch):
     destroy = EngineSet.destroy
     now = time.monotonic()
 
-    def at_once(self, known, *, timeout, groups):
+    def at_once(self, known, **how):
         ticks = iter(range(1000))
-        destroy(
-            self, known, timeout=timeout, groups=groups, sleep=lambda seconds: None, clock=lambda: now + next(ticks)
-        )
+        destroy(self, known, **how, sleep=lambda seconds: None, clock=lambda: now + next(ticks))
 
     monkeypatch.setattr(EngineSet, "destroy", at_once)
 
@@ -251,6 +250,19 @@ async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_serve
     assert creations_before == 0
     assert (first["uid"], first["engine_set"], first["servers"]) == (launcher.uid, launcher.engine_set, [])
     assert last["servers"] == ["id-0", "id-1"]
+
+
+async def test_a_start_that_the_quota_refuses_tells_what_earlier_clusters_left(launcher, cloud, monkeypatch, caplog):
+    """That may be what the quota is used for."""
+    cloud.limits = lambda: Limits(10, 10, -1, 0, -1, 0)
+    server = types.SimpleNamespace(name="griffin-0000000000aa-0")
+    left = types.SimpleNamespace(server=server, cluster=types.SimpleNamespace(uid="0000000000aa"), why="is in SHUTOFF")
+    monkeypatch.setattr(Clusters, "servers_left", lambda self: [left])
+    launcher.log = logging.getLogger("start")
+    with pytest.raises(SettingError, match="quota is too small"):
+        await launcher.start(1)
+    assert "griffin-0000000000aa-0 is in SHUTOFF" in caplog.text
+    assert cloud.creations == []
 
 
 # --- security groups of its own
@@ -470,7 +482,7 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
         await launcher.start(4)
     names = ", ".join(f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(4))
     assert str(raised.value) == (
-        f"The engine set can't have its 4 engines any more. Servers {names} (building) went to ERROR: No valid host. "
+        f"The engine set can't have its 4 engines any more. Each of the servers {names} (building) went to ERROR: No valid host. "
         "All servers of this start are deleted."
     )
     assert cloud.there == {}

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 STATE = Path(os.environ.get("GUEST_VM_STATE", "/var/tmp/guest-vm"))
@@ -102,7 +103,7 @@ class VirtualMachines:
         self._folder = folder
         self.all: dict[str, VirtualMachine] = {}
 
-    def boot(self, server_id: str, user_data: str) -> None:
+    def boot(self, server_id: str, user_data: str, under: Sequence[str] = ()) -> None:
         home = self._folder / server_id
         home.mkdir(parents=True)
         self.all[server_id] = VirtualMachine(

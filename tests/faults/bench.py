@@ -1,0 +1,194 @@
+"""`Bench`: where a row of the table is run, and what is looked at afterwards. Independent of the package's own listings."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ipyparallel as ipp
+import openstack
+import psutil
+from traitlets.config import Config
+
+from ipp_griffin.devcloud.guests import MARKER
+
+from ..clouds import OnDevCloud, settings_of
+from ..end_to_end.conftest import Shell
+
+PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
+QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
+ORDER = ("servers", "ports", "security groups", "containers", "TempURL keys", "processes", "connection files")
+
+
+class Bench:
+    """A user on a cloud: clusters in this process, commands in a shell, and all that was said to that user.
+
+    ``shell``: whose IPython folder is this process's, too.
+    """
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell, self.cloud = shell, shell.cloud
+        self.said: list[str] = []
+        self._clusters: list[ipp.Cluster] = []
+        profile = shell.ipython / "profile_default"
+        profile.mkdir(exist_ok=True)
+        (profile / "ipcontroller_config.py").write_text("c.HeartMonitor.period = 100\n")
+        self._log = logging.getLogger(f"bench-{id(self)}")
+        self._log.setLevel(logging.INFO)
+        self._log.propagate = False
+        self._keeps = _Into(self.said)
+        for logger in (self._log, logging.getLogger("ipp_griffin")):
+            logger.addHandler(self._keeps)
+        self._made_profile = False
+
+    # -- clusters of this process
+
+    def cluster(self, n: int = 1, **traits: Any) -> ipp.Cluster:
+        """Not started yet. ``traits``: of the engine set's launcher."""
+        config = Config({"GriffinEngineSetLauncher": {**QUICK, **traits}})
+        if self.cloud.settings:
+            config.merge(settings_of(self.cloud))
+        number = f"bench{len(self._clusters)}"
+        cluster = ipp.Cluster(
+            engines="griffin", controller="griffin", n=n, config=config, log=self._log, cluster_id=number, delay=0.1
+        )
+        self._clusters.append(cluster)
+        return cluster
+
+    def started(self, n: int = 1, **traits: Any) -> ipp.Cluster:
+        """One that runs, of ``n`` engines."""
+        cluster = self.cluster(n, **traits)
+        cluster.start_cluster_sync()
+        return cluster
+
+    def stop(self, cluster: ipp.Cluster) -> None:
+        """As somebody does who has nothing but the cluster's file: a new login, and new objects for all."""
+        ipp.Cluster.from_file(cluster.cluster_file, log=self._log).stop_cluster_sync()
+
+    # -- commands
+
+    def start_options(self, *more: str) -> tuple[str, ...]:
+        """`ipcluster start` with the griffin profile, which is made at the first time."""
+        if not self._made_profile:
+            lines = "".join(f"c.GriffinEngineSetLauncher.{name} = {value}\n" for name, value in QUICK.items())
+            self.shell.make_profile(extra=lines)
+            self._made_profile = True
+        return ("ipcluster", "start", "--profile=griffin", "-n", "1", *more)
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """A command, to its end, with what it says kept."""
+        self.said.append(output := self.shell.run(*command, status=status))
+        return output
+
+    # -- what is looked at
+
+    def says(self, text: str) -> None:
+        """Fail unless the user was told ``text``, in which "…" stands for anything."""
+        pattern = ".*".join(re.escape(part) for part in re.split(r"\s*…\s*", text))
+        assert re.search(pattern, "\n".join(self.said), re.DOTALL), f"nobody said {text!r}, but:\n" + "\n".join(
+            self.said
+        )
+
+    def spent(self) -> None:
+        """Fail unless every fault that was set has happened."""
+        assert self.cloud.faults.unspent() == []
+
+    def close(self) -> None:
+        """End what a failed row left running on this machine; the cloud's own fixture sees to the rest."""
+        logging.getLogger("ipp_griffin").removeHandler(self._keeps)
+        for cluster in self._clusters:
+            with contextlib.suppress(Exception):
+                cluster.stop_cluster_sync()
+        self.shell.close()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def left_over(self) -> dict[str, list[str]]:
+        """What is there after all, by kind, as the cloud's own listings and this machine have it."""
+        found = {kind: sorted(names) for kind, names in self._in_cloud().items()}
+        deadline = time.monotonic() + PROCESSES_LINGER
+        while (processes := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        found["processes"] = [f"{process.pid} ({_command(process)})" for process in processes]
+        found["connection files"] = sorted(str(p.name) for p in self.shell.ipython.glob("profile_*/security/*.json"))
+        return {kind: found.get(kind, []) for kind in ORDER}
+
+    def _in_cloud(self) -> dict[str, list[str]]:
+        if not isinstance(self.cloud, OnDevCloud):  # a project in which other things were before
+            return {"servers": self.cloud.servers(), "containers": self.cloud.containers()}
+        with openstack.connect(cloud=self.cloud.name) as connection:
+            store = connection.object_store
+            account = store.head("", params={}).headers
+            return {
+                "servers": [server.name for server in connection.compute.servers()],
+                "ports": [port.id for port in connection.network.ports()],
+                "security groups": [g.name for g in connection.network.security_groups() if g.name != "default"],
+                "containers": [container.name for container in store.containers()],
+                "TempURL keys": [name for name in account if "temp-url-key" in name.lower()],
+            }
+
+    def processes(self) -> list[psutil.Process]:
+        """The controllers, launchers and engines of this user, wherever they went."""
+        guest = f"{self.cloud.running.id}:" if isinstance(self.cloud, OnDevCloud) else "-"
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                environment = process.environ()
+                ours = environment.get("IPYTHONDIR") == str(self.shell.ipython)
+                if (ours or environment.get(MARKER, "").startswith(guest)) and process.pid != os.getpid():
+                    found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
+        return found
+
+    @contextlib.contextmanager
+    def impatient(self) -> Iterator[None]:
+        """With the shortest time-out of requests that this cloud allows."""
+        import yaml
+
+        clouds = yaml.safe_load(self.cloud.clouds_yaml.read_text())
+        clouds["clouds"][self.cloud.name]["api_timeout"] = self.cloud.hang[0]
+        path = self.shell.folder / "impatient.yaml"
+        path.write_text(yaml.safe_dump(clouds))
+        before = os.environ["OS_CLIENT_CONFIG_FILE"]
+        os.environ["OS_CLIENT_CONFIG_FILE"] = self.shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
+        try:
+            yield
+        finally:
+            os.environ["OS_CLIENT_CONFIG_FILE"] = self.shell.env["OS_CLIENT_CONFIG_FILE"] = before
+
+
+class _Into(logging.Handler):
+    """Keeps what is logged, at INFO and above."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.INFO)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append(record.getMessage())
+
+
+def counted(found: Mapping[str, list[str]]) -> str:
+    """What `Bench.left_over` found, in one line."""
+    return ", ".join(
+        f"{len(names)} {kind}" + (f" ({'; '.join(names)})" if names else "") for kind, names in found.items()
+    )
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
+    """Wait for a condition, without a fixed sleep."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.05)
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()[:4])
+    return "gone"

@@ -1,0 +1,220 @@
+"""The process of a user dies, or is told to end: `ipcluster`, at each stage, and what ends what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from .bench import Bench, eventually
+from .requests import START
+from .row import NOTHING, WORKS, Row
+
+STOP_COMMAND = ("ipcluster", "stop", "--profile=griffin")
+HELD = 60  # seconds that a request is held: longer than its process lives
+SILENT = {"server": ".*", "silent": True}
+AFTER_STOP = f"{NOTHING}, after `ipcluster stop`"
+RUNNING = "while it runs"
+
+
+def options(row: Row) -> list[str]:
+    return [f"--GriffinEngineSetLauncher.{name}={value}" for name, value in row.settings.items()]
+
+
+def killed(bench: Bench, row: Row) -> None:
+    """SIGKILL while a request of the start is held; then `ipcluster stop`, as somebody does who sees that it has died."""
+    kill_at_a_held_request(bench, row)
+    bench.cloud.faults.clear()
+    # Before there is a cluster file there is nothing to stop, and ipcluster says so.
+    bench.run(*STOP_COMMAND, status=0 if bench.shell.cluster_files() else 11)
+
+
+def killed_and_ended_from_elsewhere(bench: Bench, row: Row) -> None:
+    """The same, and `ipp-griffin stop` from a machine that has no file of it; the controller is this machine's to end."""
+    kill_at_a_held_request(bench, row)
+    bench.cloud.faults.clear()
+    (uid,) = {name.rpartition("-")[2] for name in bench.cloud.containers()}
+    bench.run("ipp-griffin", "stop", uid)
+    assert bench.cloud.left_over() == []
+    bench.run(*STOP_COMMAND)
+
+
+def kill_at_a_held_request(bench: Bench, row: Row) -> None:
+    command = bench.start_options(*options(row))
+    bench.cloud.faults.set(*row.faults)
+    process = bench.shell.start(*command)
+    eventually(lambda: not bench.cloud.faults.unspent(), "the request that is held")
+    process.kill()
+    process.wait()
+
+
+def killed_and_reaped(bench: Bench, row: Row) -> None:
+    """While it waits for a server that never reports. A cluster that is just starting is not touched."""
+    bench.cloud.faults.set(SILENT)
+    process = bench.shell.start(*bench.start_options("--GriffinEngineSetLauncher.start_timeout=6"))
+    eventually(lambda: [s for s in bench.cloud.running.servers() if s["status"] == "ACTIVE"], "a server that runs")
+    process.kill()
+    process.wait()
+    assert "nothing to reap" in bench.run("ipp-griffin", "reap", "--dry-run")
+    eventually(lambda: "never reported" in bench.shell.run("ipp-griffin", "reap", "--dry-run"), "its deadline is over")
+    an_hour_passes(bench)
+    bench.run("ipp-griffin", "reap", "--yes")
+    assert bench.cloud.left_over() == []
+    bench.run(*STOP_COMMAND)
+
+
+def killed_before_it_marked_its_container(bench: Bench, row: Row) -> None:
+    """Nobody knows whose the empty container is, nor whether it is about to be used: it has an hour."""
+    kill_at_a_held_request(bench, row)
+    assert "nothing to reap" in bench.run("ipp-griffin", "reap", "--yes")
+    assert len(bench.cloud.left_over()) == 1
+    an_hour_passes(bench)
+    assert "was never used" in bench.run("ipp-griffin", "reap", "--yes")
+    assert bench.cloud.left_over() == []
+    bench.run(*STOP_COMMAND)
+
+
+def an_hour_passes(bench: Bench) -> None:
+    """For what is in the object store."""
+    for container in bench.cloud.running.state.containers.values():
+        container.created -= 3700
+        for stored in container.objects.values():
+            stored.modified -= 3700
+
+
+def killed_while_it_runs(bench: Bench, row: Row) -> None:
+    process = bench.shell.start(*bench.start_options())
+    wait_until_connected(bench)
+    process.kill()
+    process.wait()
+    wait_until_connected(bench)  # the cluster needs nobody
+    bench.run(*STOP_COMMAND)
+
+
+def stop_is_killed(bench: Bench, row: Row) -> None:
+    """SIGKILL while a request of `ipcluster stop` is held; another one ends all."""
+    bench.run(*bench.start_options("--daemonize"))
+    bench.cloud.faults.set(*row.faults)
+    process = bench.shell.start(*STOP_COMMAND)
+    eventually(lambda: not bench.cloud.faults.unspent(), "the request that is held")
+    process.kill()
+    process.wait()
+    bench.cloud.faults.clear()
+    bench.run(*STOP_COMMAND)
+
+
+def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable[[Bench, Row], None]:
+    """A foreground `ipcluster start` takes down what it made."""
+
+    def run(bench: Bench, row: Row) -> None:
+        command = bench.start_options()
+        if not started:
+            bench.cloud.faults.set({"server": ".*", "boot_time": 5})
+        process = bench.shell.start(*command)
+        if started:
+            wait_until_connected(bench)
+            eventually(lambda: is_recorded(bench), "the start is over")
+        else:
+            eventually(bench.cloud.servers, "a server")
+        process.send_signal(number)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == status, output
+        assert "Traceback" not in output
+
+    return run
+
+
+def wait_until_connected(bench: Bench) -> None:
+    """Until the controller of the shell's cluster lists its engine."""
+    bench.shell.wait_until_connected(
+        lambda condition, what: eventually(condition, what, timeout=30 * bench.cloud.slowness), 1
+    )
+
+
+def is_recorded(bench: Bench) -> bool:
+    """Whether the cluster file has the engine set's server."""
+    path = bench.shell.profile() / "security" / "cluster-.json"
+    sets = json.loads(path.read_text())["engines"]["sets"].values() if path.exists() else []
+    return any(one.get("servers") for one in sets)
+
+
+def controller_is_killed(bench: Bench, row: Row) -> None:
+    """The foreground `ipcluster start` whose controller it was takes all down, and its files."""
+    process = bench.shell.start(*bench.start_options())
+    wait_until_connected(bench)
+    eventually(lambda: is_recorded(bench), "the start is over")
+    for pid in bench.shell.controllers():
+        os.kill(pid, signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert "Traceback" not in output
+
+
+def two_stops(bench: Bench, row: Row) -> None:
+    bench.run(*bench.start_options("--daemonize"))
+    both = [bench.shell.start(*STOP_COMMAND), bench.shell.start(*STOP_COMMAND)]
+    for process in both:
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode in (0, 11), output  # 11: ipyparallel's "already stopped"
+        assert "Traceback" not in output
+
+
+def broken_connection_file(bench: Bench, row: Row) -> None:
+    bench.run(*bench.start_options("--daemonize"))
+    path = Path(bench.shell.profile() / "security" / "ipcontroller-engine.json")
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    bench.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
+    assert len(bench.cloud.servers()) == 1
+    path.write_text(text)
+    bench.run(*STOP_COMMAND)
+
+
+def _held(*faults: object) -> tuple[dict[str, object], ...]:
+    return tuple({**fault, "delay": HELD, "count": 1} for fault in faults)  # type: ignore[dict-item]
+
+
+def _killed_rows() -> tuple[Row, ...]:
+    stages = [stage for stage in START if "agent" not in stage]
+    return tuple(
+        Row(
+            "SIGKILL to `ipcluster start`",
+            stage,
+            "nothing more: it is dead",
+            killed,
+            left=AFTER_STOP,
+            faults=_held(START[stage][-1]),
+            slow=True,
+        )
+        for stage in stages
+    )
+
+
+CONTAINER = "start: making the container"
+ROWS = (
+    *_killed_rows(),
+    Row("SIGKILL to `ipcluster start`, and its machine is lost", "start: creating the server", "`ps` shows it",
+        killed_and_ended_from_elsewhere, left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", slow=True,
+        says="is gone: 1 server and its container", faults=_held(START["start: creating the server"][0])),
+    Row("SIGKILL to `ipcluster start`", "start: servers", "`reap` shows it, once its deadline is over", killed_and_reaped,
+        "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", slow=True),
+    Row("SIGKILL to `ipcluster start`, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", killed_before_it_marked_its_container,
+        "was never used", f"{NOTHING} in the cloud, after `ipp-griffin reap`", faults=_held(START[CONTAINER][-1]), slow=True),
+    Row("SIGKILL to `ipcluster start`", RUNNING, WORKS + ": the cluster goes on", killed_while_it_runs, left=AFTER_STOP, slow=True, needs=()),
+    *(
+        Row("SIGKILL to `ipcluster stop`", stage, "nothing more: it is dead", stop_is_killed, left=AFTER_STOP, faults=_held(fault), slow=True)
+        for stage, fault in (
+            ("stop: deleting the server", {"service": "compute", "methods": ["DELETE"]}),
+            ("stop: deleting the container", {"service": "object-store", "methods": ["DELETE"], "path": r"-[0-9a-f]{12}$"}),
+        )
+    ),
+    *(
+        Row(f"{name} to `ipcluster start`", stage, "it takes down what it made", signalled(number, status=0, started=started), slow=True)
+        for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
+        for stage, started in (("start: servers", False), (RUNNING, True))
+    ),
+    Row("a killed controller of `ipcluster start`", RUNNING, "it takes down what it made", controller_is_killed, slow=True),
+    Row("`ipcluster stop` twice at the same time", "stop", WORKS, two_stops, slow=True),
+    Row("a broken connection file", "start: `ipcluster engines`", "it fails", broken_connection_file, "ipcontroller-engine.json", slow=True),
+)  # fmt: skip

@@ -1,0 +1,13 @@
+"""The table of faults: every row is a test, and a line of docs/reliability.md."""
+
+from __future__ import annotations
+
+from . import lives, processes, requests
+from .row import Row
+
+GROUPS: dict[str, tuple[Row, ...]] = {
+    "requests": requests.ROWS,
+    "lives": lives.ROWS,
+    "processes": processes.ROWS,
+}
+ROWS: tuple[Row, ...] = tuple(row for group in GROUPS.values() for row in group)
