@@ -253,9 +253,8 @@ def server_reboots(bench: Bench, row: Row) -> None:
     with cluster.connect_client_sync() as rc:
         before = uuids(rc)
         with openstack.connect(cloud=bench.cloud.name) as connection:
-            (name,) = bench.cloud.servers()
-            connection.compute.reboot_server(connection.compute.find_server(name), "HARD")
-        eventually(lambda: uuids(rc) - before, "its engine, under another uuid", timeout=60 * bench.cloud.slowness)
+            connection.compute.reboot_server(server_id(bench), "HARD")
+        eventually(lambda: uuids(rc) - before, "its engine, under another uuid", timeout=60)
     computes(cluster)
     cluster.stop_cluster_sync()
 
@@ -375,7 +374,7 @@ ROWS = (
     Row("the wrong Python", "start: the server", FAILS, with_python(missing_python),
         "gave up: engine_python …/no-python-here is not there"),
     Row("no ipyparallel, and none to be had", "start: the server", FAILS, with_python(bare_python), "gave up: …ipyparallel",
-        settings={"pip_args": ["--no-index"]}),
+        settings={"pip_args": ["--no-index"]}, slow=True),
     Row("another version of ipyparallel", "start: the server", FAILS, with_python(python_with_another_ipyparallel),
         "this server has ipyparallel 8.8.0 of …, the client has …Install that version in the image"),
     Row("a crashed engine", RUNS, WORKS + ": it is restarted on its server", engine_crashes),
@@ -383,7 +382,7 @@ ROWS = (
     Row("a killed controller", RUNS, "tasks fail; a stop ends it", controller_is_killed, needs=()),
     Row("a killed controller, and a stop from another process", RUNS, "tasks fail; a stop ends it",
         controller_is_killed_and_the_stop_is_elsewhere),
-    Row("a reboot", RUNS, WORKS + ": its engines come back", server_reboots, needs=()),
+    Row("a reboot", RUNS, WORKS + ": its engines come back", server_reboots),
     Row("a server deleted behind our back", RUNS, "its engines are missing", server_is_deleted, "is gone: somebody deleted it"),
     Row("a server deleted behind our back, with `replace`", RUNS, WORKS + ": another one takes its slot", server_is_deleted,
         "is gone: somebody deleted it…takes its slot", settings={"replace": True}),
@@ -394,5 +393,5 @@ ROWS = (
         faults=({"service": "object-store", "status": 503},), slow=True),
     Row("503 of compute", RUNS, WORKS, compute_is_down, "Can't look at the servers now, will go on trying",
         faults=({"service": "compute", "status": 503},), slow=True),
-    Row("a locked server", "stop: deleting the server", SECOND_STOP, locked_server, "Servers that may still be there"),
+    Row("a locked server", "stop: deleting the server", SECOND_STOP, locked_server, "Servers that may still be there", slow=True),
 )  # fmt: skip

@@ -11,5 +11,5 @@ if [ "$cloud" = real ]; then
     [ -r "$state/clouds.yaml" ] || { echo "run.sh: the cloud 'real' is not up: make realcloud-up" >&2; exit 1; }
     on=(tests/openstack/realcloud/login.sh env REALCLOUD_STATE="$state" OS_CLIENT_CONFIG_FILE="$state/clouds.yaml")
 fi
-[[ " $*" = *" tests/"* ]] || set -- "$@" tests/end_to_end tests/test_ipyparallel_contract.py tests/openstack
+[[ " $*" = *" tests/"* ]] || set -- "$@" tests/end_to_end tests/faults tests/test_ipyparallel_contract.py tests/openstack
 exec "${on[@]}" .venv/bin/python -m pytest --cloud="$cloud" --timeout=600 --durations=10 "$@"  # servers may take minutes
