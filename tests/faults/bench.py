@@ -22,6 +22,7 @@ from ..end_to_end.conftest import Shell
 
 PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
 QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
+OF_CLOUD = {"manage_security_group": True}  # so that every row has groups that could be left
 ORDER = ("servers", "ports", "security groups", "containers", "TempURL keys", "processes", "connection files")
 
 
@@ -50,7 +51,7 @@ class Bench:
 
     def cluster(self, n: int = 1, **traits: Any) -> ipp.Cluster:
         """Not started yet. ``traits``: of the engine set's launcher."""
-        config = Config({"GriffinEngineSetLauncher": {**QUICK, **traits}})
+        config = Config({"GriffinEngineSetLauncher": {**QUICK, **traits}, "GriffinCloud": OF_CLOUD})
         if self.cloud.settings:
             config.merge(settings_of(self.cloud))
         number = f"bench{len(self._clusters)}"
@@ -75,7 +76,11 @@ class Bench:
     def start_options(self, *more: str) -> tuple[str, ...]:
         """`ipcluster start` with the griffin profile, which is made at the first time."""
         if not self._made_profile:
-            lines = "".join(f"c.GriffinEngineSetLauncher.{name} = {value}\n" for name, value in QUICK.items())
+            lines = "".join(
+                f"c.{kind}.{name} = {value}\n"
+                for kind, settings in (("GriffinEngineSetLauncher", QUICK), ("GriffinCloud", OF_CLOUD))
+                for name, value in settings.items()
+            )
             self.shell.make_profile(extra=lines)
             self._made_profile = True
         return ("ipcluster", "start", "--profile=griffin", "-n", "1", *more)

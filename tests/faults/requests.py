@@ -16,6 +16,7 @@ from .row import FAILS, SECOND_STOP, WORKS, Row
 
 CONTAINER = r"-[0-9a-f]{12}$"
 COMPUTE, STORE = {"service": "compute"}, {"service": "object-store"}
+GROUPS = {"service": "network", "path": "/security-groups"}
 
 # Which requests make up a stage: what is asked for, by whom.
 START: dict[str, tuple[Mapping[str, Any], ...]] = {
@@ -32,6 +33,7 @@ START: dict[str, tuple[Mapping[str, Any], ...]] = {
         {**STORE, "methods": ["PUT"], "path": CONTAINER},
     ),
     "start: marking the container": ({**STORE, "methods": ["POST"], "path": CONTAINER},),
+    "start: making the security group": ({**GROUPS, "methods": ["GET"]}, {**GROUPS, "methods": ["POST"]}),
     "start: writing the connection object": ({**STORE, "methods": ["PUT"], "path": "/connection.json$"},),
     "start: creating the server": ({**COMPUTE, "methods": ["POST"], "path": "/servers$"},),
     "start: listing servers": ({**COMPUTE, "methods": ["GET"], "path": "/servers/detail$"},),
@@ -43,6 +45,7 @@ STOP: dict[str, tuple[Mapping[str, Any], ...]] = {
     "stop: login": ({"service": "identity", "methods": ["POST"]},),
     "stop: deleting the server": ({**COMPUTE, "methods": ["DELETE"]},),
     "stop: listing servers": ({**COMPUTE, "methods": ["GET"], "path": "/servers/detail$"},),
+    "stop: deleting the security group": ({**GROUPS, "methods": ["GET"]}, {**GROUPS, "methods": ["DELETE"]}),
     "stop: deleting objects": (
         {**STORE, "methods": ["GET"], "path": CONTAINER},
         {**STORE, "methods": ["POST", "DELETE"]},
@@ -57,6 +60,8 @@ UNREAD = (  # nobody looks at the bodies of these answers
     "stop: deleting the server",
     "stop: deleting the container",
 )
+SOME_UNREAD = ("start: making the container", "stop: deleting the security group")  # all but that of the first request
+OVER_QUOTA = {"NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: ['security_group'].", "detail": ""}}
 QUOTA = {"forbidden": {"code": 403, "message": "Quota exceeded for instances: Requested 1, but already used 64 of 64."}}
 
 
@@ -157,8 +162,8 @@ def passing(kind: Kind, stage: str) -> tuple[Mapping[str, Any], ...]:
     if kind.name == "malformed body":
         if stage in UNREAD:
             return ()
-        if stage == "start: making the container":
-            requests = requests[:1]  # what the store can do
+        if stage in SOME_UNREAD:
+            requests = requests[:1]
     answer = dict(kind.answer)
     if "delay" in answer and stage in AGENT:
         answer["delay"] = 11 if stage == AGENT[0] else 6  # the agent's own time-outs
@@ -180,6 +185,8 @@ _FINAL: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
     ("401: wrong credentials", "start: login", {"status": 401}, "Can't log in to cloud 'devcloud'…Check the credentials"),
     ("403", "start: look-ups", {"status": 403}, LACKS_ROLE),
     ("403", "start: making the container", {"status": 403}, LACKS_ROLE),
+    ("403", "start: making the security group", {"status": 403}, LACKS_ROLE),
+    ("409 quota", "start: making the security group", {"status": 409, "body": OVER_QUOTA}, "Can't make security group…Quota exceeded"),
     ("403 quota", "start: creating the server", {"status": 403, "body": QUOTA}, "Quota exceeded for instances…Start fewer engines"),
     ("404", "start: look-ups", {"status": 404}, "Can't list networks: the cloud said 404"),
     ("404: the container was deleted behind our back", "start: marking the container", {"status": 404}, "Can't mark container…404"),
@@ -192,7 +199,7 @@ _FINAL: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
 
 def _final_faults(stage: str, answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     faults = _answers(stage, {**answer, "count": 1})
-    return faults[-1:] if "container" in stage else faults[:1]  # one request, which ends it
+    return faults[-1:] if "making" in stage else faults[:1]  # one request, which ends it
 
 
 FINAL = tuple((fault, stage, _final_faults(stage, answer)) for fault, stage, answer, _ in _FINAL)
@@ -206,12 +213,12 @@ def _final() -> Iterator[Row]:
 def _gone_already() -> Iterator[Row]:
     """What is asked for happens, or has happened: the answer is no failure."""
     landed = {"status": 404, "after": True, "count": 1}
-    for stage in ("stop: deleting the server", "stop: deleting the container"):
-        yield Row("404: it was deleted behind our back", stage, WORKS, stop_in_spite, faults=_answers(stage, landed))
-        yield Row("409, once", stage, WORKS, stop_in_spite, faults=_answers(stage, {"status": 409, "count": 1}))
+    for stage in ("stop: deleting the server", "stop: deleting the security group", "stop: deleting the container"):
+        for name, answer in (("404: it was deleted behind our back", landed), ("409, once", {"status": 409, "count": 1})):
+            yield Row(name, stage, WORKS, stop_in_spite, faults=_answers(stage, answer)[-1:])
     for stage in ("start: the agent reads", "start: listing reports", "start: listing servers"):
         yield Row("404, once", stage, WORKS, start_and_stop, faults=_answers(stage, {"status": 404, "count": 1}))
-    for stage in ("start: creating the server", "start: making the container"):
+    for stage in ("start: creating the server", "start: making the container", "start: making the security group"):
         for name, answer in (
             ("503", {"status": 503, "after": True}),
             ("dropped connection", {"drop": True, "after": True}),
@@ -222,7 +229,11 @@ def _gone_already() -> Iterator[Row]:
 
 def _lasting() -> Iterator[Row]:
     """Longer than anything is repeated."""
-    for service, stage in (("compute", "stop: deleting the server"), ("object-store", "stop: deleting objects")):
+    for service, stage in (
+        ("compute", "stop: deleting the server"),
+        ("network", "stop: deleting the security group"),
+        ("object-store", "stop: deleting objects"),
+    ):
         faults = ({"service": service, "status": 503},)
         yield Row(
             f"503 of {service} for good",
@@ -233,6 +244,15 @@ def _lasting() -> Iterator[Row]:
             faults=faults,
             slow=True,
         )
+    yield Row(
+        "409: something else is in it",
+        "stop: deleting the security group",
+        SECOND_STOP,
+        stop_again,
+        "still in use…openstack security group delete",
+        faults=_answers("stop: deleting the security group", {"status": 409})[-1:],
+        slow=True,
+    )
     yield Row(
         "503 of identity for good",
         "stop: login",
