@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from openstack.exceptions import SDKException
 
 from ipp_griffin.calls import one_line
 from ipp_griffin.devcloud import DevCloud
+from ipp_griffin.launchers.watch import Watcher
 
 from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient
 
@@ -112,6 +114,26 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HOME", str(home))
         patch.setenv("IPYTHONDIR", str(home / ".ipython"))
         yield home
+
+
+@pytest.fixture(autouse=True)
+def no_watch_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Who only reads a cluster's file watches its servers, too, as long as the process lives, though the cloud may be gone:
+    into a later test, whose made-up services would count those requests."""
+    stops = []
+    start = Watcher.start
+
+    def started(watcher: Watcher) -> None:
+        stops.append(watcher._stop)
+        start(watcher)
+
+    monkeypatch.setattr(Watcher, "start", started)
+    yield
+    for stop in stops:
+        stop.set()
+    for thread in threading.enumerate():
+        if stops and thread.name == "griffin-watch":
+            thread.join(30)  # it may be in the middle of a request that it repeats
 
 
 @contextlib.contextmanager

@@ -61,7 +61,9 @@ UNREAD = (  # nobody looks at the bodies of these answers
     "stop: deleting the container",
 )
 SOME_UNREAD = ("start: making the container", "stop: deleting the security group")  # all but that of the first request
-OVER_QUOTA = {"NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: ['security_group'].", "detail": ""}}
+OVER_QUOTA = {
+    "NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: ['security_group'].", "detail": ""}
+}
 QUOTA = {"forbidden": {"code": 403, "message": "Quota exceeded for instances: Requested 1, but already used 64 of 64."}}
 
 
@@ -214,7 +216,10 @@ def _gone_already() -> Iterator[Row]:
     """What is asked for happens, or has happened: the answer is no failure."""
     landed = {"status": 404, "after": True, "count": 1}
     for stage in ("stop: deleting the server", "stop: deleting the security group", "stop: deleting the container"):
-        for name, answer in (("404: it was deleted behind our back", landed), ("409, once", {"status": 409, "count": 1})):
+        for name, answer in (
+            ("404: it was deleted behind our back", landed),
+            ("409, once", {"status": 409, "count": 1}),
+        ):
             yield Row(name, stage, WORKS, stop_in_spite, faults=_answers(stage, answer)[-1:])
     for stage in ("start: the agent reads", "start: listing reports", "start: listing servers"):
         yield Row("404, once", stage, WORKS, start_and_stop, faults=_answers(stage, {"status": 404, "count": 1}))
