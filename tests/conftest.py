@@ -131,9 +131,10 @@ def no_watch_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
     for stop in stops:
         stop.set()
-    for thread in threading.enumerate():
-        if stops and thread.name == "griffin-watch":
-            thread.join(30)  # it may be in the middle of a request that it repeats
+    watches = [thread for thread in threading.enumerate() if thread.name == "griffin-watch"]
+    for thread in watches:
+        thread.join(30)  # it may be in the middle of a request that it repeats
+    assert not any(thread.is_alive() for thread in watches)
 
 
 @contextlib.contextmanager

@@ -395,10 +395,17 @@ async def test_its_output_is_private_and_read_without_keys_or_control_characters
 
 async def test_keys_are_read_once_and_again_when_they_change(local, monkeypatch):
     """With `ipcluster --debug` every message that passes is a line."""
+    monkeypatch.setattr(local, "_start_streaming", lambda: None)  # whose thread reads them, too, at any time
     await local.start()
     read = []
     read_text = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path, *args: read.append(path.name) or read_text(path, *args))
+
+    def counted(path, *args):
+        if path.parent == local.security:
+            read.append(path.name)
+        return read_text(path, *args)
+
+    monkeypatch.setattr(Path, "read_text", counted)
     assert [local._redactor().text("a k, a secret") for _ in range(3)] == ["a ***, a secret"] * 3
     assert len(read) <= 2
     for path in local.security.iterdir():
