@@ -83,10 +83,13 @@ class Shell:
 
     def wait_until_connected(self, eventually: Callable[..., None], n: int) -> None:
         """Until the controller lists ``n`` engines."""
-        path = self.profile() / "security" / "ipcontroller-client.json"
-        eventually(path.exists, "the controller")
-        with ipp.Client(str(path)) as rc:
-            eventually(lambda: len(rc.ids) == n, f"{n} engines")
+        eventually((self.profile() / "security" / "ipcontroller-client.json").exists, "the controller")
+        eventually(lambda: len(self.engine_ids()) == n, f"{n} engines")
+
+    def engine_ids(self) -> list[int]:
+        """What the controller lists now. A Client that waits can miss what changes while it connects, for ever."""
+        with ipp.Client(str(self.profile() / "security" / "ipcontroller-client.json")) as rc:
+            return rc.ids
 
     def controllers(self) -> list[int]:
         """Pids of the ipcontrollers of this shell's profiles."""

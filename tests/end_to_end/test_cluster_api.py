@@ -32,6 +32,12 @@ def profile(cloud, tmp_path, monkeypatch):
     return tmp_path
 
 
+def ids(cluster):
+    """Of the engines that the controller lists now, which a Client that waits can miss."""
+    with cluster.connect_client_sync() as rc:
+        return rc.ids
+
+
 def test_a_sync_context_manager_without_any_profile(profile):
     with ipp.Cluster(engines="griffin", controller="griffin", n=2) as rc:
         assert rc.ids == [0, 1]
@@ -136,8 +142,7 @@ def test_an_interrupted_sync_start_goes_on_in_ipyparallels_thread_until_it_is_st
             eventually(
                 lambda: Path(cluster.cluster_file).exists() and cluster.engines, "the set, as if nothing had been"
             )
-            with cluster.connect_client_sync() as rc:
-                eventually(lambda: rc.ids == [0], "its engine")
+            eventually(lambda: ids(cluster) == [0], "its engine")
         cluster.stop_cluster_sync()
 
     loop = asyncio.new_event_loop()  # not asyncio.run, which handles SIGINT itself

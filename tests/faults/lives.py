@@ -40,9 +40,13 @@ def uuids(rc: ipp.Client) -> set[str]:
 
 def computes(cluster: ipp.Cluster, n: int = 1) -> None:
     """Fail unless ``n`` engines do what they are asked, soon."""
+    eventually(lambda: _computes(cluster, n), f"{n} engines that answer")
+
+
+def _computes(cluster: ipp.Cluster, n: int) -> bool:
+    """A new Client for each look: one that waits can miss what changes while it connects, for ever."""
     with cluster.connect_client_sync() as rc:
-        eventually(lambda: len(rc.ids) == n, f"{n} engines")
-        eventually(lambda: _answers(rc), "they answer")
+        return len(rc.ids) == n and _answers(rc)
 
 
 def _answers(rc: ipp.Client) -> bool:
