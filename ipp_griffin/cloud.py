@@ -364,12 +364,11 @@ def _tagged(found: Mapping[str, Any]) -> Server:
 
 def _server(found: Mapping[str, Any]) -> Server:
     """A server of Nova's JSON. One in a cell that is down is UNKNOWN and has little more than an id."""
-    fault = found.get("fault") or {}
     return Server(
         id=str(found["id"]),
         name=str(found.get("name") or ""),
         status=str(found.get("status") or "UNKNOWN"),
-        fault=one_line(fault.get("message") or "") if isinstance(fault, Mapping) else "",
+        fault=_fault_text(found),
         address=_address(found.get("addresses") or {}),
         tags=tuple(found.get("tags") or ()),
         metadata=dict(found.get("metadata") or {}),
@@ -378,6 +377,13 @@ def _server(found: Mapping[str, Any]) -> Server:
         vcpus=int((found.get("flavor") or {}).get("vcpus") or 0),  # the listing has the flavor's figures since 2.47
         launched=str(found.get("OS-SRV-USG:launched_at") or ""),
     )
+
+
+def _fault_text(found: Mapping[str, Any]) -> str:
+    """Why it is in ERROR. "Build of instance <id> aborted: ..." goes without the id, so that one cause is one text."""
+    fault = found.get("fault") or {}
+    text = one_line(fault.get("message") or "") if isinstance(fault, Mapping) else ""
+    return text.replace(f"instance {found['id']}", "the server")
 
 
 def _address(addresses: Mapping[str, Any]) -> str:

@@ -506,7 +506,13 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
             ]
         },
     }
-    bad = {"id": "b", "name": "two", "status": "ERROR", "tags": ["t", "u"], "fault": {"message": "No valid\nhost"}}
+    bad = {
+        "id": "b",
+        "name": "two",
+        "status": "ERROR",
+        "tags": ["t", "u"],
+        "fault": {"message": "Build of instance b aborted: No valid\nhost"},
+    }
     bad["OS-SRV-USG:launched_at"] = None
     mock.get(f"{COMPUTE}/servers/detail", json={"servers": [good, bad]})
     assert cloud.servers("t", "u") == [
@@ -522,7 +528,9 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
             user_id="u1",
             vcpus=2,
         ),
-        Server("b", "two", "ERROR", "No valid host", "", ("t", "u")),
+        Server(
+            "b", "two", "ERROR", "Build of the server aborted: No valid host", "", ("t", "u")
+        ),  # one cause, one text
     ]
     assert lines(mock) == ["GET /v2.1/servers/detail?limit=1000&tags=t%2Cu"]
     assert mock.calls[0].request.headers["OpenStack-API-Version"] == "compute 2.52"

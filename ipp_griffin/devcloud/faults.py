@@ -15,7 +15,7 @@ A fault is a dict. One that disturbs requests has these keys, all optional:
 
 One that disturbs servers has ``server``, a regular expression searched in the name, and any of:
 
-    fail_build     message: goes to ERROR instead of ACTIVE
+    fail_build     reason: goes to ERROR instead of ACTIVE; its fault says "Build of instance <id> aborted: <reason>"
     boot_time      seconds in BUILD
     stuck          true: stays in BUILD
     silent         true: no guest process is started

@@ -171,7 +171,11 @@ class CloudState:
         boot_time = faults.get("boot_time", self.boot_time)
         server.silent = bool(faults.get("silent"))
         server.under = tuple(map(str, faults.get("under", ())))
-        server.error = faults.get("fail_build", "" if server.flavor.fits else "No valid host was found. ")
+        server.error = (
+            "" if server.flavor.fits else "No valid host was found. "
+        )  # the scheduler's; a build's has its id
+        if reason := faults.get("fail_build"):
+            server.error = f"Build of instance {server.id} aborted: {reason}"
         server.boots_at = None if faults.get("stuck") else now + boot_time
         server.scheduled_at = now + min(0.2 * boot_time, 2)
         self.servers[server.id] = server
