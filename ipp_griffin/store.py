@@ -13,8 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -42,11 +41,12 @@ ROUNDS = 50  # listings of a container that is being emptied
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One entry of a listing. ``last_modified``: ISO 8601 in UTC."""
+    """One entry of a listing. ``last_modified``: ISO 8601 in UTC; ``hash``: the MD5 of its content, in hexadecimal."""
 
     name: str
     bytes: int
     last_modified: str
+    hash: str = field(default="", compare=False)
 
 
 def container_name(uid: str, prefix: str = PREFIX) -> str:
@@ -76,30 +76,30 @@ class Store:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._account = Account(session, url, retries=retries, sleep=sleep, clock=clock)
+        self.account = Account(session, url, retries=retries, sleep=sleep, clock=clock)
         self._prefix = prefix
-        self._account_key = AccountKey(self._account, prefix)
-        self._urls = TempUrls(self._account, self._account_key, servers_url)
+        self._account_key = AccountKey(self.account, prefix)
+        self._urls = TempUrls(self.account, self._account_key, servers_url)
         self._retries, self._sleep = retries, sleep
         self._signers: dict[str, Signer] = {}
         self._made: set[str] = set()  # uids whose container this object has made
 
     # -- the container ---------------------------------------------------------------------------------
 
-    def publish(self, uid: str, labels: Mapping[str, str]) -> None:
+    def publish(self, uid: str, labels: Mapping[str, str], *, quota: bool = True) -> None:
         """Make the container of cluster ``uid``, or see that it is there: ours, with its TempURL key.
 
-        ``labels`` go into its metadata, for people. Two processes may do this at once: the one whose PUT made
+        ``labels`` go into its metadata, for people; ``quota``: bound what it takes. Two processes may do this at once: the one whose PUT made
         the container sets the key, the other waits for it. Raises `StoreError` for somebody else's container
         of that name, in which nothing is changed, and `Unsupported` without TempURL or a key that is honoured.
         """
         self._urls.digests()  # without TempURL, make nothing
-        if self._account.is_swift():
-            self._make(uid, labels)
+        if self.account.is_swift():
+            self._make(uid, labels, quota)
         else:
             # Only of Swift is it known for every release that a PUT of what exists is answered otherwise.
             if not self._head(uid):
-                self._make(uid, labels)
+                self._make(uid, labels, quota)
             self._await_marker(uid)
             self._signers[uid] = self._urls.settle(
                 self._signers[uid],
@@ -108,7 +108,7 @@ class Store:
                 give_back=self._give_back_account_key,
             )
 
-    def _make(self, uid: str, labels: Mapping[str, str]) -> None:
+    def _make(self, uid: str, labels: Mapping[str, str], quota: bool) -> None:
         name = self._name(uid)
         answer: dict[str, Any] = {}
         tries = 0
@@ -122,16 +122,16 @@ class Store:
         self._call(f"Can't make container {name}", put, name, response_dict=answer)
         if answer.get("status") == 201:
             self._made.add(uid)
-            self._mark(uid, labels)
+            self._mark(uid, labels, quota)
         else:
             if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
                 self._made.add(uid)
-                self._mark(uid, labels)
+                self._mark(uid, labels, quota)
             self._await_marker(uid)
 
-    def _mark(self, uid: str, labels: Mapping[str, str]) -> None:
+    def _mark(self, uid: str, labels: Mapping[str, str], quota: bool) -> None:
         headers = {MARKER: uid, KEY: secrets.token_hex(32)}
-        if self._account.capability("container_quotas") is not None:
+        if quota and self.account.capability("container_quotas") is not None:
             headers |= QUOTA
         for label, value in labels.items():
             headers[f"{MARKER}-{re.sub('[^A-Za-z0-9]', '-', label)}"] = _header(value)
@@ -216,7 +216,7 @@ class Store:
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""
         prefix = self._name("")
-        found = self._account.listing("Can't list containers", swift.get_account, prefix=prefix)
+        found = self.account.listing("Can't list containers", swift.get_account, prefix=prefix)
         # Old releases of Ceph's gateway list all of them (before its pull request 12047, 2016).
         names = [str(entry["name"]) for entry in found]
         return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
@@ -277,13 +277,18 @@ class Store:
         name = self._name(uid)
         what = f"Can't list container {name}"
         try:
-            found = self._account.listing(what, swift.get_container, name, prefix=prefix, **how)
+            found = self.account.listing(what, swift.get_container, name, prefix=prefix, **how)
         except StoreError as error:
             if error.status == 404:
                 return []
             raise
         return [
-            StoredObject(str(entry["name"]), int(entry.get("bytes") or 0), str(entry.get("last_modified") or ""))
+            StoredObject(
+                str(entry["name"]),
+                int(entry.get("bytes") or 0),
+                str(entry.get("last_modified") or ""),
+                str(entry.get("hash") or ""),
+            )
             for entry in found
         ]
 
@@ -294,13 +299,14 @@ class Store:
         """
         for _ in range(ROUNDS):
             names = [stored.name for stored in self.objects(uid, prefix)]
-            self._delete_objects(uid, names)
+            self.delete_objects(uid, names)
             if len(names) < MOST_LISTED:
                 return
 
-    def _delete_objects(self, uid: str, names: list[str]) -> None:
+    def delete_objects(self, uid: str, names: list[str]) -> None:
+        """Delete these objects; those that are gone are fine."""
         treacherous = [name for name in names if {".", ".."} & set(name.split("/"))]
-        bulk = self._account.capability("bulk_delete") if len(names) > 1 or treacherous else None
+        bulk = self.account.capability("bulk_delete") if len(names) > 1 or treacherous else None
         if bulk is not None:
             size = min(int(bulk.get("max_deletes_per_request") or 1000), 1000)
             chunks = [names[start : start + size] for start in range(0, len(names), size)]
@@ -349,7 +355,7 @@ class Store:
         stored = self.objects(uid, engine_set and f"{engine_set}/", go_on=_past_a_flood)
         found = (Report.parse(one.name, one.last_modified) for one in stored)
         reports = [report for report in found if report is not None and (logs or report.phase != LOG)]
-        numbered = not reports or self._account.is_swift()
+        numbered = not reports or self.account.is_swift()
 
         def place(report: Report) -> tuple[object, ...]:
             age = (report.sequence,) if numbered else (report.written, report.sequence)
@@ -374,8 +380,21 @@ class Store:
 
     def get_url(self, uid: str, name: str, seconds: float) -> str:
         """A URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
+        return self._url(uid, name, "GET", seconds)
+
+    def put_url(self, uid: str, name: str, seconds: float) -> str:
+        """A URL that anybody can PUT the object by, and ask whether it is there."""
+        return self._url(uid, name, "PUT", seconds)
+
+    def put_urls(self, uid: str, prefix: str, seconds: float) -> tuple[str, str] | None:
+        """The start and the query of URLs to PUT objects below ``prefix`` (which ends in ``/``); None where the store has no such."""
+        if not self.account.is_swift():
+            return None
+        return self._urls.of_prefix(self._signer(uid), self._name(uid), prefix, "PUT", self._urls.expiry(seconds))
+
+    def _url(self, uid: str, name: str, method: str, seconds: float) -> str:
         expires = self._urls.expiry(seconds)
-        return self._urls.of_object(self._signer(uid), self._name(uid), name, "GET", expires)
+        return self._urls.of_object(self._signer(uid), self._name(uid), name, method, expires)
 
     def report_urls(self, uid: str, prefix: str, seconds: float) -> dict[str, Any]:
         """How an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
@@ -383,13 +402,10 @@ class Store:
         ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
         prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase.
         """
-        expires, signer, container = self._urls.expiry(seconds), self._signer(uid), self._name(uid)
-        if not self._account.is_swift():
-            names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
-            url = partial(self._urls.of_object, signer, container, method="PUT", expires=expires)
-            return {"urls": {phase: url(name) for phase, name in names.items()}}
-        start, query = self._urls.of_prefix(signer, container, prefix, "PUT", expires)
-        return {"prefix": start, "query": query}
+        if scoped := self.put_urls(uid, prefix, seconds):
+            return dict(zip(("prefix", "query"), scoped, strict=True))
+        names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
+        return {"urls": {phase: self.put_url(uid, name, seconds) for phase, name in names.items()}}
 
     def _signer(self, uid: str) -> Signer:
         if uid not in self._signers:
@@ -422,7 +438,7 @@ class Store:
         return container_name(uid, self._prefix)
 
     def _call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return self._account.call(what, function, *args, **kwargs)
+        return self.account.call(what, function, *args, **kwargs)
 
 
 def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:

@@ -179,7 +179,7 @@ class _Project:
 
     def containers(self) -> list[str]:
         """Those that tests made, by the names that launchers give."""
-        pattern = re.compile(re.escape(self._prefix) + "-[0-9a-f]{12}")
+        pattern = re.compile(re.escape(self._prefix) + "-([0-9a-f]{12}|results)")
         return [c.name for c in self._connection.object_store.containers() if pattern.fullmatch(c.name)]
 
     def new(self) -> list[str]:

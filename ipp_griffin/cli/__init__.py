@@ -9,6 +9,7 @@ from .command import Command
 from .devcloud import DevCloud
 from .init import Init
 from .logs import Logs
+from .results import Get, ListResults, Put
 from .timeline import Timeline
 
 __all__ = ["main"]
@@ -25,6 +26,9 @@ ipcluster stop --profile=griffin"""
         "ps": (Ps, "List one's own clusters in the cloud project."),
         "logs": (Logs, "Show what a cluster's servers said: agents, engines, consoles."),
         "timeline": (Timeline, "Show how long each server of a cluster took to start, and where."),
+        "put": (Put, "Store files in the object store, where they outlive the clusters."),
+        "get": (Get, "Fetch a result."),
+        "results": (ListResults, "List what is stored."),
         "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
         "reap": (Reap, "Delete what clusters left behind."),
         "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),

@@ -33,6 +33,7 @@ _PAGES = {
     403: ("Forbidden", "Access was denied to this resource."),
     404: ("Not Found", "The resource could not be found."),
     409: ("Conflict", "There was a conflict when trying to complete your request."),
+    422: ("Unprocessable Entity", "Unable to process the contained instructions"),
     412: ("Precondition Failed", "A precondition for this request was not met."),
     416: ("Requested Range Not Satisfiable", "The Range requested is not available."),
 }
@@ -415,12 +416,16 @@ def _ranged(wanted: str, data: bytes, headers: dict[str, str]) -> Reply:
 @routes("PUT", "/v1/{}/{}/{*}")
 def object_put(call: Call, account: str, container: str, name: str) -> Reply:
     stored = _open(call, account, container, name)
+    if call.headers.get("If-None-Match") == "*" and name in stored.objects:
+        raise ApiError(412, "")
     _check_use(call, stored)
     if len(name.encode()) > 1024:
         raise ApiError(400, f"Object name length of {len(name)} longer than 1024", "text/plain")
     _check(call.headers, "Object")
     etag = hashlib.md5(call.body, usedforsecurity=False).hexdigest()
     now = call.state.clock()
+    if call.headers.get("ETag", etag).strip('"') != etag:
+        return Reply(422, _page(422), {**_HTML, "Last-Modified": formatdate(now, usegmt=True)})
     content_type = call.headers.get("Content-Type", "application/octet-stream")
     stored.objects[name] = kept = StoredObject(call.body, etag, content_type, now, {})
     _update(kept.headers, call.headers, "Object")

@@ -1,0 +1,168 @@
+"""`Uploader`: a function that stores one run's output from wherever it is sent, without a credential.
+
+Its source travels with it, since engines have no ipp_griffin: standard library only, one file, no import of this package, and any
+Python from 3.9 on. API: https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import os
+import random
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+# What unpickling evaluates where there is no ipp_griffin: the source, run in a namespace of its own, and its class.
+_REBUILD = "[exec(source, namespace), namespace['Uploader'](source=source, **state)][-1]"
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class Uploader:
+    """``upload(what, name="")`` stores ``what`` as a result, and returns the name by which `Results.get` finds it.
+
+    ``what``: bytes, or the path of a file, whose own name is the default of ``name``. The store takes it whole or not at all
+    (its checksum goes with it), and replaces nothing unless ``overwrite`` says so. Repeated while the store is unavailable.
+
+    Raises `FileExistsError` for a name that is taken, `PermissionError` once the URL has expired, `ValueError` for a name that is
+    none, and `OSError` for the rest. Only what Python itself has: it must be unpickled where there is no ipp_griffin, too.
+
+    It can be called, pickled, and sent to engines as an argument or by ``push``. Whoever has it may store results of this cluster
+    until it expires, and read, list or delete none.
+    """
+
+    def __init__(
+        self,
+        start: str,
+        query: str,
+        folder: str,
+        name: str = "",
+        largest: int = 0,
+        ca_certificates: str = "",
+        source: str = "",
+    ) -> None:
+        # ``start``, the result's name, "?" and ``query`` are a URL; with a ``name``, the start has it, and no other can be stored.
+        self._state: dict[str, Any] = {
+            "start": start,
+            "query": query,
+            "folder": folder,
+            "name": name,
+            "largest": largest,
+            "ca_certificates": ca_certificates,
+        }
+        self._source = source
+        self._sleep = time.sleep
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (_REBUILD, {"source": self._source, "state": self._state, "namespace": {"__name__": "uploader"}})
+
+    def __repr__(self) -> str:
+        return f"<Uploader of results {self._state['folder']}/{self._state['name'] or '...'}>"
+
+    def __call__(
+        self,
+        what: bytes | bytearray | memoryview | str | os.PathLike[str],
+        name: str = "",
+        overwrite: bool = False,
+        timeout: float = 60,
+        retries: int = 4,
+    ) -> str:
+        """``timeout``: seconds without any answer; ``retries``: how often it is tried again, with pauses of 0.5 s, 1 s, 2 s, ..."""
+        if isinstance(what, (bytes, bytearray, memoryview)):
+            data = bytes(what)
+            return self._put(lambda: io.BytesIO(data), name, overwrite, timeout, retries)
+        path = Path(what)
+        name = name or self._state["name"] or path.name
+        return self._put(lambda: path.open("rb"), name, overwrite, timeout, retries)
+
+    def _put(self, open_it: Callable[[], IO[bytes]], name: str, overwrite: bool, timeout: float, retries: int) -> str:
+        name = self._checked(name)
+        stored: str = self._state["folder"] + "/" + name
+        with open_it() as content:
+            size, digest = measure(content)
+        if self._state["largest"] and size > self._state["largest"]:
+            raise OSError(
+                f"{stored} would have {size} bytes; this object store takes {self._state['largest']} in one object."
+            )
+        headers = {"Content-Length": str(size), "ETag": digest, "Content-Type": "application/octet-stream"}
+        if not overwrite:
+            headers["If-None-Match"] = "*"
+        for attempt in range(retries + 1):
+            if attempt:
+                self._sleep(2**attempt * random.uniform(0.25, 0.5))
+            status, said = self._send("HEAD", name, {}, None, timeout)  # before gigabytes are on their way
+            if status == 200 and not overwrite:
+                if attempt and said == digest:  # the answer to the try before was lost
+                    return stored
+                raise _error(stored, 412, "")
+            if status in (200, 404):
+                with open_it() as content:
+                    status, said = self._send("PUT", name, headers, content, timeout)
+            if status == 201:
+                return stored
+            if status not in (0, 412, *_TRANSIENT):
+                break
+        raise _error(stored, status, said)
+
+    def _checked(self, name: str) -> str:
+        fixed = self._state["name"]
+        if fixed and name not in ("", fixed, fixed.rpartition("/")[2]):
+            raise ValueError(f"This uploader stores {fixed!r} only, not {name!r}.")
+        return check_name(fixed or name)
+
+    def _send(
+        self, method: str, name: str, headers: dict[str, str], content: IO[bytes] | None, timeout: float
+    ) -> tuple[int, str]:
+        """(HTTP status, ETag of the answer); (0, why) where there was no answer. Never tells the URL: it opens the store."""
+        state = self._state
+        url = state["start"] + ("" if state["name"] else urllib.parse.quote(name)) + "?" + state["query"]
+        context = ssl.create_default_context()
+        if state["ca_certificates"]:
+            context.load_verify_locations(cadata=state["ca_certificates"])
+        request = urllib.request.Request(url, data=content, headers=headers, method=method)
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        try:
+            with opener.open(request, timeout=timeout) as answer:
+                answer.read()
+                return answer.status, answer.headers.get("ETag", "").strip('"')
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.reason
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(getattr(error, "reason", "") or error or type(error).__name__)
+
+
+def measure(content: IO[bytes]) -> tuple[int, str]:
+    """(Size in bytes, MD5 in hexadecimal, which object stores call ETag) of an open file, from where it is."""
+    digest, size = hashlib.new("md5", usedforsecurity=False), 0
+    while block := content.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+    return size, digest.hexdigest()
+
+
+def check_name(name: str) -> str:
+    """``name``, if it can be one of a result. Raises `ValueError`: "..", say, would be another object's in a URL."""
+    parts = name.split("/")
+    if not name or {"", ".", ".."} & set(parts) or not name.isprintable() or len(name.encode()) > 900:
+        raise ValueError(f'{name[:100]!r} can\'t be the name of a result: give it as "table.csv" or "run1/table.csv".')
+    return name
+
+
+def _error(stored: str, status: int, said: str) -> OSError:
+    if status == 412:
+        return FileExistsError(f"There is a result {stored} already. Add overwrite=True to replace it.")
+    if status in (401, 403):
+        return PermissionError(f"Can't store {stored}: this uploader has expired, or the results' container is gone.")
+    if status == 413:
+        return OSError(f"Can't store {stored}: it is larger than the object store, or its quota, allows.")
+    if status in (422, 499):
+        return OSError(f"Can't store {stored}: it changed while it was read, or on its way. Nothing was stored.")
+    return OSError(f"Can't store {stored}: {f'the object store said {status}: {said}' if status else said}.")

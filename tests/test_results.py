@@ -1,0 +1,450 @@
+"""`Results` and its `Uploader` on a dev cloud: what is stored is whole, what failed is not there, and an uploader only stores."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import ipyparallel as ipp
+import pytest
+
+import ipp_griffin
+from ipp_griffin.calls import CloudError
+from ipp_griffin.plan import SettingError
+from ipp_griffin.results import NAME, Results
+from ipp_griffin.store import StoreError, StoreUnavailable
+from ipp_griffin.uploader import Uploader
+
+from .conftest import running_cloud
+
+UID, OTHER = "0123456789ab", "ba9876543210"
+STORE = "object-store"
+
+
+@pytest.fixture(scope="module")
+def devcloud(tmp_path_factory):
+    with running_cloud(tmp_path_factory.mktemp("results")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(devcloud):
+    """The dev cloud, without results."""
+    yield devcloud
+    devcloud.faults.clear()
+    for project, name in list(devcloud.state.containers):
+        devcloud.state.containers.pop((project, name))
+
+
+@pytest.fixture
+def results(cloud, monkeypatch):
+    """Those of a cluster; its connection pauses for nobody."""
+    results = Results(UID)
+    results._store.account.sleep = lambda seconds: None
+    return results
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "here" / "table.csv"
+    path.parent.mkdir()
+    path.write_bytes(b"1,2\n" * 100_000)
+    return path
+
+
+def patient(upload: Uploader) -> Uploader:
+    """The same uploader, without pauses."""
+    upload._sleep = lambda seconds: None
+    return upload
+
+
+def names(results):
+    return [one.name for one in results.all()]
+
+
+# -- storing and fetching
+
+
+def test_a_file_is_stored_below_its_clusters_uid_and_comes_back_whole(results, table, tmp_path):
+    assert results.put(table) == f"{UID}/table.csv"
+    (found,) = results.all()
+    assert (found.name, found.cluster, found.bytes) == (f"{UID}/table.csv", UID, 400_000)
+    assert found.md5 == hashlib.md5(table.read_bytes()).hexdigest()
+    fetched = results.get("table.csv", tmp_path / "copy.csv")
+    assert fetched == tmp_path / "copy.csv" and fetched.read_bytes() == table.read_bytes()
+    assert results.read(f"{UID}/table.csv") == table.read_bytes()
+
+
+def test_bytes_have_a_name_of_their_choice(results):
+    assert results.put(b"", "run 1/é.npy") == f"{UID}/run 1/é.npy"
+    assert results.read("run 1/é.npy") == b""
+    assert Results().read(f"{UID}/run 1/é.npy") == b""
+
+
+def test_without_a_cluster_there_are_all_results_of_the_project(results):
+    results.put(b"a", "x")
+    everything = Results()
+    assert everything.put(b"b", "y") == "y"
+    assert names(everything) == [f"{UID}/x", "y"]
+    assert [one.cluster for one in everything.all()] == [UID, ""]
+    assert names(results) == [f"{UID}/x"]
+    assert names(Results(OTHER)) == []
+
+
+def test_a_fetched_file_has_the_name_and_place_that_one_expects(results, tmp_path, monkeypatch):
+    results.put(b"a", "run1/x")
+    monkeypatch.chdir(tmp_path)
+    assert str(results.get("run1/x")) == "x"
+    (tmp_path / "folder").mkdir()
+    assert results.get("run1/x", tmp_path / "folder") == tmp_path / "folder" / "x"
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def test_nothing_is_replaced_unless_one_says_so(results, table, tmp_path):
+    results.put(table)
+    with pytest.raises(SettingError, match=f"There is a result {UID}/table.csv already"):
+        results.put(b"other", "table.csv")
+    results.put(b"other", "table.csv", overwrite=True)
+    with pytest.raises(SettingError, match="There is a file .*table.csv already"):
+        results.get("table.csv", table)
+    results.get("table.csv", table, overwrite=True)
+    assert table.read_bytes() == b"other"
+
+
+def test_who_is_a_moment_late_does_not_replace_it_either(results, monkeypatch):
+    results.put(b"theirs", "x")
+    seen = iter([None])
+    there = Results._at
+    monkeypatch.setattr(
+        Results, "_at", lambda self, name: next(seen, None) or (there(self, name) if seen is None else None)
+    )
+    with pytest.raises(SettingError, match="already"):
+        results.put(b"ours", "x")
+    assert results.read("x") == b"theirs"
+
+
+def test_a_name_without_its_cluster_is_enough_where_it_is_clear(results):
+    results.put(b"1", "only")
+    results.put(b"1", "both")
+    Results(OTHER).put(b"2", "both")
+    everything = Results()
+    assert everything.read("only") == b"1"
+    with pytest.raises(SettingError, match=f"Several results are called 'both': say which: {UID}/both, {OTHER}/both"):
+        everything.read("both")
+    assert results.read("both") == b"1"
+    with pytest.raises(SettingError, match=f"There is no result 'nope'. There is: {UID}/both, {UID}/only"):
+        results.get("nope")
+
+
+def test_a_deleted_result_is_gone_and_no_other(results):
+    results.put(b"1", "x")
+    results.put(b"1", "x2")
+    results.delete("x")
+    assert names(results) == [f"{UID}/x2"]
+
+
+@pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "/a", "a/", ".", "a\nb", "\x1b[2J", "é" * 451])
+def test_what_can_be_no_name_is_refused_before_anything_is_made(results, cloud, name):
+    with pytest.raises(SettingError, match="can't be the name of a result"):
+        results.put(b"x", name)
+    with pytest.raises(ValueError, match="can't be the name of a result"):
+        patient(Uploader("http://127.0.0.1:1/", "q", UID))(b"x", name)
+    assert not cloud.state.containers
+
+
+def test_a_cluster_is_named_by_its_uid_or_itself(cloud):
+    with pytest.raises(SettingError, match="'griffin' is no cluster's uid"):
+        Results("griffin")
+    with pytest.raises(SettingError, match="start it first"):
+        Results(ipp.Cluster(engines="griffin", n=1))
+
+
+def test_it_is_found_in_the_package():
+    assert ipp_griffin.Results is Results
+
+
+# -- what goes wrong
+
+
+def test_a_file_that_is_not_there_is_said_so_before_anything_is_made(results, cloud):
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        results.put("missing.csv")
+    assert not cloud.state.containers
+
+
+def test_a_file_larger_than_an_object_may_be_is_refused_before_anything_is_made(cloud, table):
+    info = {"swift": {"version": "2.38.3", "max_file_size": 399_999}, "tempurl": {"methods": ["GET", "PUT"]}}
+    cloud.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
+    results = Results(UID)
+    with pytest.raises(SettingError, match="has 400000 bytes; this object store takes 399999 in one object"):
+        results.put(table)
+    assert not cloud.state.containers
+    with pytest.raises(OSError, match="would have 400000 bytes; this object store takes 399999"):
+        patient(results.uploader())(table)
+    assert names(results) == []
+
+
+def test_an_upload_whose_answer_was_lost_is_a_success(results, cloud, table):
+    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", drop=True, after=True, count=1)
+    assert results.put(table) == f"{UID}/table.csv"
+    assert results.read("table.csv") == table.read_bytes()
+
+
+def test_an_upload_goes_on_when_the_store_is_back(results, cloud, table):
+    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", status=503, count=2)
+    results.put(table)
+    assert results.read("table.csv") == table.read_bytes()
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"drop": True}, {"status": 413, "body": "Upload exceeds quota."}])
+def test_a_failed_upload_never_looks_done(results, cloud, table, fault):
+    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", **fault)
+    with pytest.raises(CloudError, match=f"Can't store {UID}/table.csv"):
+        results.put(table)
+    assert names(results) == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_stored(results, table, monkeypatch):
+    measure = ipp_griffin.uploader.measure
+
+    def measured(file):
+        found = measure(file)
+        table.write_bytes(b"3,4\n" * 100_000)
+        return found
+
+    monkeypatch.setattr(ipp_griffin.uploader, "measure", measured)
+    with pytest.raises(SettingError, match="table.csv changed while it was read: nothing is stored"):
+        results.put(table)
+    assert names(results) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503},
+        {"drop": True},
+        {"status": 200, "body": "1,2", "headers": {"ETag": "0" * 32}},
+    ],
+)
+def test_a_file_that_did_not_come_whole_is_not_there(results, cloud, table, tmp_path, fault):
+    results.put(table)
+    cloud.faults.set(service=STORE, methods=["GET"], path="table.csv", **fault)
+    with pytest.raises(StoreUnavailable, match=f"Can't fetch {UID}/table.csv"):
+        results.get("table.csv", tmp_path / "copy.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_a_download_goes_on_when_the_store_is_back(results, cloud, table, tmp_path):
+    results.put(table)
+    cloud.faults.set(
+        service=STORE, methods=["GET"], path="table.csv", status=200, body="1,2", headers={"ETag": "0" * 32}, count=1
+    )
+    assert results.get("table.csv", tmp_path / "copy.csv").read_bytes() == table.read_bytes()
+
+
+def test_a_full_disk_is_not_the_stores_fault(results, table):
+    results.put(table)
+    with (
+        pytest.raises(OSError, match="No space left on device") as raised,
+        Path("/dev/full").open("r+b", buffering=0) as full,
+    ):
+        results._fetch(results.find("table.csv"), full)
+    assert not isinstance(raised.value, StoreError)
+
+
+# -- the uploader
+
+ON_AN_ENGINE = """
+import pickle, sys
+upload = pickle.load(sys.stdin.buffer)
+assert "ipp_griffin" not in sys.modules
+upload = pickle.loads(pickle.dumps(upload))  # from one engine to another
+print(upload(b"42", "answer"), upload(sys.argv[1]))
+"""
+
+
+def test_it_stores_where_there_is_no_ipp_griffin(results, table):
+    upload = results.uploader()
+    python = getattr(sys, "_base_executable", sys.executable)
+    done = subprocess.run(
+        [python, "-I", "-S", "-c", ON_AN_ENGINE, str(table)],
+        input=pickle.dumps(upload),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.decode().split() == [f"{UID}/answer", f"{UID}/table.csv"]
+    assert results.read("answer") == b"42"
+    assert results.read("table.csv") == table.read_bytes()
+
+
+def test_it_replaces_nothing_unless_one_says_so(results):
+    upload = patient(results.uploader())
+    upload(b"1", "x")
+    with pytest.raises(FileExistsError, match=f"There is a result {UID}/x already"):
+        upload(b"2", "x")
+    assert results.read("x") == b"1"
+    upload(b"2", "x", overwrite=True)
+    assert results.read("x") == b"2"
+
+
+def test_its_url_opens_nothing_but_new_results_of_its_cluster(results):
+    Results(OTHER).put(b"theirs", "x")
+    results.put(b"ours", "x")
+    state = results.uploader()._state
+    root, query = state["start"].removesuffix(f"{UID}/"), state["query"]
+
+    def status(method, path):
+        request = urllib.request.Request(f"{root}{path}?{query}", method=method, data=b"z" if method == "PUT" else None)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status("PUT", f"{UID}/y") == 201
+    assert [status(method, f"{UID}/x") for method in ("GET", "DELETE")] == [401] * 2
+    assert [status("PUT", path) for path in (f"{OTHER}/x", "x", f"../{NAME}x/y")] == [401] * 3
+    assert status("GET", "") == 401
+    assert Results(OTHER).read("x") == b"theirs"
+
+
+def test_it_expires_by_the_stores_clock_and_says_so(results, cloud):
+    upload = patient(results.uploader(seconds=-5))
+    with pytest.raises(PermissionError, match=f"Can't store {UID}/x: this uploader has expired"):
+        upload(b"1", "x")
+
+
+def test_one_for_a_single_result_stores_no_other(results, table):
+    upload = patient(results.uploader("run1/x"))
+    assert upload(b"1") == upload(table, overwrite=True) == f"{UID}/run1/x"
+    assert results.read("run1/x") == table.read_bytes()
+    with pytest.raises(ValueError, match="stores 'run1/x' only"):
+        upload(b"1", "y")
+    with pytest.raises(SettingError, match="Say which cluster"):
+        Results().uploader()
+
+
+def test_a_store_with_urls_of_single_objects_only_says_what_to_do(cloud):
+    info = {"swift": {"version": "18.2.0", "max_file_size": 5 << 30}, "tempurl": {"methods": ["GET", "PUT"]}}
+    cloud.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
+    results = Results(UID)
+    with pytest.raises(SettingError, match="give each result an uploader of its own"):
+        results.uploader()
+    patient(results.uploader("x"))(b"1")
+    assert results.read("x") == b"1"
+
+
+def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, cloud):
+    upload = patient(results.uploader())
+    cloud.faults.set(
+        {"service": STORE, "methods": ["PUT"], "path": "/x$", "status": 503, "count": 1},
+        {"service": STORE, "methods": ["PUT"], "path": "/x$", "drop": True, "after": True, "count": 1},
+    )
+    assert upload(b"1", "x") == f"{UID}/x"
+    assert results.read("x") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"status": 503}, "the object store said 503"),
+        ({"drop": True}, "Can't store"),
+        ({"status": 413}, "larger than the object store"),
+        ({"status": 422}, "it changed while it was read"),
+    ],
+)
+def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results, cloud, fault, said):
+    upload = patient(results.uploader())
+    cloud.faults.set(service=STORE, methods=["PUT"], path="/x$", **fault)
+    with pytest.raises(OSError, match=said) as raised:
+        upload(b"1", "x")
+    assert names(results) == []
+    signature = upload._state["query"].partition("temp_url_sig=")[2][:40]
+    assert signature
+    assert signature not in repr(raised.value) + repr(raised.value.__cause__) + repr(raised.value.__context__) + repr(
+        upload
+    )
+
+
+# -- the command
+
+
+@pytest.fixture
+def command(cloud, tmp_path):
+    """Run `ipp-griffin` in the folder ``tmp_path``; returns its status and what it printed."""
+
+    def run(*args):
+        program = "import sys; from ipp_griffin.cli import main; sys.argv[0] = 'ipp-griffin'; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60, cwd=tmp_path
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_put_results_and_get_are_a_round_trip(command, results, table, tmp_path):
+    results.put(b"1", "of a cluster")
+    assert command("put", str(table)) == (0, "table.csv\n")
+    status, printed = command("results")
+    assert (status, [line.split()[-2] for line in printed.splitlines()]) == (0, ["BYTES", "1", "400000"])
+    assert command("results", UID)[1].splitlines()[1].startswith(f"{UID}/of a cluster  1  ")
+    listed = json.loads(command("results", "--json")[1])
+    assert [(one["name"], one["cluster"], one["bytes"]) for one in listed] == [
+        (f"{UID}/of a cluster", UID, 1),
+        ("table.csv", None, 400_000),
+    ]
+    assert command("get", "table.csv") == (0, "table.csv\n")
+    assert (tmp_path / "table.csv").read_bytes() == table.read_bytes()
+    assert command("get", "of a cluster", "--output", "here/one") == (0, "here/one\n")
+
+
+def test_what_is_typed_wrong_is_one_line(command, table, cloud):
+    for args, said in {
+        ("put",): "put: say which files.",
+        ("put", "missing.csv"): "put: No such file or directory: missing.csv",
+        ("put", str(table), "--of", "nobody"): "put: There is no cluster 'nobody' in this project. There is: ",
+        ("get",): "get: say which result: `ipp-griffin results` lists them.",
+        ("get", "nope"): "get: There is no result 'nope'. There is: none.",
+        ("results", "griffin"): "results: 'griffin' is no cluster's uid: `ipp-griffin ps` shows them.",
+        ("results", UID, UID): "results: say one cluster's uid, or none.",
+    }.items():
+        status, printed = command(*args)
+        assert (status, printed.count("\n")) == (1, 1) and printed.startswith(f"ipp-griffin {said}"), printed
+    assert command("results") == (0, "There is no result in this project.\n")
+    assert not cloud.state.containers
+
+
+def test_what_is_there_is_replaced_only_with_overwrite(command, table, tmp_path):
+    command("put", str(table))
+    table.write_bytes(b"new")
+    status, printed = command("put", str(table))
+    assert (status, printed) == (
+        1,
+        "ipp-griffin put: There is a result table.csv already: give another name, or say to overwrite it.\n",
+    )
+    assert command("put", str(table), "--overwrite")[0] == 0
+    (tmp_path / "table.csv").write_bytes(b"mine")
+    assert command("get", "table.csv")[0] == 1
+    assert (tmp_path / "table.csv").read_bytes() == b"mine"
+    assert command("get", "table.csv", "--overwrite")[0] == 0
+    assert (tmp_path / "table.csv").read_bytes() == b"new"
+
+
+def test_names_that_an_engine_chose_can_not_move_the_terminal(command, results):
+    state = results.uploader()._state
+    url = f"{state['start']}%1B%5B2J?{state['query']}"
+    urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT")).close()
+    assert "\x1b" not in command("results")[1]
