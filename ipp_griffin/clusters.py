@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .calls import CloudError, Unavailable, one_line
-from .engine_set import sweep
+from .engine_set import delete_ports, sweep
 from .moments import is_past, moment, seconds_since
 from .plan import MARKER_TAG, SettingError, place_of
 from .records import HISTORY, HISTORY_LIMIT, Record, parse_history, records
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
+ENDED = 900  # seconds after which a server whose agent has reported its end should have switched itself off
 CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and characters of them
 LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "start_deadline", "expires")
 
 
+class NoSuchCluster(SettingError):  # noqa: N818 - a state of the project
+    """Nothing in the project is of a cluster of that name."""
+
+
 @dataclass(frozen=True)
 class Member:
-    """One server of a cluster. ``engines``: how many it is to run; ``phase``: see `phase_of`; ``mine``: the user of these
-    credentials created it. Anybody in the project can give a server a cluster's tags."""
+    """One server of a cluster. ``engines``: how many it is to run; ``phase``: see `phase_of`; ``reported``: when its agent said so last,
+    as ISO 8601; ``mine``: the user of these credentials created it. Anybody in the project can give a server a cluster's tags."""
 
     server: Server
     engine_set: str
@@ -42,6 +47,7 @@ class Member:
     phase: str
     incarnation: int = 0
     mine: bool = True
+    reported: str = ""
 
     @property
     def expires(self) -> str:
@@ -115,8 +121,9 @@ class Leftover:
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
     """What of a cluster can't become or be part of it. Pure.
 
-    Servers past their expiry, those that Nova says are off or broken, and those whose agent never reported; of the latter
-    two never one of an engine set that is still starting: its launcher sees to it.
+    Servers past their expiry, those that Nova says are off or broken, those whose agent never reported, or has reported its end and
+    did not switch its server off, or came no further than its start for an hour after its deadline. Of all but the first never
+    one of an engine set that is still starting: its launcher sees to it.
     """
     found = []
     for member in cluster.members:
@@ -137,8 +144,13 @@ def _why_left(member: Member, now: datetime) -> str:
         return ""
     if server.status in DEAD:
         return f"is in {server.status}{server.fault and ': '}{server.fault}"
-    silent = member.phase in ("building", "active")
-    return f"never reported; its start was over at {one_line(deadline, 40)}" if silent else ""
+    over = f"its start was over at {one_line(deadline, 40)}"
+    if member.phase in ("building", "active"):
+        return f"never reported; {over}"
+    if member.phase in ("gone", "failed") and seconds_since(member.reported, now) >= ENDED:
+        return f"runs nothing: its agent reported {member.phase} at {one_line(member.reported, 40)}"
+    unfinished = member.phase in ("agent", "connected") and seconds_since(deadline, now) >= SETTLED
+    return f"came no further than {member.phase!r}; {over}" if unfinished else ""
 
 
 def _is_settled(touched: str, now: datetime) -> bool:
@@ -203,12 +215,24 @@ class Clusters:
         if found:
             raise SettingError(f"Several clusters are called {name!r}: say which, by {_listing(found)}.")
         if any(name in (cluster.uid, cluster.name) for cluster in known):
-            raise SettingError(f"Cluster {name!r} is somebody else's: add --all-owners if you mean it.")
+            raise _somebody_elses(name)
         if self.store_trouble:
             raise Unavailable(
                 f"No cluster {name!r} has servers, and its container can't be looked for: {self.store_trouble}"
             )
-        raise SettingError(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
+        raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
+
+    def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
+        """What may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
+        time as another, can be repeated: nothing, or security groups. None for what is no uid. Raises `SettingError` for somebody else's.
+        """
+        if not re.fullmatch("[0-9a-f]{12}", uid):
+            return None
+        groups = self._cloud.groups.of(uid)
+        mine = all(group.user_id == self._cloud.user_id for group in groups)
+        if not (mine or everyone):
+            raise _somebody_elses(uid)
+        return Cluster(uid, dict.fromkeys(LABELS, ""), (), mine)
 
     def stop(self, cluster: Cluster, *, timeout: float) -> None:
         """Delete all that it has in the cloud, and see that it is gone. Idempotent."""
@@ -272,6 +296,7 @@ class Clusters:
                     f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
                 )
             time.sleep(0.5)
+        delete_ports(self._cloud, ids, sleep=time.sleep, clock=time.monotonic)
         now = datetime.now(timezone.utc)
         with_servers = {place.uid for server in listed if (place := place_of(server.tags))}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
@@ -349,15 +374,17 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], R
         place = place_of(server.tags)
         assert place is not None
         engines = server.metadata.get("griffin:engines", "")
+        report = reports.get((place.engine_set, place.slot, place.incarnation))
         members.append(
             Member(
                 server=server,
                 engine_set=place.engine_set,
                 slot=place.slot,
                 engines=int(engines) if engines.isdigit() else 0,
-                phase=phase_of(server, reports.get((place.engine_set, place.slot, place.incarnation))),
+                phase=phase_of(server, report),
                 incarnation=place.incarnation,
                 mine=server.user_id == me,
+                reported=report.written if report else "",
             )
         )
     return sorted(members, key=lambda member: (member.engine_set, member.slot, member.server.name))
@@ -382,6 +409,10 @@ def _read(store: Store, uid: str, name: str) -> bytes:
         if error.status != 404:
             raise
         return b""
+
+
+def _somebody_elses(name: str) -> SettingError:
+    return SettingError(f"Cluster {name!r} is somebody else's: add --all-owners if you mean it.")
 
 
 def _listing(clusters: Iterable[Cluster]) -> str:

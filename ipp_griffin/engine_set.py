@@ -139,6 +139,10 @@ class EngineSet:
             self.cloud.delete_servers(spares)
         return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
 
+    def delete_ports(self, servers: Collection[str]) -> None:
+        """Delete what ports these servers, which are gone, have still: see the function of that name."""
+        delete_ports(self.cloud, servers, sleep=time.sleep, clock=time.monotonic)
+
     def last_reports(self) -> dict[Place, Report]:
         """The newest report of each server, by its slot and incarnation."""
         reports = self.store.reports(self.uid, self.engine_set)
@@ -237,7 +241,10 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
         except CloudError as error:
             failed.append(error)
     if failed:
-        failed[0].args = (f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))}",)
+        failed[0].args = (
+            f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))} "
+            f"`ipp-griffin stop {uid}` tries that again.",
+        )
         raise failed[0]
 
 

@@ -86,7 +86,13 @@ def _streams(log: ServerLog) -> Iterator[list[Line]]:
     launched = moment(record.server.launched or record.server.created) if record.server else None
     yield _console_lines(f"{place}/console", log.console, launched, told)
     if record.former:
-        yield [Line(moment(record.former.ended), f"{place}/launcher", f"the server was replaced: {record.former.why}")]
+        yield [
+            Line(
+                moment(record.former.ended),
+                f"{place}/launcher",
+                f"the server was {'replaced' if record.former.replaced else 'given up'}: {record.former.why}",
+            )
+        ]
 
 
 def _engine_lines(source: str, output: str, content: Content) -> list[Line]:

@@ -28,12 +28,15 @@ Key = tuple[str, int, int]  # engine set, slot, incarnation
 
 @dataclass(frozen=True)
 class Former:
-    """A server that was replaced, as its launcher noted it: ISO 8601 ("" where it is unknown), and why in one line."""
+    """A server that was deleted, as its launcher noted it: ISO 8601 ("" where it is unknown), why in one line, and whether another
+    took its slot."""
 
     requested: str = ""
     created: str = ""
     ended: str = ""
     why: str = ""
+    launched: str = ""
+    replaced: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def parse_history(body: bytes) -> dict[tuple[int, int], Former]:
     found: dict[tuple[int, int], Former] = {}
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and _is_number(entry.get("slot")) and _is_number(entry.get("incarnation")):
-            texts = {name: _text(entry.get(name)) for name in ("requested", "created", "ended", "why")}
-            found[entry["slot"], entry["incarnation"]] = Former(**texts)
+            texts = {name: _text(entry.get(name)) for name in ("requested", "created", "launched", "ended", "why")}
+            replaced = entry.get("replaced") is not False
+            found[entry["slot"], entry["incarnation"]] = Former(**texts, replaced=replaced)
     return found
 
 

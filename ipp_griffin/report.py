@@ -14,6 +14,7 @@ LOG = "log"  # engines' output only: says nothing of how the server is, and is w
 PHASES = ("agent", "connected", "engines", "gone", "failed", LOG)  # by their number, which must not change
 WITHOUT_OUTPUT = ("agent", "connected")  # no engine runs yet
 REPORT_LIMIT = 1 << 18  # bytes of a report that are read
+MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last lines of what failed
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,5 @@ def content(body: bytes) -> dict[str, Any]:
         return {}
     engines = found.get("engines")
     found["engines"] = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
-    found["message"] = one_line(found["message"]) if isinstance(found.get("message"), str) else ""
+    found["message"] = one_line(found["message"], MESSAGE_LIMIT) if isinstance(found.get("message"), str) else ""
     return found

@@ -102,7 +102,7 @@ def _track(record: Record) -> Track | None:
     found = {
         "requested": (former.requested if former else "") or metadata.get("griffin:requested", "") or started,
         "building": server.created if server else former.created if former else "",
-        "active": server.launched if server else "",
+        "active": server.launched if server else former.launched if former else "",
     }
     for phase in PHASES[3:]:
         # After a reboot an agent goes through them again.
@@ -119,7 +119,9 @@ def _end(record: Record) -> tuple[datetime | None, str]:
     written = [when for report in record.reports if (when := moment(report.written))]
     last = max(written, default=None)
     if record.former:
-        return moment(record.former.ended) or last, f"replaced: {record.former.why}"
+        return moment(
+            record.former.ended
+        ) or last, f"{'replaced' if record.former.replaced else 'given up'}: {record.former.why}"
     if record.server is None:
         return last, "gone"
     phases = [report for report in record.reports if report.phase in (*PHASES, "gone", "failed")]

@@ -16,11 +16,11 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
-from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, as_json, row, server_rows, table
+from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
 from ipp_griffin.cli.command import Command
 from ipp_griffin.cli.init import PROFILE_FILES, profile_files
 from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member
+from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member, NoSuchCluster
 
 BIN = Path(sys.executable).parent
 
@@ -35,13 +35,15 @@ def ipython(tmp_path, monkeypatch):
 
 
 def answer(monkeypatch, text):
-    """Somebody is at the terminal and types ``text``; None: there is no terminal, and asking is an error."""
+    """Somebody is at the terminal and types ``text``, or Ctrl-D (EOFError); None: there is no terminal, and asking is an error."""
     monkeypatch.setattr(sys.stdin, "isatty", lambda: text is not None, raising=False)
     asked = []
 
     def ask(question):
         assert text is not None
         asked.append(question)
+        if text is EOFError:
+            raise EOFError
         return text
 
     monkeypatch.setattr("builtins.input", ask)
@@ -212,6 +214,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(griffin, ipython):
         (["devcloud"], "ipp-griffin devcloud: say start, stop, status or env."),
         (["devcloud", "go"], "ipp-griffin devcloud: don't know 'go'. See `ipp-griffin devcloud --help`."),
         (["reap", "--yes", "--dryrun=1"], "ipp-griffin reap: don't know '--dryrun'. See `ipp-griffin reap --help`."),
+        (
+            ["reap", "--all"],
+            "ipp-griffin reap: argument --all: expected one argument. See `ipp-griffin reap --help`.",
+        ),  # not --all-owners
+        (
+            ["stop", "--timeout"],
+            "ipp-griffin stop: argument --Stop.timeout: expected one argument. See `ipp-griffin stop --help`.",
+        ),
     ],
 )
 def test_what_it_does_not_know_is_one_line_and_status_1(griffin, args, line):
@@ -401,6 +411,57 @@ def test_stop_wants_one_name(capsys):
 
 
 @pytest.fixture
+def stop(monkeypatch):
+    """``stop(name)`` in a project that has no cluster, but perhaps the rest of one; what was stopped."""
+    stopped = []
+
+    class Fake:
+        error = None
+
+        def find(self, name, *, everyone):
+            raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: none.")
+
+        def rest_of(self, name, *, everyone):
+            return Cluster(name, dict.fromkeys(LABELS, ""), (), True) if name == "0123456789ab" else None
+
+        def stop(self, cluster, *, timeout):
+            if self.error:
+                raise self.error
+            stopped.append(cluster.uid)
+
+    fake = Fake()
+    monkeypatch.setattr(Stop, "clusters", lambda self: fake)
+
+    def run(name, error=None):
+        fake.error = error
+        app = Stop()
+        app.initialize([name])
+        app.start()
+        return stopped
+
+    return run
+
+
+def test_stopping_by_uid_again_succeeds(stop, capsys):
+    assert stop("0123456789ab") == ["0123456789ab"]
+    assert capsys.readouterr().out == "Nothing is left of cluster 0123456789ab in this project.\n"
+
+
+def test_stopping_what_there_is_not_by_name_is_an_error(stop, capsys):
+    with pytest.raises(SystemExit) as ended:
+        stop("griffin")
+    assert ended.value.code == 1
+    assert "There is no cluster 'griffin'" in capsys.readouterr().err
+
+
+def test_a_stop_that_is_interrupted_says_how_to_go_on(stop, capsys):
+    with pytest.raises(SystemExit) as ended:
+        stop("0123456789ab", KeyboardInterrupt())
+    assert ended.value.code == 130
+    assert "`ipp-griffin stop 0123456789ab` again deletes the rest" in capsys.readouterr().err
+
+
+@pytest.fixture
 def reap(monkeypatch):
     """``reap(option, ...)`` on a cloud with one thing that is left over; what was deleted."""
     deleted = []
@@ -432,6 +493,7 @@ def reap(monkeypatch):
         ([], "y", True),
         ([], "n", False),
         ([], "", False),
+        ([], EOFError, False),  # Ctrl-D
         (["--yes"], None, True),
         (["--yes", "--dry-run"], None, False),
     ],

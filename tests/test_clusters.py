@@ -52,6 +52,9 @@ class FakeGroups:
     def all(self):
         return self.there
 
+    def of(self, uid):
+        return [group for group in self.there if group.uid == uid]
+
     def remove(self, uid, *, timeout):
         self.removed.append(uid)
         self.there = [group for group in self.there if group.uid != uid]
@@ -299,6 +302,26 @@ def test_a_name_that_is_no_one_clusters_of_ones_own_says_what_there_is(name, why
         look(*servers).find(name)
 
 
+def test_what_is_left_of_a_cluster_is_found_by_its_uid():
+    """The security groups of one whose container went first, or nothing: another stop at the same time was faster."""
+    clusters = look()
+    clusters._cloud.groups.there = [make_group(ADA)]
+    for uid in (ADA, BOB):
+        rest = clusters.rest_of(uid)
+        assert (rest.uid, rest.members, rest.mine) == (uid, (), True)
+        clusters.stop(rest, timeout=5)
+    assert clusters._cloud.groups.there == []
+    assert clusters.rest_of("griffin") is None
+
+
+def test_what_is_left_of_somebody_elses_cluster_is_theirs():
+    clusters = look()
+    clusters._cloud.groups.there = [make_group(CAT, user="bob")]
+    with pytest.raises(SettingError, match="somebody else's"):
+        clusters.rest_of(CAT)
+    assert clusters.rest_of(CAT, everyone=True).uid == CAT
+
+
 def test_stopping_deletes_its_servers_and_container_and_nothing_else():
     store = FakeStore(**{ADA: {"user": "ada"}})
     clusters = look(make_server(0), make_server(1), make_server(uid=BOB, user="bob"), store=store)
@@ -341,7 +364,7 @@ def cluster_of(*servers, store=None) -> Cluster:
         ("BUILD", None, f"never reported; its start was over at {BEFORE}"),
         ("ACTIVE", "agent", None),
         ("ACTIVE", "engines", None),
-        ("ACTIVE", "failed", None),  # an agent's word alone deletes nothing
+        ("ACTIVE", "failed", None),  # it switches its server off, or its launcher deletes it
     ],
 )
 def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, reported, why):
@@ -351,6 +374,31 @@ def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, repo
     found = leftovers(cluster_of(server, store=store), NOW)
     assert [left.why for left in found] == ([why] if why else [])
     assert all(left.server == server for left in found)
+
+
+@pytest.mark.parametrize(
+    ("phase", "minutes", "deadline", "why"),
+    [
+        ("gone", 16, 20, "runs nothing: its agent reported gone at 2026-01-01T11:44:00Z"),
+        ("failed", 16, 20, "runs nothing: its agent reported failed at 2026-01-01T11:44:00Z"),
+        ("failed", 14, 20, None),
+        ("failed", 16, -1, None),  # its start is not over: a launcher may see to it
+        ("agent", 90, 61, "came no further than 'agent'; its start was over at 2026-01-01T10:59:00Z"),
+        ("connected", 90, 61, "came no further than 'connected'; its start was over at 2026-01-01T10:59:00Z"),
+        ("connected", 90, 59, None),  # a set with its quorum may still wait for it
+        ("engines", 9000, 9000, None),
+    ],
+)
+def test_a_server_that_runs_for_nothing_is_left_over(phase, minutes, deadline, why):
+    """Its agent was killed, or could not switch it off, and its launcher is no more."""
+
+    def ago(minutes):
+        return (NOW - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    store = FakeStore()
+    store.written[ADA] = [Report(SET, 0, 0, 1, phase, ago(minutes))]
+    found = leftovers(cluster_of(make_server(start_deadline=ago(deadline)), store=store), NOW)
+    assert [left.why for left in found] == ([why] if why else [])
 
 
 @pytest.mark.parametrize("deadline", [AFTER, "", "soon"])
@@ -460,6 +508,14 @@ def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_along():
     clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
     clusters.reap(clusters.leftovers(), timeout=5)
     assert clusters._cloud.groups.removed == [ADA]
+
+
+def test_ports_that_nova_left_of_what_is_reaped_are_deleted():
+    clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
+    ports = clusters._cloud.ports
+    ports.left = {f"id-{ADA}-0": "port-1"}
+    clusters.reap(clusters.leftovers(), timeout=5)
+    assert ports.left == {}
 
 
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():

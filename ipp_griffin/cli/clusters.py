@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Integer, Unicode
 
 from ..calls import one_line
-from ..clusters import Cluster, Clusters, Leftover, Member
+from ..clusters import Cluster, Clusters, Leftover, Member, NoSuchCluster
 from ..moments import is_past, moment, seconds_since
-from .command import Command
+from .command import Command, agreed
 
 if TYPE_CHECKING:
     from ..engine_ids import Ids
@@ -106,8 +106,21 @@ class Stop(ClustersCommand):
         if len(self.extra_args) != 1:
             self.fail("say which cluster: `ipp-griffin ps` lists them.")
         clusters = self.clusters()
-        cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
-        clusters.stop(cluster, timeout=self.timeout)
+        name = self.extra_args[0]
+        try:
+            cluster = clusters.find(name, everyone=self.all_owners)
+        except NoSuchCluster:
+            if (rest := clusters.rest_of(name, everyone=self.all_owners)) is None:
+                raise
+            cluster = rest
+        try:
+            clusters.stop(cluster, timeout=self.timeout)
+        except KeyboardInterrupt:
+            self.remark(f"Interrupted: `{self.called} {cluster.uid}` again deletes the rest.")
+            self.exit(130)
+        if not cluster.members and not cluster.labels["profile"]:
+            print(f"Nothing is left of cluster {cluster.uid} in this project.")
+            return
         count = len(cluster.members)
         print(f"Cluster {cluster.uid} is gone: {count} server{'' if count == 1 else 's'} and its container.")
         if cluster.labels["host"]:
@@ -157,7 +170,7 @@ class Reap(ClustersCommand):
             return self.yes
         if not sys.stdin.isatty():
             self.fail("nobody is there to say yes: add --yes, or --dry-run to see only.")
-        return input(f"Delete {'it' if count == 1 else f'these {count}'}? [y/N] ").strip().lower() in ("y", "yes")
+        return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
 
 
 def _named(left: Leftover) -> str:

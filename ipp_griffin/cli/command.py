@@ -14,6 +14,15 @@ from .. import __version__
 from ..plan import GriffinError
 
 
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes; the end of the input is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
+
+
 class Options(KVArgParseConfigLoader):
     """Reads a command line; calls ``unknown`` with the name of an option that there is not.
 
@@ -21,6 +30,12 @@ class Options(KVArgParseConfigLoader):
     """
 
     unknown: Callable[[str], None]
+    refuse: Callable[[str], None]
+
+    def _create_parser(self) -> None:
+        super()._create_parser()
+        # argparse prints its usage, and ends with another status
+        self.parser.error = self.refuse  # type: ignore[method-assign,assignment]
 
     def _handle_unrecognized_alias(self, arg: str) -> None:
         self.unknown(arg)
@@ -34,8 +49,16 @@ class Command(Application):
 
     def _create_loader(self, argv: Any, aliases: Any, flags: Any, classes: Any) -> Options:
         options = Options(
-            argv, aliases, flags, classes=classes, log=self.log, subcommands=self.subcommands, prog=self.called
+            argv,
+            aliases,
+            flags,
+            classes=classes,
+            log=self.log,
+            subcommands=self.subcommands,
+            prog=self.called,
+            allow_abbrev=False,
         )
+        options.refuse = lambda message: self.fail(f"{message}. See `{self.called} --help`.")
         options.unknown = lambda name: self._unknown(f"--{name}")
         return options
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from traitlets import Bool, Unicode
 
 from ..plan import GriffinError
-from .command import Command
+from .command import Command, agreed
 
 PROFILE_FILES = (
     "ipcluster_config.py",
@@ -73,7 +73,7 @@ class Init(Command):
             return True
         if not sys.stdin.isatty():
             return False
-        return input(f"{path} was edited. Overwrite it? [y/N] ").strip().lower() in ("y", "yes")
+        return agreed(f"{path} was edited. Overwrite it?")
 
 
 def profile_files(cloud: str = "") -> dict[str, str]:

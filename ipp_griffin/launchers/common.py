@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class OnCloud(HasTraits):
 
     parent: Any
     stop_timeout: int
+    cluster_id: str
     connection_files: dict[str, str]
 
     # ipyparallel looks launcher classes up by the module that the entry point names, which is the package
@@ -65,6 +67,10 @@ class OnCloud(HasTraits):
         """Raise what was wrong with the settings of this launcher (`SettingError`)."""
         if self.wrong_setting is not None:
             raise self.wrong_setting
+        if not re.fullmatch(r"[\w.@+-]*", self.cluster_id):
+            raise SettingError(
+                f"The cluster id {self.cluster_id!r} can't be part of a file's name: use letters, digits and any of . _ - + @."
+            )
 
     def remove_connection_files(self) -> None:
         """Remove the cluster's connection files, which a controller that was killed left, and nobody else's."""

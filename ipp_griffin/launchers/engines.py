@@ -137,6 +137,8 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
         self._record()
         try:
             await self._wait_for_engines(keeper, n, deadline)
+        except Stopped:
+            raise
         except GriffinError as e:
             if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
                 rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
@@ -160,7 +162,13 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
             progress=Progress(n, self.log, self.progress),
         )
         try:
-            await in_thread(lambda: waiting.run(self.open_hub))
+            try:
+                await in_thread(lambda: waiting.run(self.open_hub))
+            except Stopped:
+                raise
+            except GriffinError:
+                await leftovers.tell()
+                raise
             await leftovers.tell()
         finally:
             leftovers.cancel()
@@ -390,7 +398,13 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
                 groups=self.has_groups,
                 farewell=lambda there: self._output.read_consoles(engine_set, there[: self.output_servers]),
             )
+            self._output.keep(self._output_file)
             self._gone = True
+
+    @property
+    def _output_file(self) -> Path:
+        """Where the output is after the end, beside the controller's; `ipcluster clean` removes it."""
+        return Path(self.profile_dir, "log", f"ipengine-{self.engine_set}.log")
 
     def _leave_hub(self) -> bool:
         """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats; whether any was told."""
@@ -429,11 +443,15 @@ class GriffinEngineSetLauncher(OnCloud, EngineSettings, EngineLauncher):  # type
 
     def get_output(self, remove: bool = False) -> str:
         """The engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
-        of the servers' consoles."""
+        of the servers' consoles, also where another process on this machine stopped them. That is in log/ of the profile, too."""
         if self.running and not self._stopping.is_set() and self.engine_set:
             with contextlib.suppress(GriffinError):
                 self._output.read(self._on_cloud(), self.output_servers)
-        return str(self._output)
+        text = str(self._output)
+        if not text and self.engine_set:
+            with contextlib.suppress(OSError):
+                text = self._output_file.read_text()
+        return text
 
     # --- doors
 

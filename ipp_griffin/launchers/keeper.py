@@ -156,7 +156,7 @@ class Keeper:
             self._log.warning(tell([failure]) + ("" if hopeless else then))
             if number < MOST_EXPLAINED:
                 self._tell_console(failure)
-            self._history.append(_remembered(failure))
+            self._history.append(_remembered(failure, successor is not None))
             self._doomed |= {failure.id} - {""}
             if not hopeless:
                 self._leave_hub(failure, hub)
@@ -191,7 +191,13 @@ class Keeper:
             self._log.warning(f"Will try again: {e}")
             return
         if survey is not None:
-            self._doomed &= {server.id for server in survey.servers}
+            gone = self._doomed - {server.id for server in survey.servers}
+            self._doomed -= gone
+            try:
+                if gone:
+                    self.engine_set.delete_ports(gone)
+            except GriffinError as e:
+                self._log.warning(str(e))
 
     def _fill(self, survey: Survey) -> None:
         """Create the servers that take the slots of failed ones, once those are gone: quota counts them until then."""
@@ -224,13 +230,15 @@ class Keeper:
             self._log.warning(tell([self.roster.fail(slot, cause)]))
 
 
-def _remembered(failure: Failure) -> dict[str, str | int]:
+def _remembered(failure: Failure, replaced: bool) -> dict[str, str | int]:
     """A failure as `ipp-griffin timeline` reads it."""
     return {
         "name": failure.planned.name,
         "slot": failure.planned.slot,
         "incarnation": failure.planned.incarnation,
         "created": failure.server.created if failure.server else "",
+        "launched": failure.server.launched if failure.server else "",
+        "replaced": replaced,
         "ended": iso(time.time()),
         "why": f"({failure.phase}) {failure.cause}",
     }

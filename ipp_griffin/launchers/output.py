@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,16 @@ class Output:
         """Read the ends of these servers' consoles, which go with them."""
         with contextlib.suppress(GriffinError):
             within(CONSOLE_TIMEOUT, lambda: engine_set.read_consoles(servers, self._consoles.__setitem__))
+
+    def keep(self, path: Path) -> None:
+        """Write it into a file that only its owner can read, if there is anything: whoever started the engines may be another process
+        than the one that stops them. A folder that can't be written is no reason to fail."""
+        text = str(self)
+        if text:
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+                    f.write(text + "\n")
 
     def __str__(self) -> str:
         texts = [(f"Output for engine {name}", text) for name, text in sorted(self._engines.copy().items())]

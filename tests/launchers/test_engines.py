@@ -9,6 +9,7 @@ import threading
 import time
 import types
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
@@ -647,6 +648,17 @@ async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store)
     await launcher.stop()
     assert store.containers == {}
     assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
+
+
+async def test_output_is_kept_in_a_private_file_for_whoever_did_not_stop_it(launcher, store, cluster):
+    await launcher.start(1)
+    state = launcher.to_dict()
+    write_report(launcher, store, "bye")
+    await launcher.stop()
+    kept = Path(launcher.profile_dir, "log", f"ipengine-{launcher.engine_set}.log")
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("Output for engine 0.0\n  bye\n", 0o600)
+    other = GriffinEngineSetLauncher(parent=cluster, profile_dir=state["profile_dir"], engine_set=state["engine_set"])
+    assert other.get_output() == "Output for engine 0.0\n  bye\n"
 
 
 async def test_the_consoles_are_there_after_the_stop(launcher, cloud, store):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipp_griffin.calls import QuotaError, Unavailable
+from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet
 from ipp_griffin.launchers.keeper import Keeper
@@ -83,6 +83,28 @@ def test_what_was_replaced_is_kept_for_the_timeline():
     kept.look()
     ((entry),) = json.loads(kept.store.containers[UID][f"{SET}/history.json"])
     assert (entry["slot"], entry["incarnation"], entry["why"]) == (0, 0, "(building) went to ERROR: No valid host")
+
+
+def test_ports_that_nova_left_of_a_replaced_server_are_deleted():
+    kept = Kept(2)
+    kept.cloud.ports.left = {"id-0.0": "port-0", "id-1.0": "port-1"}
+    kept.become("id-1.0", "ERROR", "No valid host")
+    kept.look()
+    kept.look()
+    assert kept.cloud.ports.left == {"id-0.0": "port-0"}
+
+
+def test_ports_that_can_not_be_deleted_are_told_and_hold_up_no_replacement(caplog, monkeypatch):
+    def refuse(servers):
+        raise CloudError("The servers are gone, but not these ports of theirs: port-0.")
+
+    kept = Kept(1)
+    monkeypatch.setattr(kept.keeper.engine_set, "delete_ports", refuse)
+    kept.become("id-0.0", "ERROR", "No valid host")
+    kept.look()
+    kept.look()
+    assert any("port-0" in text for text in texts(caplog))
+    assert sorted(kept.cloud.there) == ["id-0.1"]
 
 
 def test_the_console_of_a_silent_server_is_told_without_what_moves_a_terminal(caplog):
