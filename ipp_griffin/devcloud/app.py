@@ -23,6 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from .faults import Faults
+from .forwarding import Forwarding
 from .guests import Guests, kill_cloud
 from .http import Handler
 from .state import CloudState
@@ -50,7 +51,8 @@ class DevCloud:
     ``folder``: all its files. ``boot_time``: seconds from BUILD to ACTIVE. ``latency``: seconds added to every
     request (requests in parallel overlap). ``quota_instances``: of the projects devcloud and other; tiny has 2.
     ``port`` 0: any. ``guests`` False: servers run nothing. ``token_lifetime``: seconds.
-    ``subnet``: of the network, for what is said of it: guests are processes of this machine in any case.
+    ``subnet``: of the network, for what is said of it: guests are processes of this machine in any case. The default one is of
+    addresses of this machine, which guests can listen on; floating IPs pass on what comes in to these, see `forwarding`.
     ``object_store``: one of `object_stores.KINDS`.
     """
 
@@ -78,6 +80,7 @@ class DevCloud:
             subnet=subnet,
             object_store=object_store,
         )
+        self._forwarding = Forwarding(self.state)
         self.id = ""
         self.url = ""
         self._port = port
@@ -236,6 +239,7 @@ class DevCloud:
         await self._stopping.wait()
         server.stop()
         await server.close_all_connections()
+        await self._forwarding.close()
 
     def _faults_changed(self) -> None:
         def apply() -> None:
@@ -258,6 +262,7 @@ class DevCloud:
         self._timer = None
         if due is not None and self._loop is not None:
             self._timer = self._loop.call_later(max(0.0, due - self.state.clock()) + 0.001, self.turn)
+        self._forwarding.look()
 
     def note(self, service: str, method: str, path: str, status: int) -> None:
         self._log.append((service, method, path, status))

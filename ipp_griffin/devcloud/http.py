@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler
 
-from . import access_rules, glance, keystone, neutron, nova, nova_servers, object_stores, swift
+from . import access_rules, floating_ips, glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
@@ -28,7 +28,7 @@ _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
     "identity": ("identity", keystone.routes, keystone.render),
     "compute": ("compute", nova_servers.routes, nova.render),
     "image": ("image", glance.routes, glance.render),
-    "network": ("network", neutron.routes, neutron.render),
+    "network": ("network", floating_ips.routes, neutron.render),
     "v1": ("object-store", object_stores.routes, swift.render),
     "info": ("object-store", object_stores.routes, swift.render),
     "swift": ("object-store", object_stores.routes, swift.render),

@@ -1,17 +1,32 @@
 """Networks, ports and security groups: https://docs.openstack.org/api-ref/network/v2/
 
-Security groups are kept, and shown; they let nothing through and hold nothing up, since servers are processes of this machine.
+Security groups are kept, and shown. They hold nothing up between servers, which are processes of this machine; only what comes in by a
+floating IP goes by their rules, see `forwarding`.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from .api import ApiError, Call, Reply, Routes, fits, page
-from .nova_servers import mac, port_id
-from .things import NETWORK, NETWORK_ID, SUBNET_ID, Port, SecurityGroup, Server, iso
+from .nova_servers import mac
+from .things import (
+    NETWORK,
+    NETWORK_ID,
+    PUBLIC,
+    PUBLIC_ID,
+    PUBLIC_SUBNET_ID,
+    SUBNET_ID,
+    Port,
+    SecurityGroup,
+    Server,
+    iso,
+    stable_id,
+)
 
 routes = Routes()
 
@@ -24,19 +39,29 @@ def render(call: Call, error: ApiError) -> Reply:
     return Reply(error.status, {"NeutronError": {"type": kind, "message": error.message, "detail": ""}})
 
 
-def _common(name: str, thing_id: str, project_id: str, created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+def common(name: str, thing_id: str, project_id: str, created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
     body = {"id": thing_id, "name": name, "description": "", "tags": [], "created_at": created, "updated_at": created}
     return {**body, "project_id": project_id, "tenant_id": project_id, "revision_number": 1}
 
 
-def _network(call: Call) -> dict[str, Any]:
+_ADMIN = stable_id("project", "admin").replace("-", "")  # whose the external network is; nobody logs in there
+
+
+def _networks(call: Call) -> list[dict[str, Any]]:
+    """That of servers, which each project takes for its own, and the external one, which each sees."""
+    ours = _network(NETWORK, NETWORK_ID, SUBNET_ID, call.auth.project.id)
+    public = _network(PUBLIC, PUBLIC_ID, PUBLIC_SUBNET_ID, _ADMIN)
+    return [ours, {**public, "router:external": True, "is_default": False}]
+
+
+def _network(name: str, network_id: str, subnet_id: str, project_id: str) -> dict[str, Any]:
     return {
-        **_common(NETWORK, NETWORK_ID, call.auth.project.id),
+        **common(name, network_id, project_id),
         "admin_state_up": True,
         "status": "ACTIVE",
         "mtu": 1500,
-        "subnets": [SUBNET_ID],
-        "shared": False,  # each project takes it for its own
+        "subnets": [subnet_id],
+        "shared": False,
         "router:external": False,
         "port_security_enabled": True,
         "availability_zones": [],
@@ -44,11 +69,17 @@ def _network(call: Call) -> dict[str, Any]:
     }
 
 
-def _subnet(call: Call) -> dict[str, Any]:
-    subnet = call.state.subnet
+def _subnets(call: Call) -> list[dict[str, Any]]:
+    """That of the external network, too, as Neutron of 2024 and later shows it."""
+    ours = _subnet(f"{NETWORK}-subnet", SUBNET_ID, call.auth.project.id, NETWORK_ID, call.state.subnet)
+    public = _subnet(f"{PUBLIC}-subnet", PUBLIC_SUBNET_ID, _ADMIN, PUBLIC_ID, call.state.public)
+    return [ours, {**public, "enable_dhcp": False, "router:external": True}]
+
+
+def _subnet(name: str, subnet_id: str, project_id: str, network_id: str, subnet: IPv4Network) -> dict[str, Any]:
     return {
-        **_common(f"{NETWORK}-subnet", SUBNET_ID, call.auth.project.id),
-        "network_id": NETWORK_ID,
+        **common(name, subnet_id, project_id),
+        "network_id": network_id,
         "ip_version": 4,
         "cidr": str(subnet),
         "gateway_ip": str(subnet.network_address + 1),
@@ -66,7 +97,7 @@ def _subnet(call: Call) -> dict[str, Any]:
 
 def _group(group: SecurityGroup) -> dict[str, Any]:
     return {
-        **_common(group.name, group.id, group.project.id, iso(group.created)),
+        **common(group.name, group.id, group.project.id, iso(group.created)),
         "description": group.description,
         "stateful": True,
         "shared": False,
@@ -76,7 +107,7 @@ def _group(group: SecurityGroup) -> dict[str, Any]:
 
 
 def _rule(group: SecurityGroup, rule_id: str) -> dict[str, Any]:
-    body = {**_common("", rule_id, group.project.id, iso(group.created)), "security_group_id": group.id}
+    body = {**common("", rule_id, group.project.id, iso(group.created)), "security_group_id": group.id}
     del body["name"]
     return {
         **body,
@@ -138,6 +169,11 @@ def create_rule(call: Call) -> Reply:
         if {**rule, "description": None} == {**given, "description": None}:
             why = f"Security group rule already exists. Rule id is {rule_id}."
             raise ApiError(409, why, "SecurityGroupRuleExists")
+    prefix = given.get("remote_ip_prefix")
+    try:
+        ip_network(prefix or "0.0.0.0/0", strict=False)
+    except ValueError:
+        raise ApiError(400, f"Invalid CIDR {prefix} given as IP prefix.", "InvalidCIDR") from None
     rule_id = str(uuid.uuid4())
     group.rules[rule_id] = given
     group.revision += 1
@@ -151,7 +187,7 @@ def create_rule(call: Call) -> Reply:
 
 def _server_port(server: Server) -> dict[str, Any]:
     return {
-        **_common("", port_id(server), server.project.id, iso(server.launched or server.created)),
+        **common("", server.port_id, server.project.id, iso(server.launched or server.created)),
         "network_id": NETWORK_ID,
         "mac_address": mac(server),
         "admin_state_up": True,
@@ -167,7 +203,7 @@ def _server_port(server: Server) -> dict[str, Any]:
 
 def _user_port(port: Port) -> dict[str, Any]:
     return {
-        **_common(port.name, port.id, port.project.id, iso(port.created)),
+        **common(port.name, port.id, port.project.id, iso(port.created)),
         "network_id": NETWORK_ID,
         "mac_address": port.mac,
         "admin_state_up": True,
@@ -180,6 +216,12 @@ def _user_port(port: Port) -> dict[str, Any]:
         "port_security_enabled": True,
         "revision_number": port.revision,
     }
+
+
+def _ports(call: Call) -> list[dict[str, Any]]:
+    project = call.auth.project
+    made = [_user_port(port) for port in call.state.ports.values() if port.project is project]
+    return [_server_port(server) for server in call.state.of_project(project) if server.address] + made
 
 
 def _find_port(call: Call, thing_id: str) -> Port:
@@ -225,33 +267,37 @@ def update_port(call: Call, thing_id: str) -> Reply:
 @routes("DELETE", "/network/v2.0/ports/{}")
 def delete_port(call: Call, thing_id: str) -> Reply:
     """Those of servers only an administrator may delete, in Neutron of 2025 and later."""
-    owners = {port_id(server): "compute:nova" for server in call.state.of_project(call.auth.project)}
+    owners = {server.port_id: "compute:nova" for server in call.state.of_project(call.auth.project)}
     port = call.state.ports.get(thing_id)
     owner = port.device_owner if port else owners.get(thing_id, "")
     if owner.startswith("compute:"):
         raise ApiError(403, "rule:delete_port is disallowed by policy", "PolicyNotAuthorized")
-    del call.state.ports[_find_port(call, thing_id).id]
+    call.state.delete_port(_find_port(call, thing_id))
     return Reply(204)
 
 
 # Listings
 
 
+def _none(call: Call) -> list[dict[str, Any]]:
+    return []
+
+
+# Each: everything of one kind that the caller sees. What is made elsewhere adds its own.
+KINDS: dict[str, Callable[[Call], list[dict[str, Any]]]] = {
+    "networks": _networks,
+    "subnets": _subnets,
+    "security-groups": lambda call: [_group(group) for group in call.state.security_groups_of(call.auth.project)],
+    "ports": _ports,
+    **dict.fromkeys(("routers", "security-group-rules", "availability_zones", "extensions"), _none),
+}
+
+
 def _collection(call: Call, name: str) -> list[dict[str, Any]]:
-    """Everything of one kind that the caller sees. Raises `ApiError` 404 for a kind that isn't kept here."""
-    project = call.auth.project
-    if name == "networks":
-        return [_network(call)]
-    if name == "subnets":
-        return [_subnet(call)]
-    if name == "security-groups":
-        return [_group(group) for group in call.state.security_groups_of(project)]
-    if name == "ports":
-        made = [_user_port(port) for port in call.state.ports.values() if port.project is project]
-        return [_server_port(server) for server in call.state.of_project(project) if server.address] + made
-    if name in ("floatingips", "routers", "security-group-rules", "availability_zones", "extensions"):
-        return []
-    raise ApiError(404, f"The dev cloud has no route {call.method} {call.path}")
+    """Raises `ApiError` 404 for a kind that isn't kept here."""
+    if name not in KINDS:
+        raise ApiError(404, f"The dev cloud has no route {call.method} {call.path}")
+    return KINDS[name](call)
 
 
 @routes("GET", "/network", public=True)
@@ -277,5 +323,7 @@ def network_show(call: Call, kind: str, thing_id: str) -> Reply:
     for body in _collection(call, kind):
         if body["id"] == thing_id:
             return Reply(200, {singular: body})
+    if kind == "floatingips":
+        raise ApiError(404, f"Floating IP {thing_id} could not be found", "FloatingIPNotFound")
     name = "".join(word.capitalize() for word in singular.split("_"))
     raise ApiError(404, f"{name} {thing_id} could not be found.", f"{name}NotFound")

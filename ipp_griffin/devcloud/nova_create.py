@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 from .api import ApiError, Call
-from .things import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
+from .things import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, PUBLIC_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
 
 # fmt: off
 _KNOWN = {
@@ -138,6 +138,8 @@ def _check_places(call: Call, given: dict[str, Any]) -> list[str]:
     for network in [] if networks in ("auto", "none") else networks:
         wanted = network.get("uuid") if isinstance(network, dict) else None
         _check_id("networks", networks, wanted)
+        if wanted == PUBLIC_ID:
+            raise ApiError(403, f"It is not allowed to create an interface on external network {wanted}")
         if wanted != NETWORK_ID:
             raise ApiError(400, f"Network {wanted} could not be found.")
     known = call.state.security_groups_of(call.auth.project)

@@ -12,11 +12,7 @@ from .nova import forbidden, links, listing, microversion, need_member, routes
 from .nova_create import create_servers
 from .things import NETWORK, SECURITY_GROUP, ZONE, Server, iso, stable_id
 
-__all__ = ["mac", "port_id", "routes"]
-
-
-def port_id(server: Server) -> str:
-    return stable_id("port", server.id)
+__all__ = ["mac", "routes"]
 
 
 def mac(server: Server) -> str:
@@ -26,13 +22,17 @@ def mac(server: Server) -> str:
 
 def _server(call: Call, server: Server) -> dict[str, Any]:
     states = {"BUILD": "building", "SHUTOFF": "stopped", "ERROR": "error"}
-    fixed = {"version": 4, "addr": server.address}
-    fixed |= {"OS-EXT-IPS:type": "fixed", "OS-EXT-IPS-MAC:mac_addr": mac(server)}
+    floating = call.state.floating_ip_at(server.port_id)
+    addresses = {"fixed": server.address, **({"floating": floating.address} if floating else {})}
+    listed = [
+        {"version": 4, "addr": address, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac(server)}
+        for kind, address in addresses.items()
+    ]
     placed = server.launched is not None
     body: dict[str, Any] = {
         "accessIPv4": "",
         "accessIPv6": "",
-        "addresses": {NETWORK: [fixed]} if server.address else {},
+        "addresses": {NETWORK: listed} if server.address else {},
         "created": iso(server.created),
         "hostId": stable_id("host", server.project.id).replace("-", "") if placed else "",
         "id": server.id,

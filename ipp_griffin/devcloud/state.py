@@ -1,4 +1,4 @@
-"""The cloud's rules, in memory: who may log in, servers and their life, security groups. No HTTP, no processes.
+"""The cloud's rules, in memory: who may log in, servers and their life, security groups, floating IPs. No HTTP, no processes.
 
 What has to happen to guests goes into `CloudState.outbox`; who runs them calls `CloudState.settled` afterwards.
 Times are seconds since the epoch, from the injected ``clock``.
@@ -10,18 +10,20 @@ import ipaddress
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .faults import Faults
 from .things import (
     EPOCH,
+    PUBLIC_SUBNET,
     READ_SERVERS,
     ROLES,
     SECURITY_GROUP,
     SUBNET,
     Container,
     Credential,
+    FloatingIp,
     Port,
     Project,
     SecurityGroup,
@@ -72,11 +74,14 @@ class CloudState:
         self.servers: dict[str, Server] = {}
         self.security_groups = {group.id: group for group in map(self._default_group, self.projects)}
         self.ports: dict[str, Port] = {}
+        self.public = ipaddress.IPv4Network(PUBLIC_SUBNET)
+        self.floating_ips: dict[str, FloatingIp] = {}
         self.containers: dict[tuple[str, str], Container] = {}  # by (project id, name)
         self.account_keys: dict[str, dict[str, str]] = {}  # of object stores: headers, by project id
         self.outbox: list[tuple[str, Server]] = []  # ("boot" | "stop" | "reboot" | "delete", server)
         self.console: Callable[[str, int | None], str] = lambda server_id, lines: ""
-        self._addresses = 0
+        # Several dev clouds of a machine share its loopback addresses: each begins somewhere else.
+        self._next: dict[ipaddress.IPv4Network, int] = {}
 
     # Who may log in
 
@@ -157,6 +162,38 @@ class CloudState:
         self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default], *device)
         return self.ports[id]
 
+    def delete_port(self, port: Port) -> None:
+        del self.ports[port.id]
+        self._detach(port.id)
+
+    def floating_ips_of(self, project: Project) -> list[FloatingIp]:
+        return [floating for floating in self.floating_ips.values() if floating.project is project]
+
+    def create_floating_ip(self, project: Project, description: str) -> FloatingIp | None:
+        """None where the external network has no address left."""
+        address = self._free(self.public, {floating.address for floating in self.floating_ips.values()})
+        if not address:
+            return None
+        now = self.clock()
+        made = FloatingIp(str(uuid.uuid4()), project, address, now, description, updated=now)
+        self.floating_ips[made.id] = made
+        return made
+
+    def floating_ip_at(self, port_id: str) -> FloatingIp | None:
+        """The one that is attached to this port."""
+        return next((floating for floating in self.floating_ips.values() if floating.port_id == port_id), None)
+
+    def attach(self, floating: FloatingIp, port_id: str) -> None:
+        """Attach it to a port that has none; "": detach it."""
+        floating.port_id = port_id
+        floating.updated = self.clock()
+        floating.revision += 1
+
+    def _detach(self, port_id: str) -> None:
+        """The port is gone."""
+        if floating := self.floating_ip_at(port_id):
+            self.attach(floating, "")
+
     # Servers
 
     def of_project(self, project: Project) -> list[Server]:
@@ -201,6 +238,7 @@ class CloudState:
         server.updated = self.clock()
         if action == "delete":
             self.servers.pop(server.id, None)
+            self._detach(server.port_id)
         elif server.task != "deleting":
             server.task = None
             server.status = "SHUTOFF" if action == "stop" else "ACTIVE"
@@ -218,6 +256,7 @@ class CloudState:
             if server.vanishes_at is not None and server.vanishes_at <= now:
                 server.task = "deleting"
                 self.servers.pop(server.id)
+                self._detach(server.port_id)
                 self.outbox.append(("delete", server))
             elif server.shuts_off_at is not None and server.shuts_off_at <= now:
                 self.act(server, "stop", "powering-off")
@@ -254,8 +293,15 @@ class CloudState:
 
     def _address(self) -> str:
         used = {s.address for s in self.servers.values()} | {port.address for port in self.ports.values()}
-        while True:
-            self._addresses += 1
-            address = str(self.subnet.network_address + 10 + self._addresses % (self.subnet.num_addresses - 20))
+        return self._free(self.subnet, used)
+
+    def _free(self, network: ipaddress.IPv4Network, used: Collection[str]) -> str:
+        """The next address of ``network`` that is not ``used``; "" where all are."""
+        size = network.num_addresses - 20
+        first = self._next.get(network, secrets.randbelow(size))
+        for number in range(first, first + size):
+            address = str(network.network_address + 10 + number % size)
             if address not in used:
+                self._next[network] = number + 1
                 return address
+        return ""

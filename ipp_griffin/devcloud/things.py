@@ -1,4 +1,4 @@
-"""What there is on a dev cloud: projects and users, flavors and images, servers, security groups and ports, containers.
+"""What there is on a dev cloud: projects and users, flavors and images, servers, security groups, ports and floating IPs, containers.
 
 Times are seconds since the epoch.
 """
@@ -36,6 +36,7 @@ class Project:
     quota_instances: int
     quota_cores: int
     quota_security_groups: int = 10
+    quota_floating_ips: int = 50
 
     @property
     def id(self) -> str:
@@ -138,6 +139,11 @@ NETWORK = "devnet"
 SUBNET = "127.80.0.0/16"
 NETWORK_ID = stable_id("network", NETWORK)
 SUBNET_ID = stable_id("subnet", NETWORK)
+PUBLIC = "public"  # the external network, whose addresses are floating IPs
+PUBLIC_SUBNET = "127.90.0.0/16"
+PUBLIC_ID = stable_id("network", PUBLIC)
+PUBLIC_SUBNET_ID = stable_id("subnet", PUBLIC)
+ROUTER_ID = stable_id("router", NETWORK)  # between the two
 KEYPAIR = "griffin-key"
 SECURITY_GROUP = "default"
 ZONE = "nova"
@@ -181,6 +187,10 @@ class Server:
     def project(self) -> Project:
         return self.user.project
 
+    @property
+    def port_id(self) -> str:
+        return stable_id("port", self.id)
+
     def dues(self) -> Iterator[float]:
         """When something happens to this server by itself."""
         moments = [self.vanishes_at, self.shuts_off_at, self.boots_at]
@@ -220,6 +230,20 @@ class Port:
     device_owner: str = ""
     device_id: str = ""
     revision: int = 1
+
+
+@dataclass
+class FloatingIp:
+    """``port_id``: of a server's port, or of one that a user made; "" while it is attached to none."""
+
+    id: str
+    project: Project
+    address: str
+    created: float
+    description: str = ""
+    port_id: str = ""
+    updated: float = 0.0
+    revision: int = 0
 
 
 @dataclass

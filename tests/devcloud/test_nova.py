@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from ipp_griffin.devcloud import DevCloud
-from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID
+from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID, PUBLIC_ID
 
 from .conftest import connect, create, wait_for
 
@@ -98,8 +98,18 @@ def test_the_sdk_sees_images_flavors_networks_and_limits(connection):
         ("dev.medium", 4, 8192),
         ("dev.toobig", 1, 1_000_000),
     }
-    assert connection.network.find_network("devnet").subnet_ids == [s.id for s in connection.network.subnets()]
-    assert [subnet.cidr for subnet in connection.network.subnets()] == ["127.80.0.0/16"]
+    networks = {network.id: network for network in connection.network.networks()}
+    assert {
+        n.name: (n.is_router_external, n.project_id == connection.current_project_id) for n in networks.values()
+    } == {
+        "devnet": (False, True),
+        "public": (True, False),
+    }
+    assert {networks[s.network_id].name: s.cidr for s in connection.network.subnets()} == {
+        "devnet": "127.80.0.0/16",
+        "public": "127.90.0.0/16",
+    }
+    assert all(networks[s.network_id].subnet_ids == [s.id] for s in connection.network.subnets())
     assert connection.network.find_security_group("default") and connection.compute.find_keypair("griffin-key")
     limits = connection.compute.get_limits().absolute
     assert (limits.instances, limits.total_cores) == (64, 256)
@@ -177,6 +187,7 @@ def test_a_flavor_that_fits_nowhere_ends_in_error_with_a_fault(connection):
     [
         ({"flavorRef": "99"}, 400, "Flavor 99 could not be found."),
         ({"imageRef": NETWORK_ID}, 400, "Can not find requested image"),
+        ({"networks": [{"uuid": PUBLIC_ID}]}, 403, "not allowed to create an interface on external network"),
         ({"networks": [{"uuid": IMAGES[0].id}]}, 400, f"Network {IMAGES[0].id} could not be found."),
         ({"networks": [{"uuid": "no"}]}, 400, "is not valid under any of the given schemas"),
         ({"networks": None}, 400, "'networks' is a required property"),

@@ -43,8 +43,9 @@ def names(listing: str) -> list[str]:
     [
         ("image", ["debian-12", "snapshot1", "snapshot10", "snapshot2"]),
         ("flavor", ["dev.medium", "dev.small", "dev.toobig"]),
-        ("network", ["devnet"]),
+        ("network", ["devnet", "public"]),
         ("security group", ["default"]),
+        ("floating ip", []),
         ("keypair", ["griffin-key"]),
         ("container", []),
         ("server", []),
