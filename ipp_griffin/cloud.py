@@ -31,6 +31,7 @@ from .calls import (
     redact,
 )
 from .creation import Creation
+from .floating_ips import FloatingIps
 from .plan import Flavor, Image, Limits, Network, Plan, ServerPlan
 from .ports import Ports
 from .security_groups import ClusterGroups
@@ -56,7 +57,8 @@ class Server:
 
     ``status`` is Nova's (BUILD, ACTIVE, ERROR, SHUTOFF, ...), ``fault`` why it is in ERROR, ``address`` its
     first fixed address ("" until it has one), ``created`` and ``launched`` (when it became ACTIVE first, "" till then)
-    ISO 8601 in UTC, ``user_id`` of who created it; these and ``vcpus`` are not in what a creation returns.
+    ISO 8601 in UTC, ``user_id`` of who created it, ``flavor`` the name that its flavor had then; these and ``vcpus`` are not in
+    what a creation returns.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Server:
     user_id: str = ""
     vcpus: int = 0
     launched: str = ""
+    flavor: str = ""
 
 
 class Cloud:
@@ -91,6 +94,7 @@ class Cloud:
         self.sleep = api.sleep
         self.ports = Ports(api)
         self.groups = ClusterGroups(api, self.ports)
+        self.floating_ips = FloatingIps(api, self.ports)
 
     @classmethod
     def connect(
@@ -376,6 +380,7 @@ def _server(found: Mapping[str, Any]) -> Server:
         user_id=str(found.get("user_id") or ""),
         vcpus=int((found.get("flavor") or {}).get("vcpus") or 0),  # the listing has the flavor's figures since 2.47
         launched=str(found.get("OS-SRV-USG:launched_at") or ""),
+        flavor=one_line((found.get("flavor") or {}).get("original_name") or "", 60),
     )
 
 

@@ -62,10 +62,13 @@ class UserDataSettings:
     proxy: str = ""
     ca_certificates: str = ""
     expires: int = 0
+    role: str = ""
 
 
 class EngineSet:
     """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`."""
+
+    more_objects: tuple[str, ...] = ()  # that a server may write besides its reports
 
     def __init__(self, cloud: Cloud, store: Store, uid: str, engine_set: str) -> None:
         self.cloud, self.store, self.uid, self.engine_set = cloud, store, uid, engine_set
@@ -111,12 +114,16 @@ class EngineSet:
                 engine_set=self.engine_set,
                 rendezvous_url=read_url,
                 report_urls=self.store.report_urls(
-                    self.uid, f"{self.prefix}{server.slot}.{server.incarnation}/", settings.report_seconds
+                    self.uid,
+                    f"{self.prefix}{server.slot}.{server.incarnation}/",
+                    settings.report_seconds,
+                    self.more_objects,
                 ),
                 fetch_timeout=settings.fetch_timeout,
                 proxy=settings.proxy,
                 ca_certificates=settings.ca_certificates,
                 expires=settings.expires,
+                role=settings.role,
             )
             wanted.append((server, user_data(parameters, source)))
         self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
@@ -235,7 +242,11 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
     """
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
     failed: list[CloudError] = []
-    for delete in (partial(_delete_container, store, uid), partial(cloud.groups.remove, uid, timeout=timeout)):
+    for delete in (
+        partial(cloud.floating_ips.release, uid),
+        partial(_delete_container, store, uid),
+        partial(cloud.groups.remove, uid, timeout=timeout),
+    ):
         try:
             delete()
         except CloudError as error:

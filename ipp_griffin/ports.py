@@ -39,6 +39,11 @@ class Ports:
         wanted = {mac.lower() for mac in macs}
         return next((port for port in self._listed({"fixed_ips": f"ip_address={address}"}) if port.mac in wanted), None)
 
+    def of_server_at(self, address: str) -> Port | None:
+        """The one port of a server of this project that has this IPv4 ``address``; None where there is none, or several."""
+        found = [port for port in self._listed({"fixed_ips": f"ip_address={address}"}) if port.server]
+        return found[0] if len(found) == 1 else None
+
     def of_group(self, group_id: str) -> list[Port]:
         """Those in a security group."""
         # Old releases don't filter by it.

@@ -2,7 +2,8 @@
 
 Two for each cluster. Its servers are in ``griffin-<uid>-engines``, which lets nothing in. Where the controller's address is that of
 a port of this project (the head node is a server of the cloud), that port is put into ``griffin-<uid>-controller`` besides its own
-groups, which lets the former one in, to the controller's ports. Their names find them again: no id is needed, whoever made them.
+groups, which lets the former one in, to the controller's ports. A controller on a server of its own is in that group from its creation
+on, which lets clients in, too, to their ports. Their names find them again: no id is needed, whoever made them.
 API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -65,9 +66,36 @@ class ClusterGroups:
         engines = self._ensure(uid, ENGINES)
         if head is not None:
             controller = self._ensure(uid, CONTROLLER)
-            self._let_in(controller, engines, ports)
+            self._let_in(controller, engines.name, {"remote_group_id": engines.id}, ports)
             self._ports.change_groups(head.id, lambda now: [*now, controller.id] if controller.id not in now else now)
         return engines
+
+    def make_for_server(self, uid: str) -> SecurityGroup:
+        """Make what is missing of both groups, and return that for the controller's server, which lets nobody in yet. Idempotent."""
+        self._ensure(uid, ENGINES)
+        return self._ensure(uid, CONTROLLER)
+
+    def let_in(
+        self,
+        uid: str,
+        *,
+        engines: Iterable[tuple[int, int]] = (),
+        clients: Iterable[tuple[int, int]] = (),
+        client: str = "",
+    ) -> None:
+        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller.
+
+        Idempotent. Raises `calls.QuotaError` where the project may have no more rules.
+        """
+        controller, members = self._ensure(uid, CONTROLLER), self._ensure(uid, ENGINES)
+        for ports in engines:
+            self._let_in(controller, members.name, {"remote_group_id": members.id}, ports)
+        for ports in clients:
+            self._let_in(controller, client, {"remote_ip_prefix": client}, ports)
+
+    def has_controller(self, uid: str) -> bool:
+        """Whether the controller's port, of whichever server, is in a group of the cluster's. One request."""
+        return any(group.part == CONTROLLER for group in self.of(uid))
 
     def remove(
         self,
@@ -126,17 +154,17 @@ class ClusterGroups:
 
         return persist(attempt, retries=self._api.retries, sleep=self._api.sleep)
 
-    def _let_in(self, controller: SecurityGroup, engines: SecurityGroup, ports: tuple[int, int]) -> None:
+    def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> None:
         rule = {
             "security_group_id": controller.id,
-            "remote_group_id": engines.id,
+            **remote,
             "direction": "ingress",
             "ethertype": "IPv4",
             "protocol": "tcp",
             "port_range_min": ports[0],
             "port_range_max": ports[1],
         }
-        what = f"Can't let {engines.name} in to {controller.name}"
+        what = f"Can't let {whom} in to {controller.name}"
         try:
             self._repeat(what, "POST", "/security-group-rules", json={"security_group_rule": rule})
         except CloudError as error:

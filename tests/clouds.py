@@ -79,6 +79,7 @@ class OnDevCloud:
     def left_over(self) -> list[str]:
         """Whatever is there that was not before."""
         ports = [f"port {port.name}" for port in self.running.state.ports.values()]
+        ports += [f"floating IP {floating.address}" for floating in self.running.state.floating_ips.values()]
         return self.servers() + self.containers() + self.running.security_groups() + ports
 
 
@@ -197,6 +198,9 @@ class _Project:
                     others = [id for id in port.security_group_ids if id != group.id]
                     self._connection.network.update_port(port, security_groups=others)
                 self._connection.network.delete_security_group(group, ignore_missing=True)
+        for floating in self._connection.network.ips(project_id=self.id):
+            if f"floating IP {floating.id}" in new:
+                self._connection.network.delete_ip(floating, ignore_missing=True)
         for container in self.containers():
             for stored in self._connection.object_store.objects(container):
                 self._connection.object_store.delete_object(stored, container=container)
@@ -208,6 +212,7 @@ class _Project:
             *(f"server {s.name}" for s in self._connection.compute.servers() if s.status != "DELETED"),
             *(f"port {p.id}" for p in network.ports(project_id=self.id)),
             *(f"security group {g.id}" for g in network.security_groups(project_id=self.id)),
+            *(f"floating IP {f.id}" for f in network.ips(project_id=self.id)),
             *(f"container {c.name}" for c in self._connection.object_store.containers()),
         ]
 

@@ -497,7 +497,7 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
         "created": "2026-01-01T00:00:00Z",
         "OS-SRV-USG:launched_at": "2026-01-01T00:00:05.000000",
         "user_id": "u1",
-        "flavor": {"vcpus": 2},
+        "flavor": {"vcpus": 2, "original_name": "small\x1b[2J"},
         "addresses": {
             "net": [
                 {"addr": "fd00::5", "version": 6, "OS-EXT-IPS:type": "fixed"},
@@ -527,6 +527,7 @@ def test_servers_by_tag_are_one_request_with_faults(mock: responses.RequestsMock
             launched="2026-01-01T00:00:05.000000",
             user_id="u1",
             vcpus=2,
+            flavor="small\\x1b[2J",
         ),
         Server(
             "b", "two", "ERROR", "Build of the server aborted: No valid host", "", ("t", "u")

@@ -34,6 +34,9 @@ class FakePorts:
     def head(self, address, macs):
         return None
 
+    def of_server_at(self, address):
+        return None
+
     def of_servers(self, ids):
         self.asked.append(set(ids))
         return [Port(port, server=server) for server, port in self.left.items() if server in set(ids)]
@@ -54,8 +57,23 @@ class FakeGroups:
         self.made.append((uid, head, ports))
         return SecurityGroup("g-1", f"griffin-{uid}-engines", uid, "engines")
 
+    def has_controller(self, uid):
+        return False
+
     def remove(self, uid, **options):
         self.removed.append(uid)
+        if self.error:
+            raise self.error
+
+
+class FakeFloatingIps:
+    """``released``: what was asked for, by uid; ``error``: what `release` raises."""
+
+    def __init__(self):
+        self.released, self.error = [], None
+
+    def release(self, uid):
+        self.released.append(uid)
         if self.error:
             raise self.error
 
@@ -74,6 +92,7 @@ class FakeCloud:
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
         self.groups = FakeGroups()
+        self.floating_ips = FakeFloatingIps()
         self.ports = FakePorts()
         self.consoles: dict[str, str] = {}  # by id
 
@@ -135,10 +154,16 @@ class FakeStore:
             raise CloudError("There is no such container.", status=404)
         self.containers[uid][name] = data
 
+    def get(self, uid, name, limit=1 << 20):
+        self.may_fail("get")
+        if name not in self.containers.get(uid, {}):
+            raise CloudError("There is no such object.", status=404)
+        return self.containers[uid][name][:limit]
+
     def get_url(self, uid, name, seconds):
         return f"https://store/{uid}/{name}?get={seconds}"
 
-    def report_urls(self, uid, prefix, seconds):
+    def report_urls(self, uid, prefix, seconds, more=()):
         return {"prefix": f"https://store/{uid}/{prefix}", "query": f"put={seconds}"}
 
     def reports(self, uid, engine_set, *, logs=False):
@@ -535,6 +560,21 @@ def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
 def test_sweep_takes_the_security_groups_along(cloud, store):
     sweep(cloud, store, UID, timeout=10)
     assert cloud.groups.removed == [UID]
+
+
+def test_sweep_releases_the_floating_ips(cloud, store):
+    sweep(cloud, store, UID, timeout=10)
+    assert cloud.floating_ips.released == [UID]
+
+
+def test_all_else_goes_although_a_floating_ip_stays(cloud, store):
+    cloud.floating_ips.error = CloudError("Can't release floating IP 203.0.113.5: the cloud said 409")
+    cloud.groups.error = CloudError("These security groups are still in use")
+    with pytest.raises(
+        CloudError, match=f"servers of cluster {UID} are gone, but .*release floating IP .*still in use"
+    ):
+        sweep(cloud, store, UID, timeout=10)
+    assert UID not in store.containers
 
 
 def test_the_container_goes_although_a_security_group_stays(cloud, store):
