@@ -15,6 +15,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 Named = TypeVar("Named", "Image", "Flavor", "Network")
+Naming = Callable[[str], str]  # what errors call the setting of this name
+
+
+def shared_setting(name: str) -> str:
+    """What errors call a setting that all servers of a cluster share."""
+    return f"GriffinCloud.{name}"
 
 
 class GriffinError(Exception):
@@ -110,10 +116,12 @@ class Plan:
     def __str__(self) -> str:
         servers = "1 server" if len(self.servers) == 1 else f"{len(self.servers)} servers"
         engines = "1 engine" if self.engines == 1 else f"{self.engines} engines"
-        return (
-            f"{engines} on {servers}: image {self.image.name}, flavor {self.flavor.name} "
-            f"({self.flavor.vcpus} vCPU), network {self.network.name}"
-        )
+        return f"{engines} on {servers}: {self.on}"
+
+    @property
+    def on(self) -> str:
+        """What the servers are, for people."""
+        return f"image {self.image.name}, flavor {self.flavor.name} ({self.flavor.vcpus} vCPU), network {self.network.name}"
 
 
 # Tags are how this project finds its servers again: at most 60 characters, no comma, no slash
@@ -224,7 +232,7 @@ def make_plan(
     )
 
 
-def choose_image(wanted: str, images: Iterable[Image]) -> Image:
+def choose_image(wanted: str, images: Iterable[Image], naming: Naming = shared_setting) -> Image:
     """The image with this id or name, else the latest one whose name matches the pattern.
 
     Latest means the highest number in the name, so that snapshot10 beats snapshot2; among equal numbers,
@@ -236,42 +244,42 @@ def choose_image(wanted: str, images: Iterable[Image]) -> Image:
     found = exact or [i for i in images if fnmatch.fnmatchcase(i.name, wanted)]
     if not found:
         raise SettingError(
-            f"No image {wanted!r}. This cloud has: {_listing(i.name for i in images)}. Set GriffinCloud.image."
+            f"No image {wanted!r}. This cloud has: {_listing(i.name for i in images)}. Set {naming('image')}."
         )
     return max(found, key=lambda i: (_number(i.name), i.created_at, i.id))
 
 
-def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image) -> Flavor:
+def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image, naming: Naming = shared_setting) -> Flavor:
     """The flavor with this id or name; for "" the smallest that the image fits on."""
     flavors = list(flavors)
     if wanted:
-        return _one("flavor", wanted, flavors, lambda f: f"{f.name} ({f.vcpus} vCPU, {f.ram} MiB)")
+        return _one("flavor", wanted, flavors, lambda f: f"{f.name} ({f.vcpus} vCPU, {f.ram} MiB)", naming)
     fitting = [f for f in flavors if f.ram >= image.min_ram and (f.disk == 0 or f.disk >= image.min_disk)]
     if not fitting:
         raise SettingError(
             f"No flavor has the {image.min_ram} MiB and {image.min_disk} GiB that image {image.name!r} needs. "
-            f"This cloud has: {_listing(f.name for f in flavors)}. Set GriffinCloud.image."
+            f"This cloud has: {_listing(f.name for f in flavors)}. Set {naming('image')}."
         )
     # Where flavors without a disk exist, servers must have volumes there, which this project does not make.
     return min(fitting, key=lambda f: (f.disk == 0, f.vcpus, f.ram, f.disk, f.name))
 
 
-def choose_network(wanted: str, networks: Iterable[Network]) -> Network:
+def choose_network(wanted: str, networks: Iterable[Network], naming: Naming = shared_setting) -> Network:
     """The network with this id or name; for "" the project's only one. An external one has to be asked for."""
     networks = list(networks)
     if wanted:
-        return _one("network", wanted, networks, lambda network: network.name or network.id)
+        return _one("network", wanted, networks, lambda network: network.name or network.id, naming)
     usable = [network for network in networks if not network.external]
     if len(usable) == 1:
         return usable[0]
     if usable:
         raise SettingError(
-            f"This project has several networks: {_labels(usable)}. Set GriffinCloud.network to one of them."
+            f"This project has several networks: {_labels(usable)}. Set {naming('network')} to one of them."
         )
     if networks:
         raise SettingError(
             f"This project has no network but external ones: {_labels(networks)}. Create a network, or, where this "
-            "cloud puts servers on an external one, set GriffinCloud.network to it."
+            f"cloud puts servers on an external one, set {naming('network')} to it."
         )
     raise SettingError("This project has no network that servers can be put on: create one.")
 
@@ -288,11 +296,11 @@ def _labels(networks: Iterable[Network]) -> str:
 def check_names(
     setting: str, kind: str, wanted: Iterable[str], existing: Iterable[str], ids: Iterable[str] = ()
 ) -> None:
-    """Refuse names (or ``ids``), given in ``setting``, that this cloud does not have (`SettingError`)."""
+    """Refuse names (or ``ids``) that this cloud does not have (`SettingError`). ``setting``: what errors call where they stand."""
     existing = set(existing)
     for name in wanted:
         if name not in existing and name not in set(ids):
-            raise SettingError(f"No {kind} {name!r}. This cloud has: {_listing(existing)}. Set GriffinCloud.{setting}.")
+            raise SettingError(f"No {kind} {name!r}. This cloud has: {_listing(existing)}. Set {setting}.")
 
 
 def check_quota(plan: Plan, limits: Limits) -> None:
@@ -329,15 +337,15 @@ def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
     return parsed.is_loopback and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
 
 
-def _one(kind: str, wanted: str, things: list[Named], describe: Callable[[Named], str]) -> Named:
+def _one(kind: str, wanted: str, things: list[Named], describe: Callable[[Named], str], naming: Naming) -> Named:
     found = [t for t in things if t.id == wanted] or [t for t in things if t.name == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         ids = ", ".join(t.id for t in found)
-        raise SettingError(f"Several {kind}s are named {wanted!r}: set GriffinCloud.{kind} to one of the ids {ids}.")
+        raise SettingError(f"Several {kind}s are named {wanted!r}: set {naming(kind)} to one of the ids {ids}.")
     raise SettingError(
-        f"No {kind} {wanted!r}. This cloud has: {_listing(describe(t) for t in things)}. Set GriffinCloud.{kind}."
+        f"No {kind} {wanted!r}. This cloud has: {_listing(describe(t) for t in things)}. Set {naming(kind)}."
     )
 
 

@@ -27,17 +27,19 @@ Place = tuple[int, int]  # slot and incarnation
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds that a server may take: to be built, for its agent's first word, for the agent to get ready and reach the
-    controller, and for all of its engines to be listed by the controller.
+    controller, and for all of its engines to be listed by the controller; or for the controller that it runs to answer, where
+    ``last`` names another setting.
     """
 
     build: float
     agent: float
     connection: float
     engines: float
+    last: str = "engines_timeout"
 
     def of(self, phase: str) -> tuple[float, str]:
         """How long a server may stay in this phase, and the setting that says so."""
-        build, engines = (self.build, "build_timeout"), (self.engines, "engines_timeout")
+        build, engines = (self.build, "build_timeout"), (self.engines, self.last)
         return {
             "requested": build,
             "building": build,
@@ -90,13 +92,14 @@ class Slot:
 @dataclass
 class Roster:
     """The slots of an engine set. ``quorum``: how many engines it can't do without; ``replacements``: how many servers
-    may be replaced in an hour.
+    may be replaced in an hour. A controller's server counts as one of one engine; then ``role`` says "controller".
     """
 
     slots: list[Slot]
     deadlines: Deadlines
     quorum: int
     replacements: int = 0
+    role: str = ""
     failures: list[Failure] = field(default_factory=list)  # all that there were
     replaced_at: list[float] = field(default_factory=list)
 
@@ -282,15 +285,19 @@ class Roster:
             return failure("", report)
         seconds, setting = self.deadlines.of(slot.phase)
         if now - slot.since > seconds:
-            return failure(f"{_late(slot, server)} within {seconds:.0f} s ({setting})")
+            return failure(f"{_late(slot, server, self.role)} within {seconds:.0f} s ({setting})")
         return None
 
 
-def _late(slot: Slot, server: Server | None) -> str:
+def _late(slot: Slot, server: Server | None, role: str) -> str:
     if slot.phase in ("requested", "building"):
         return f"was not built (it is in {server.status if server else 'no listing'})"
     if slot.phase == "active":
         return "never reported (can it reach the object store?)"
+    if role and slot.phase == "agent":
+        return "had nothing ready to run ipcontroller with"
+    if role:
+        return "had no ipcontroller that answers"
     if slot.phase == "agent":
         return "had no engine ready to start and no way to the controller"
     return f"had only {slot.registered} of {slot.planned.engines} engines connected"

@@ -17,6 +17,7 @@ from traitlets.config import LoggingConfigurable
 from . import certificates
 from .plan import (
     Limits,
+    Naming,
     Network,
     Plan,
     SettingError,
@@ -25,6 +26,7 @@ from .plan import (
     choose_flavor,
     choose_image,
     make_plan,
+    shared_setting,
 )
 
 if TYPE_CHECKING:
@@ -114,15 +116,25 @@ class GriffinCloud(LoggingConfigurable):
         """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
-    def plan(self, cloud: Cloud, network: Network, *, labels: Mapping[str, str], **request: Any) -> Plan:
+    def plan(
+        self,
+        cloud: Cloud,
+        network: Network,
+        *,
+        labels: Mapping[str, str],
+        naming: Naming = shared_setting,
+        **request: Any,
+    ) -> Plan:
         """What these settings mean on this cloud, for a ``request`` as `plan.make_plan` takes it. Blocking.
+
+        ``naming``: what errors call a setting that is to be changed.
 
         Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
         """
-        image = choose_image(self.image, cloud.images())
+        image = choose_image(self.image, cloud.images(), naming)
         plan = make_plan(
             image=image,
-            flavor=choose_flavor(self.flavor, cloud.flavors(), image),
+            flavor=choose_flavor(self.flavor, cloud.flavors(), image, naming),
             network=network,
             key_name=self.key_name,
             security_groups=self.security_groups,
@@ -131,12 +143,12 @@ class GriffinCloud(LoggingConfigurable):
             **request,
         )
         if plan.key_name:
-            check_names("key_name", "key pair", [plan.key_name], cloud.key_names())
+            check_names(naming("key_name"), "key pair", [plan.key_name], cloud.key_names())
         if plan.security_groups:
             groups = cloud.security_groups()
-            check_names("security_groups", "security group", plan.security_groups, groups.values(), groups)
+            check_names(naming("security_groups"), "security group", plan.security_groups, groups.values(), groups)
         if plan.availability_zone:
-            check_names("availability_zone", "availability zone", [plan.availability_zone], cloud.zones())
+            check_names(naming("availability_zone"), "availability zone", [plan.availability_zone], cloud.zones())
         check_quota(plan, self._limits(cloud))
         return plan
 

@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    return [f"left out: {n} tests that need of the cloud: {why}" for why, n in config.stash[left_out].items()]
+    return [f"left out: {n} tests that need of the cloud: {why}" for why, n in config.stash.get(left_out, {}).items()]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

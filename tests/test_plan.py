@@ -166,6 +166,28 @@ def test_a_missing_image_is_an_error_that_lists_what_exists():
     assert str(e.value) == "No image 'foo'. This cloud has: debian-12, snapshot2, snapshot10. Set GriffinCloud.image."
 
 
+def test_errors_call_a_setting_as_the_launcher_does():
+    """It may have one of its own."""
+
+    def naming(name: str) -> str:
+        return f"GriffinEngineSetLauncher.{name}"
+
+    two = [NETWORK, Network("n-2", "net")]
+    for choose, said in (
+        (lambda: choose_image("foo", [], naming), r"none\. Set GriffinEngineSetLauncher\.image\."),
+        (lambda: choose_flavor("foo", [], IMAGE, naming), r"none\. Set GriffinEngineSetLauncher\.flavor\."),
+        (lambda: choose_flavor("", [], IMAGE, naming), r"none\. Set GriffinEngineSetLauncher\.image\."),
+        (lambda: choose_network("", two, naming), r"Set GriffinEngineSetLauncher\.network to one of them"),
+        (lambda: choose_network("net", two, naming), r"set GriffinEngineSetLauncher\.network to one of the ids"),
+        (
+            lambda: choose_network("", [Network("x", "p", external=True)], naming),
+            r"set GriffinEngineSetLauncher\.network",
+        ),
+    ):
+        with pytest.raises(SettingError, match=said):
+            choose()
+
+
 def test_a_cloud_without_images_says_so():
     with pytest.raises(SettingError, match="This cloud has: none"):
         choose_image("snapshot*", [])

@@ -15,9 +15,12 @@ from traitlets.config import Config
 from ..plan import GriffinError, SettingError
 from ..rendezvous import cluster_uid
 from ..settings import GriffinCloud, connect, open_store
+from .given import check_given
+from .server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..cloud import Cloud
+    from ..hub import Hub
     from ..store import Store
 
 
@@ -57,10 +60,14 @@ class OnCloud(HasTraits):
     wrong_setting: SettingError | None = None
 
     def __init__(self, **kwargs: Any) -> None:
+        check_given(type(self), kwargs)
         try:
             super().__init__(**kwargs)
         except TraitError as e:  # ipcluster can't handle an exception here: `start` raises it
-            super().__init__(**{**kwargs, "config": Config()})
+            try:
+                super().__init__(**{**kwargs, "config": Config()})
+            except TraitError as given:  # by whoever calls start_engines, and can
+                raise SettingError(f"A setting is wrong: {given}") from given
             self.wrong_setting = SettingError(f"A setting is wrong: {e}")
 
     def check_settings(self) -> None:
@@ -80,8 +87,11 @@ class OnCloud(HasTraits):
                     Path(path).unlink(missing_ok=True)
 
     def settle_cloud(self) -> GriffinCloud:
-        """Read the shared settings, and record which cloud they mean. Raises `SettingError` for those that can't be right."""
-        settings = GriffinCloud(parent=self)
+        """Read the shared settings, with this launcher's own where it has such, and record which cloud they mean.
+
+        Raises `SettingError` for those that can't be right.
+        """
+        settings = GriffinCloud(parent=self, **(self.own_settings() if isinstance(self, ServerSettings) else {}))
         settings.check()
         self.cloud = settings.cloud_name()
         self.region = settings.region
@@ -110,6 +120,14 @@ class OnCloud(HasTraits):
             )
         return cloud
 
+    async def take_down_engine_sets(self) -> None:
+        """End those of a controller, as long as the hub lives: they are shut down through it. Raises `GriffinError` naming what is left."""
+        from .engines import GriffinEngineSetLauncher
+
+        for engine_set in list(getattr(self.parent, "engines", {}).values()):
+            if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
+                await engine_set.take_down()
+
     def try_again(self) -> str:
         """What to do when something could not be taken down."""
         path = getattr(self.parent, "cluster_file", "")
@@ -128,3 +146,14 @@ class OnCloud(HasTraits):
     def open_store(self, servers_url: str = "") -> Store:
         """The object store of that cloud. Blocking."""
         return open_store(self.connect(), container=self.container, servers_url=servers_url)
+
+    def open_hub(self, timeout: float = 30) -> Hub:
+        """A client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""
+        from ..hub import Hub
+
+        path = self.connection_files["client"]
+        try:
+            info = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as e:
+            raise GriffinError(f"No controller is running here: can't read {path}.") from e
+        return Hub(info, timeout=timeout)

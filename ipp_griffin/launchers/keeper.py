@@ -50,6 +50,7 @@ class Keeper:
         self._stopping, self._log = stopping, log
         self._doomed: set[str] = set()  # ids of servers that are to go, until no listing shows them
         self._history: list[dict[str, str | int]] = []
+        self.survey: Survey | None = None  # of the last look that the cloud answered
         self._unreachable_since: float | None = None
 
     @property
@@ -93,6 +94,7 @@ class Keeper:
         if self._unreachable_since is not None:
             self.roster.excuse(self.clock() - self._unreachable_since)
             self._unreachable_since = None
+        self.survey = survey
         failures = self.roster.observe(survey.by_name, survey.reports, registered, self.clock())
         self._see_to([self._explained(f, n) for n, f in enumerate(failures)], replace_settled, hub)
         self._delete_doomed(survey)
@@ -110,6 +112,8 @@ class Keeper:
     def check_quorum(self) -> None:
         """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
         roster = self.roster
+        if roster.possible < roster.quorum and roster.role:
+            raise GriffinError(f"The controller has no server. {tell(roster.failures)} All of this start is deleted.")
         if roster.possible < roster.quorum:
             quorum = (
                 f"{roster.quorum} of its {roster.engines}"
@@ -137,9 +141,8 @@ class Keeper:
         """Delete these servers and give their slots to others; those that are only to be told of stay as they are."""
         only_told = [f for f in failures if self._create is None or (f.settled and not replace_settled)]
         if only_told and len(only_told) == len(self.roster.slots) and all(f.server is None for f in only_told):
-            self._log.warning(
-                "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
-            )
+            which = "The controller's server is" if self.roster.role else "All servers of this engine set are"
+            self._log.warning(f"{which} gone: stopped from elsewhere, or deleted.")
             return
         for failure in only_told:
             self._log.warning(tell([failure]))

@@ -13,11 +13,11 @@ from ..moments import iso
 
 if TYPE_CHECKING:
     from ..plan import ServerPlan
-    from .engines import GriffinEngineSetLauncher
+    from .servers import OnServers
 
 
-def labels_of(launcher: GriffinEngineSetLauncher, *, started: float, expires: int) -> dict[str, str]:
-    """Of an engine set whose start began at ``started``, and whose servers expire (0: never), in seconds since 1970."""
+def labels_of(launcher: OnServers, *, started: float, expires: int) -> dict[str, str]:
+    """Of an engine set, or a controller, whose start began at ``started``, and whose servers expire (0: never), in seconds since 1970."""
     labels = {
         "owner": _user_name(),
         "host": socket.gethostname(),

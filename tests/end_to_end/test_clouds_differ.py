@@ -136,7 +136,11 @@ def several_regions(path, status, answer):
         (nova(""), [], r"This cloud's Nova has no microversions; 2\.52 \(Pike, 2017\) or later is needed"),
         (only_identity_v2, [], r"there is no Keystone v3 at http.*Identity v3 is needed"),
         (no_object_store, [], r"no object store .*Swift, or Ceph's gateway, with TempURLs is needed"),
-        (several_networks, [], r"several networks: campus, devnet\. Set GriffinCloud\.network to one of them"),
+        (
+            several_networks,
+            [],
+            r"several networks: campus, devnet\. Set GriffinCloud\.network \(or GriffinEngineSetLauncher\.network, .*\) to one of them",
+        ),
         (
             several_regions,
             ["--GriffinCloud.region=Mars"],
@@ -152,6 +156,14 @@ def test_one_line_says_what_is_needed_before_anything_is_made(shell_on, change, 
     assert re.search(said, line)
     made = [r for r in front.asked if re.match(r"(POST|PUT) ", r) and not r.endswith("/auth/tokens")]
     assert made == []
+
+
+def test_of_several_networks_one_for_the_engines_is_enough(shell_on) -> None:
+    """The controller needs none."""
+    shell, _ = shell_on(several_networks)
+    network = "--GriffinEngineSetLauncher.network=devnet"
+    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize", network)
+    shell.run("ipcluster", "stop", "--profile=griffin")
 
 
 def test_a_cloud_that_is_only_passed_on_is_one_like_any_other(shell_on) -> None:

@@ -20,8 +20,9 @@ from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import Clusters
 from ipp_griffin.engine_set import EngineSet
-from ipp_griffin.launchers import GriffinEngineSetLauncher, engines, output
+from ipp_griffin.launchers import GriffinEngineSetLauncher, output, servers
 from ipp_griffin.launchers import common as module
+from ipp_griffin.launchers.admission import admitting_rule
 from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
 from ipp_griffin.rendezvous import cluster_uid
 from ipp_griffin.threads import in_thread
@@ -164,7 +165,7 @@ async def launcher(cloud, store, hub, cluster, tmp_path, monkeypatch):
     made = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path), engine_set_id="1700000000")
     made.environment = {"IPP_CONNECTION_INFO": json.dumps(CONNECTION)}
     made.cloud_below, cluster.launcher = cloud, made
-    monkeypatch.setattr(engines, "CLEAN_UP_PAUSE", 0.0)
+    monkeypatch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)
     yield made
     made._stopping.set()  # ends the watcher
 
@@ -264,6 +265,93 @@ async def test_a_start_that_the_quota_refuses_tells_what_earlier_clusters_left(l
         await launcher.start(1)
     assert "griffin-0000000000aa-0 is in SHUTOFF" in caplog.text
     assert cloud.creations == []
+
+
+# --- servers of its own
+
+
+@pytest.fixture
+def two_of_each(cloud):
+    """A cloud with a choice."""
+    cloud.images = lambda: [Image("i1", "snapshot1"), Image("i2", "gpu-image")]
+    cloud.flavors = lambda: [Flavor("f1", "small", 1, 1024), Flavor("f2", "large", 4, 8192)]
+    cloud.networks = lambda: [Network("n1", "net", ("10.0.0.0/16",)), Network("n2", "lab", ("10.7.0.0/16",))]
+
+
+async def test_the_servers_are_what_the_launcher_sets_not_what_griffincloud_does(
+    launcher, cloud, cluster, hub, two_of_each
+):
+    hub.engines = lambda engine_set="": {f"{engine_set}-{n // 4}-0-{n % 4}-0": n for n in range(6)}
+    cluster.config.GriffinCloud.update(image="snapshot1", flavor="small", network="net")
+    launcher.image, launcher.flavor, launcher.network = "gpu-image", "large", "lab"
+    await launcher.start(6)
+    ((plan, _, _, _),) = cloud.creations
+    assert (plan.image.name, plan.flavor.name, plan.network.name) == ("gpu-image", "large", "lab")
+    assert [server.engines for server in plan.servers] == [4, 2]
+
+
+async def test_a_network_of_its_own_needs_no_other(launcher, cloud, two_of_each):
+    """With several in the project, none of which is GriffinCloud's."""
+    launcher.network = "lab"
+    await launcher.start(1)
+    assert cloud.creations[0][0].network.name == "lab"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"flavor": "huge"}, r"No flavor 'huge'\. .* Set GriffinEngineSetLauncher\.flavor\.$"),
+        ({"image": "huge"}, r"No image 'huge'\. .* Set GriffinEngineSetLauncher\.image\.$"),
+        (
+            {"network": ""},
+            r"several networks: lab, net\. Set GriffinCloud\.network \(or GriffinEngineSetLauncher\.network, for these servers alone\) to",
+        ),
+        ({"network": "wan"}, r"No network 'wan'\. .* Set GriffinEngineSetLauncher\.network\.$"),
+        (
+            {"security_groups": ["web"]},
+            r"No security group 'web'\. .* Set GriffinEngineSetLauncher\.security_groups\.$",
+        ),
+        ({"key_name": "eve"}, r"No key pair 'eve'\. .* Set GriffinEngineSetLauncher\.key_name\.$"),
+        (
+            {"availability_zone": "mars"},
+            r"No availability zone 'mars'\. .* Set GriffinEngineSetLauncher\.availability_zone\.$",
+        ),
+    ],
+)
+async def test_what_the_cloud_does_not_have_is_told_before_anything_is_made(
+    launcher, cloud, store, two_of_each, settings, said
+):
+    cloud.security_groups, cloud.key_names, cloud.zones = dict, list, list
+    for name, value in {"network": "net", **settings}.items():
+        setattr(launcher, name, value)
+    with pytest.raises(SettingError, match=said):
+        await launcher.start(1)
+    assert (launcher.state, cloud.creations, store.containers) == ("after", [], {})
+
+
+async def test_a_set_is_stopped_whatever_another_configuration_says_of_its_servers(launcher, cloud, two_of_each):
+    launcher.network, launcher.flavor = "lab", "large"
+    await launcher.start(1)
+    other = Config({"GriffinEngineSetLauncher": {"flavor": "none-such", "network": "nowhere", "image": "gone"}})
+    restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), config=other)
+    await restored.stop()
+    assert (restored.state, cloud.there) == ("after", {})
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (Network("n1", "net", ("10.0.0.0/16",)), "GriffinCloud.manage_security_group = True."),
+        (
+            Network("n2", "lab", ("10.7.0.0/16",)),
+            "GriffinCloud.manage_security_group = True. And network 'lab' needs a way to 10.0.0.1: a router, if they are apart.",
+        ),
+    ],
+)
+def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(cloud, network, said):
+    rule = admitting_rule(cloud, CONNECTION, network)
+    assert f"--dst-port 20000:20000 --remote-ip {network.subnets[0]} GROUP`" in rule
+    assert rule.endswith(said)
 
 
 # --- security groups of its own
@@ -633,6 +721,24 @@ async def test_a_signal_that_reached_nobody_is_told(launcher, hub, monkeypatch):
     assert told == [f"No engine of {launcher.identifier} is connected: signal 2 reached none."]
 
 
+async def test_a_set_that_failed_before_it_had_servers_signals_nobody_and_lists_no_engines(launcher, cloud, hub):
+    """It stays in `Cluster.engines`; to the hub, no name means all sets."""
+    launcher.network = "none-such"
+    with pytest.raises(SettingError):
+        await launcher.start(1)
+    hub.listed = {"cafe0001-0-0-0-0": 0}
+    await launcher.signal(signal.SIGINT)
+    assert launcher.engine_ids() == []
+    assert hub.calls == []
+
+
+async def test_the_ids_of_its_engines_are_what_the_controller_lists_now(launcher, hub):
+    await launcher.start(2)
+    assert launcher.engine_ids() == [0, 1]
+    hub.listed = {f"{launcher.engine_set}-1-0-0-0": 7}
+    assert launcher.engine_ids() == [7]
+
+
 def write_report(launcher, store, output):
     name = f"{launcher.engine_set}/0.0/0004-gone"
     store.containers[launcher.uid][name] = b""
@@ -657,7 +763,8 @@ async def test_output_is_kept_in_a_private_file_for_whoever_did_not_stop_it(laun
     await launcher.stop()
     kept = Path(launcher.profile_dir, "log", f"ipengine-{launcher.engine_set}.log")
     assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("Output for engine 0.0\n  bye\n", 0o600)
-    other = GriffinEngineSetLauncher(parent=cluster, profile_dir=state["profile_dir"], engine_set=state["engine_set"])
+    other = GriffinEngineSetLauncher(parent=cluster, profile_dir=state["profile_dir"])
+    other.uid, other.engine_set = state["uid"], state["engine_set"]
     assert other.get_output() == "Output for engine 0.0\n  bye\n"
 
 

@@ -171,9 +171,7 @@ def test_all_servers_gone_at_once_is_one_line(caplog):
     watched = Watched(servers("ACTIVE", "ACTIVE", "ACTIVE"), servers(), servers(), servers())
     for _ in range(4):
         watched.watcher.look_once()
-    assert messages(caplog) == [
-        "All servers of this engine set are gone: it was stopped from elsewhere, or they were deleted."
-    ]
+    assert messages(caplog) == ["All servers of this engine set are gone: stopped from elsewhere, or deleted."]
 
 
 def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
