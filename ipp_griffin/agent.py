@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # This file must also run on the Python 3.6 of an old image, to start engines with a newer one: no newer syntax or API.
 # ruff: noqa: UP006, UP035, UP045, PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202, PTH207
-"""The agent: runs ON a server as its user-data, starts its engines, watches them and reports. Standard library only.
+"""The agent: runs ON a server as its user-data, starts its engines, or the controller, watches them and reports. Standard library only.
 
 `userdata.render` fills in PARAMETERS. Three ways to run, told apart by `main`:
 
@@ -13,6 +13,7 @@
 * anything else is a plain process in the foreground: engines run as the same user, and at the end it just exits.
 
 An engine that was told to end stays down, one that crashed is restarted as the next generation: see `why_ended`.
+Where the connection object names a controller to run, instead of one to connect to, `ControllerAgent` does.
 The connection object, logs and counters are in a folder that only the agent can read; what engines need is written
 into the engine user's home with that user's rights, so that nothing planted there can misdirect root.
 """
@@ -50,6 +51,7 @@ PROBE = 5.0  # seconds between two tries to reach a controller that is gone
 CONNECT = 3.0  # seconds that one TCP connection may take
 SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts as running
 REPORT_TRIES, REPORT_TIMEOUT = 3, 5.0
+ENGINE_PORTS = 12  # of a controller's 20: 9 at its default broadcast depth; clients need 7
 REPORT_AGAIN = 30.0  # seconds until a phase that could not be reported is tried again
 HEAD, TAIL, BODY = 16 << 10, 48 << 10, 256 << 10  # bytes of one engine's log in a report; of a whole report
 STREAMS = [sys.stdout]
@@ -109,6 +111,7 @@ def secrets_of(parameters: Json, rendezvous: Json) -> List[str]:
     """What no report and no line may show: keys, URL signatures, and environment values whose name says so."""
     connection = rendezvous.get("connection", {})
     secrets = [str(connection.get(k) or "") for k in ("key", "curve_serverkey")]
+    secrets += [str(k) for k in rendezvous.get("controller", {}).get("keys", {}).values()]
     reports = parameters.get("reports", {})
     queries = [urllib.parse.urlsplit(u).query for u in list(reports.get("urls", {}).values())]
     queries += [urllib.parse.urlsplit(parameters.get("rendezvous", "")).query, reports.get("query", "")]
@@ -124,10 +127,12 @@ def parse_rendezvous(body: bytes) -> Json:
     """The connection object, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
     try:
         found = json.loads(body.decode())
-        connection = found["connection"]
+        connection = None if "controller" in found else found["connection"]
         if found["version"] != 1:
             raise ValueError("its version is {!r}, this agent knows 1".format(found["version"]))
-        if not connection["interface"].startswith("tcp://") or int(connection["registration"]) < 1:
+        if connection is not None and (
+            not connection["interface"].startswith("tcp://") or int(connection["registration"]) < 1
+        ):
             raise ValueError("no address or port in it")
         found["ipyparallel"] = str(found["ipyparallel"])
         found["environment"], found["timeouts"] = dict(found["environment"]), dict(found["timeouts"])
@@ -150,10 +155,24 @@ def controller_address(connection: Json, hostname: str) -> str:
 def controller_ports(connection: Json) -> List[int]:
     """The registration port first, then all others that engines connect to: a firewall may block some of them."""
     ports = [connection["registration"]]
-    for name in ("control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast"):
+    for name in ("control", "mux", "task", "iopub", "notification", "hb_ping", "hb_pong", "broadcast"):
         port = connection.get(name, [])
         ports += port if isinstance(port, list) else [port]
     return [int(p) for p in ports]
+
+
+def controller_command(settings: Json, command: Sequence[str], profile: str, again: bool) -> List[str]:
+    """The argv of ipcontroller. It holds no secret: every user of the server can read it.
+
+    ``again``: it has run before, and comes back with the ports and the engines that it had. Ports that only its own processes
+    connect to are any that are free: those of a range would be taken from its start again, whoever has them.
+    """
+    first, last = (int(port) for port in settings["ports"].split("-"))
+    pools = {"engine_ports": f"{first}-{first + ENGINE_PORTS - 1}", "client_ports": f"{first + ENGINE_PORTS}-{last}"}
+    argv = list(command) + ["--profile-dir=" + profile, "--IPController.enable_curve=True"]
+    argv += [f"--IPController.{name}={again}" for name in ("reuse_files", "restore_engines")]
+    argv += [f"--IPController.{name}={pools[name]}" for name in sorted(pools)]
+    return argv + ["--{}={}".format(name, settings["address"]) for name in ("ip", "location")] + list(settings["args"])
 
 
 def minor(version: str) -> str:
@@ -212,7 +231,8 @@ def restart_pause(crashes: Sequence[float], now: float, limit: int) -> Optional[
 def report_url(reports: Json, sequence: int, phase: str) -> str:
     if "urls" in reports:
         return str(reports["urls"].get(phase, ""))
-    return "{}{:04d}-{}?{}".format(reports["prefix"], sequence, phase, reports["query"])
+    name = phase if sequence < 0 else f"{sequence:04d}-{phase}"
+    return "{}{}?{}".format(reports["prefix"], name, reports["query"])
 
 
 def connection_file(profile: str) -> str:
@@ -479,7 +499,7 @@ class Agent:
         self.starting = self.stopping = False
         self.ahead: Optional[float] = None  # the store's clock, ahead of our monotonic one
         os.makedirs(state, mode=0o700, exist_ok=True)
-        self.kept: Json = {"sequence": 0, "generations": [], "ran": False}
+        self.kept: Json = {"sequence": 0, "generations": [], "ran": False, "connection_files": {}}
         with contextlib.suppress(ValueError):
             self.kept.update(json.loads(read(self.path("state.json")).decode() or "{}"))
 
@@ -591,8 +611,16 @@ class Agent:
     def put_report(self, sequence: int, phase: str, message: str, tries: int) -> str:
         """Why a report could not be written; "" if it was, or where it has no place."""
         url = report_url(self.parameters["reports"], sequence, phase)
-        written, body, problem = self.written(), self.report_body(phase, message), ""
-        for attempt in range(tries if url else 0):
+        written, problem = self.written(), ""
+        if url:
+            problem = self.put(url, self.report_body(phase, message), tries)
+            self.reported = self.reported if problem else written
+        return problem
+
+    def put(self, url: str, body: bytes, tries: int) -> str:
+        """Write an object; why it could not be written, "" if it was."""
+        problem = ""
+        for attempt in range(tries):
             if attempt:
                 self.sleep(attempt)
             request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": "application/json"})
@@ -600,7 +628,6 @@ class Agent:
                 with self.urlopen(request, timeout=REPORT_TIMEOUT) as response:
                     response.read()
                     self.note_time(response)
-                self.reported = written
                 return ""
             except (OSError, http.client.HTTPException, ValueError) as e:
                 problem = str(e) or type(e).__name__
@@ -630,7 +657,7 @@ class Agent:
                 with self.urlopen(self.parameters["rendezvous"], timeout=10) as response:
                     body = response.read()
                     self.note_time(response)
-                parse_rendezvous(body)
+                self.check(parse_rendezvous(body))
                 return bytes(body)
             except ValueError as e:
                 problem = "the answer is no connection object, " + str(e)
@@ -646,6 +673,9 @@ class Agent:
             self.log("no connection object yet: " + problem)
             self.sleep(min(left, pause * random.uniform(0.7, 1.0)))
             pause = min(pause * 1.6, 10.0)
+
+    def check(self, rendezvous: Json) -> None:
+        """Raise ValueError for an object that is not for this server, or not yet."""
 
     def load(self) -> None:
         """Get the connection object: the kept one after a reboot, else from the store."""
@@ -853,7 +883,7 @@ class Agent:
         proxy = self.parameters.get("proxy")
         if not proxy:
             return {}
-        controller = controller_address(self.rendezvous["connection"], socket.gethostname())
+        controller = self.controller_address()
         direct = ",".join(dict.fromkeys(("localhost", "127.0.0.1", "::1", controller)))
         lower = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": direct}
         return dict(lower, **{k.upper(): v for k, v in lower.items()})
@@ -871,10 +901,13 @@ class Agent:
                 environment["PIP_CERT"] = bundle
         return environment
 
+    def controller_address(self) -> str:
+        return controller_address(self.rendezvous["connection"], socket.gethostname())
+
     def unreachable(self) -> str:
         """Which port of the controller does not answer, and why; "" if all do."""
         connection = self.rendezvous["connection"]
-        address = controller_address(connection, socket.gethostname())
+        address = self.controller_address()
         for port in controller_ports(connection):
             problem = self.connect(address, port)
             if problem:
@@ -923,7 +956,10 @@ class Agent:
         environment.update(PYTHONUNBUFFERED="1", GRIFFIN_SERVER=p["server"], GRIFFIN_UID=p["uid"])
         environment.update(GRIFFIN_SLOT=str(p["slot"]), GRIFFIN_ENGINE=str(k))
         environment["GRIFFIN_CONNECTION_FILE"] = connection_file(profile)  # for ipengine_config.py
-        command = engine_command(self.rendezvous, self.python, profile, engine.uuid)
+        self.spawn(engine, engine_command(self.rendezvous, self.python, profile, engine.uuid), environment)
+
+    def spawn(self, engine: Engine, command: List[str], environment: Dict[str, str], leads: bool = False) -> None:
+        """Start a process in the place of ``engine``. ``leads``: a process group of its own."""
         self.starting = True  # SIGTERM waits, or a process would be forgotten
         try:
             with os.fdopen(os.open(engine.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as log:
@@ -936,6 +972,7 @@ class Agent:
                     env=environment,
                     cwd=self.home if os.path.isdir(self.home) else "/",
                     preexec_fn=switch_to(self.user),
+                    start_new_session=leads,
                 )
         except (OSError, subprocess.SubprocessError) as e:
             raise Failure(f"could not run {command[0]}: {e}") from e
@@ -1058,6 +1095,19 @@ class Agent:
 
     # -- the whole --
 
+    def work(self) -> None:
+        """All that comes after the preparations: until something is raised."""
+        self.reach_controller()
+        self.report("connected", ". ".join(["the controller answers"] + self.notes))
+        profile = self.write_profile()
+        self.engines = [Engine(k, self.path(f"engine-{k}.log")) for k in range(self.parameters["engines"])]
+        for engine in self.engines:
+            self.start_engine(engine, profile)
+        if not self.kept["ran"]:
+            self.wait_for_registration()
+            self.keep(ran=True)
+        self.watch(profile)
+
     def on_signal(self, number: int, frame: object) -> None:
         self.stopping = True
         if not self.starting:
@@ -1070,16 +1120,7 @@ class Agent:
             self.load()
             self.report_unsent()  # the store is back; and packages may take minutes now
             self.prepare()
-            self.reach_controller()
-            self.report("connected", ". ".join(["the controller answers"] + self.notes))
-            profile = self.write_profile()
-            self.engines = [Engine(k, self.path(f"engine-{k}.log")) for k in range(self.parameters["engines"])]
-            for engine in self.engines:
-                self.start_engine(engine, profile)
-            if not self.kept["ran"]:
-                self.wait_for_registration()
-                self.keep(ran=True)
-            self.watch(profile)
+            self.work()
         except Stopped:
             self.starting = True  # a second SIGTERM changes nothing
             self.terminate()
@@ -1089,9 +1130,9 @@ class Agent:
             self.report("gone", f"the controller is gone: {e}")
             if self.root:
                 self.power_off()
-        except Expired:
+        except Expired as e:
             self.terminate()
-            self.report("gone", "the life of this server is over (max_lifetime)")
+            self.report("gone", str(e) or "the life of this server is over (max_lifetime)")
             if self.root:
                 self.power_off()
         except Failure as e:
@@ -1115,13 +1156,214 @@ class Agent:
                 return
 
 
+class ControllerAgent(Agent):
+    """The agent of a server that runs the controller.
+
+    One place, as for an engine, holds ipcontroller. It comes back after a crash, and after a reboot, with the same ports, keys and
+    engines: its Curve keys are in the connection object, its connection files are kept here, and the hub keeps a file of its engines.
+    """
+
+    def check(self, rendezvous: Json) -> None:
+        if rendezvous["controller"]["server"] != self.parameters["server"]:
+            raise ValueError("this server's address is not known yet")
+
+    def controller_address(self) -> str:
+        return str(self.rendezvous["controller"]["address"])
+
+    def unreachable(self) -> str:
+        """Which port of the controller does not answer, and why; "" if all do."""
+        for port in controller_ports(self.kept["connection_files"]["engine"]):
+            problem = self.connect(self.controller_address(), port)
+            if problem:
+                return f"port {port} ({problem})"
+        return ""
+
+    def work(self) -> None:
+        self.report("connected", ". ".join(["ipcontroller starts"] + self.notes))
+        controller = Engine(0, self.path("controller.log"))
+        self.engines = [controller]
+        profile = self.write_profile()
+        self.start_controller(controller, profile)
+        self.keep(ran=True)
+        idle = Idle(self.rendezvous["timeouts"].get("idle", 0), lambda: self.activity(profile), self.monotonic)
+        while True:
+            if self.expired():
+                raise Expired()
+            if idle.over():
+                self.end_engines(profile)
+                raise Expired(f"no engine has had anything to do for {idle.timeout:g} s (idle_timeout)")
+            code = controller.process.poll()
+            if code is not None:
+                self.end_group(controller)
+                if code == 0:
+                    raise ControllerGone("it was told to end (Client.shutdown(hub=True))")
+                self.restart_controller(controller, profile, code)
+            self.report_logs()
+            self.sleep(POLL)
+
+    def write_profile(self) -> str:
+        """Write the controller's profile folder, with the connection files that it had before a reboot; returns its path."""
+        profile = self.engine_path("profile_" + self.parameters["engine_set"])
+        with acting_as(self.user):
+            for folder in ("security", "log"):
+                os.makedirs(os.path.join(profile, folder), mode=0o700, exist_ok=True)
+            config = self.rendezvous["controller"]["config"]
+            write(os.path.join(profile, "ipcontroller_config.py"), config.encode())
+            for name in ("engine", "client"):
+                path, kept = self.file_of(profile, name), self.kept["connection_files"].get(name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # of one that ended before it was ready
+                if kept:
+                    write(path, json.dumps(kept).encode())
+        return profile
+
+    def file_of(self, profile: str, name: str) -> str:
+        return os.path.join(profile, "security", f"ipcontroller-{name}.json")
+
+    def start_controller(self, controller: Engine, profile: str) -> None:
+        """Start ipcontroller, and return when all its ports answer. Raises Failure if they never do."""
+        settings = self.rendezvous["controller"]
+        environment = dict(self.base_environment(self.user, self.python), **self.proxy_environment())
+        environment.update((k, str(v)) for k, v in self.rendezvous["environment"].items())
+        keys = settings["keys"]
+        environment.update(
+            PYTHONUNBUFFERED="1", GRIFFIN_SERVER=self.parameters["server"], GRIFFIN_UID=self.parameters["uid"]
+        )
+        environment.update(IPP_SESSION_KEY=keys["session"])
+        environment.update(IPP_CURVE_SECRETKEY=keys["curve_secret"], IPP_CURVE_PUBLICKEY=keys["curve_public"])
+        command = self.rendezvous.get("engine_cmd") or [self.python, "-m", "ipyparallel.controller"]
+        again = bool(self.kept["connection_files"])
+        controller.uuid = "controller"
+        self.spawn(controller, controller_command(settings, command, profile, again), environment, leads=True)
+        problem, deadline = (
+            "it wrote no connection files",
+            self.monotonic() + self.rendezvous["timeouts"].get("controller", 60),
+        )
+        while problem and self.monotonic() < deadline and controller.process.poll() is None:
+            self.sleep(POLL)
+            files = self.connection_files(profile)
+            if files:
+                self.kept["connection_files"] = files
+                problem = self.unreachable()
+        if problem:
+            code = controller.process.poll()
+            output = last_lines(self.redactor.data(controller.output(16 << 10)), 8)
+            why = problem if code is None else exit_text(code)
+            raise Failure(f"ipcontroller does not answer: {why}. Its last lines: {output}")
+        controller.registered = True
+        self.keep()
+        if not self.kept.get("handed_over"):
+            self.hand_over()
+        address, port = self.controller_address(), self.kept["connection_files"]["engine"]["registration"]
+        self.report("engines", f"ipcontroller answers at {address}:{port}" + (", again" if again else ""))
+
+    def connection_files(self, profile: str) -> Json:
+        """The content of both, once they are whole; else nothing."""
+        try:
+            with acting_as(self.user):
+                return {name: json.loads(read(self.file_of(profile, name)).decode()) for name in ("engine", "client")}
+        except ValueError:
+            return {}
+
+    def hand_over(self) -> None:
+        """Put the connection files where the launcher reads them. Raises Failure if the store does not take them."""
+        url = report_url(self.parameters["reports"], -1, "handover")
+        problem = self.put(url, json.dumps(self.kept["connection_files"]).encode(), 30)
+        if problem:
+            raise Failure(f"the connection files could not be handed over: {problem}")
+        self.keep(handed_over=True)
+
+    def restart_controller(self, controller: Engine, profile: str, code: int) -> None:
+        """Start it anew after a crash. Raises Failure where that happens too often."""
+        why = f"ipcontroller ended ({exit_text(code)})"
+        while True:
+            self.log(why)
+            now = self.monotonic()
+            controller.crashes.append(now)
+            pause = restart_pause(controller.crashes, now, int(self.rendezvous.get("restarts", 5)))
+            if pause is None:
+                raise Failure(f"the controller crashed too often; the last time: {why}")
+            self.sleep(pause)
+            self.write_profile()
+            try:
+                return self.start_controller(controller, profile)
+            except Failure as e:
+                why = str(e)
+                self.end_group(controller)
+
+    def end_group(self, controller: Engine) -> None:
+        """Kill what ipcontroller leaves behind: its schedulers and heart monitor would hold its ports, and keep engines waiting."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(controller.process.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Kill the controller with all its processes: told to end, it would forget its engines, which wait out a reboot."""
+        for controller in self.engines:
+            if controller.process is not None:
+                self.end_group(controller)
+                controller.process.wait()
+                controller.ended = "asked"
+
+    def ask_hub(self, profile: str, program: str) -> str:
+        """What a client prints that runs on this server; "" where it fails."""
+        environment = self.base_environment(self.user, self.python)
+        argv = [self.python or sys.executable, "-c", program, self.file_of(profile, "client")]
+        code, output = self.run(argv, user=self.user, env=environment, timeout=60)
+        return "" if code else output.strip().rpartition("\n")[2]
+
+    def activity(self, profile: str) -> str:
+        """How busy the engines are: changes with each task, and is "" while one runs or waits, or where nobody knows."""
+        return self.ask_hub(profile, ACTIVITY_PROGRAM)
+
+    def end_engines(self, profile: str) -> None:
+        """Tell the engines to end: without it they would look for the controller for minutes."""
+        self.ask_hub(profile, END_PROGRAM)
+
+    def summary(self) -> str:
+        return "ipcontroller runs" if self.engines and self.engines[0].alive else "ipcontroller has ended"
+
+
+class Idle:
+    """Tells when nothing was done for ``timeout`` seconds (0: never). ``activity``: as in `ControllerAgent.activity`."""
+
+    def __init__(self, timeout: float, activity: Callable[[], str], monotonic: Callable[[], float]) -> None:
+        self.timeout, self._activity, self._monotonic = timeout, activity, monotonic
+        self._seen, self._since = "", monotonic()
+        self._next = self._since
+
+    def over(self) -> bool:
+        now = self._monotonic()
+        if not self.timeout or now < self._next:
+            return False
+        self._next = now + min(60.0, self.timeout / 4)
+        seen = self._activity()
+        if not seen or seen != self._seen:
+            self._seen, self._since = seen, now
+        return now - self._since >= self.timeout
+
+
 class ControllerGone(Exception):
     """The controller did not come back."""
 
 
 class Expired(Exception):
-    """The server's life is over."""
+    """The server's life is over; the message says why, where that is not its expiry."""
 
+
+ACTIVITY_PROGRAM = """
+import sys, ipyparallel
+with ipyparallel.Client(sys.argv[1], timeout=20) as client:
+    status = client.queue_status() if client.ids else {"unassigned": 0}
+    engines = {k: v for k, v in status.items() if k != "unassigned"}
+    busy = status["unassigned"] or any(e["queue"] or e["tasks"] for e in engines.values())
+    print("" if busy else "done: %s" % sorted((str(k), e["completed"]) for k, e in engines.items()))
+"""
+
+END_PROGRAM = """
+import sys, ipyparallel
+with ipyparallel.Client(sys.argv[1], timeout=20) as client:
+    client.ids and client.shutdown(block=True)
+"""
 
 PROBE_PROGRAM = """
 import json, sys, sysconfig
@@ -1208,7 +1450,8 @@ def into_background() -> bool:
 def serve(state: str, root: bool) -> int:
     """Run the agent in this process."""
     urlopen = url_opener(PARAMETERS.get("proxy", ""), PARAMETERS.get("ca_certificates", ""))
-    agent = Agent(PARAMETERS, state, root, urlopen)
+    kind = ControllerAgent if PARAMETERS.get("role") == "controller" else Agent
+    agent = kind(PARAMETERS, state, root, urlopen)
     signal.signal(signal.SIGTERM, agent.on_signal)
     signal.signal(signal.SIGINT, agent.on_signal)
     try:

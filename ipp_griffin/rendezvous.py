@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import secrets
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .plan import SettingError
@@ -21,9 +23,11 @@ def cluster_uid(connection: Mapping[str, Any]) -> str:
     """Name of one run of one controller in the whole cloud project: 12 hexadecimal digits.
 
     Derived from what the engines' and the clients' connection file have in common, so that whoever holds
-    either file can find the cluster's servers. The keys in it are random, so the hash tells nothing of them.
+    either file can find the cluster's servers. The keys in it are random, so the hash tells nothing of them; and they are
+    another's in every run, so that nothing else is needed, but where a user has switched both off.
     """
-    parts = [str(connection.get(k) or "") for k in ("key", "curve_serverkey", "location", "registration")]
+    keys = [str(connection.get(name) or "") for name in ("key", "curve_serverkey")]
+    parts = keys if any(keys) else [str(connection.get(name) or "") for name in ("location", "registration")]
     return hashlib.sha256(("ipp-griffin uid\0" + "\0".join(parts)).encode()).hexdigest()[:12]
 
 
@@ -48,52 +52,111 @@ def controller_address(connection: Mapping[str, Any]) -> str:
 
 def controller_ports(connection: Mapping[str, Any]) -> tuple[int, int]:
     """The lowest and the highest of the ports that engines connect to."""
-    names = ("registration", "control", "mux", "task", "iopub", "hb_ping", "hb_pong", "broadcast")
-    given = [connection[name] for name in names if connection.get(name)]
-    ports = [int(port) for one in given for port in (one if isinstance(one, list) else [one])]
+    ports = ports_of(connection)
     return min(ports), max(ports)
+
+
+def ports_of(connection: Mapping[str, Any]) -> set[int]:
+    """The ports of a connection file, of engines or of clients."""
+    names = ("registration", "control", "mux", "task", "iopub", "notification", "hb_ping", "hb_pong", "broadcast")
+    given = [connection[name] for name in names if connection.get(name)]
+    return {int(port) for one in given for port in (one if isinstance(one, list) else [one])}
+
+
+@dataclass(frozen=True)
+class ControllerKeys:
+    """The keys of one controller, made where it is started from: a controller on a server has to come back with them.
+
+    ``session`` signs messages; who has ``curve_public`` is let in, too: all three are secrets.
+    """
+
+    session: str = field(repr=False)
+    curve_public: str = field(repr=False)
+    curve_secret: str = field(repr=False)
+
+    @classmethod
+    def make(cls) -> ControllerKeys:
+        import zmq
+
+        public, secret = zmq.curve_keypair()
+        return cls(secrets.token_hex(32), public.decode(), secret.decode())
+
+    @property
+    def uid(self) -> str:
+        """Of the cluster, as `cluster_uid` finds it in the controller's connection files."""
+        return cluster_uid({"key": self.session, "curve_serverkey": self.curve_public})
 
 
 def build(
     connection: Mapping[str, Any],
     *,
-    ipyparallel_version: str,
     ipengine_config: str = "",
+    engine_args: Iterable[str] = (),
+    controller_timeout: float = 60,
+    register_timeout: float = 120,
+    **common: Any,
+) -> bytes:
+    """The object's bytes, for a server of engines. Times in seconds; ``common``: as `_common` takes it, where
+    ``environment`` and ``ipengine_config`` may hold secrets.
+    """
+    rendezvous = _common(**common)
+    rendezvous["timeouts"].update(controller=controller_timeout, register=register_timeout)
+    rendezvous.update(connection=dict(connection), ipengine_config=ipengine_config, engine_args=list(engine_args))
+    return json.dumps(rendezvous, sort_keys=True).encode()
+
+
+def build_for_controller(
+    keys: ControllerKeys,
+    *,
+    server: str,
+    address: str,
+    ports: str,
+    args: Iterable[str] = (),
+    ipcontroller_config: str = "",
+    controller_timeout: float = 60,
+    idle_timeout: float = 0,
+    **common: Any,
+) -> bytes:
+    """The same for the controller's server. ``server``: its name; ``address``: its own, that engines connect to. The agent of any other
+    asks again: one that is replaced, and one whose address is not known yet. ``ports``: FIRST-LAST.
+    """
+    rendezvous = _common(**common)
+    rendezvous["timeouts"].update(controller=controller_timeout, idle=idle_timeout)
+    rendezvous["controller"] = {
+        "server": server,
+        "address": address,
+        "ports": ports,
+        "keys": asdict(keys),
+        "args": list(args),
+        "config": ipcontroller_config,
+    }
+    return json.dumps(rendezvous, sort_keys=True).encode()
+
+
+def _common(
+    *,
+    ipyparallel_version: str,
     environment: Mapping[str, str] | None = None,
     engine_cmd: Iterable[str] = (),
-    engine_args: Iterable[str] = (),
     engine_user: str = "ipp",
     engine_python: str = "",
     packages: Iterable[str] = (),
     pip_args: Iterable[str] = (),
-    controller_timeout: float = 60,
-    register_timeout: float = 120,
     controller_gone_timeout: float = 300,
     log_interval: float = 60,
     restarts: int = 5,
-) -> bytes:
-    """The object's bytes. Times in seconds; ``environment`` and ``ipengine_config`` may hold secrets."""
-    return json.dumps(
-        {
-            "version": VERSION,
-            "connection": dict(connection),
-            "ipengine_config": ipengine_config,
-            "environment": {k: v for k, v in (environment or {}).items() if k != "IPP_CONNECTION_INFO"},
-            "engine_cmd": list(engine_cmd),
-            "engine_args": list(engine_args),
-            "ipyparallel": ipyparallel_version,
-            "python": ".".join(platform.python_version_tuple()[:2]),
-            "engine_user": engine_user,
-            "engine_python": engine_python,
-            "packages": list(packages),
-            "pip_args": list(pip_args),
-            "timeouts": {
-                "controller": controller_timeout,
-                "register": register_timeout,
-                "controller_gone": controller_gone_timeout,
-                "log_interval": log_interval,
-            },
-            "restarts": restarts,
-        },
-        sort_keys=True,
-    ).encode()
+) -> dict[str, Any]:
+    """What every agent is told. ``engine_cmd``, ``engine_user``, ``engine_python``: of what it runs, also where that is the controller."""
+    return {
+        "version": VERSION,
+        "environment": {k: v for k, v in (environment or {}).items() if k != "IPP_CONNECTION_INFO"},
+        "engine_cmd": list(engine_cmd),
+        "ipyparallel": ipyparallel_version,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "engine_user": engine_user,
+        "engine_python": engine_python,
+        "packages": list(packages),
+        "pip_args": list(pip_args),
+        "timeouts": {"controller_gone": controller_gone_timeout, "log_interval": log_interval},
+        "restarts": restarts,
+    }

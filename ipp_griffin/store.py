@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -396,15 +396,16 @@ class Store:
         expires = self._urls.expiry(seconds)
         return self._urls.of_object(self._signer(uid), self._name(uid), name, method, expires)
 
-    def report_urls(self, uid: str, prefix: str, seconds: float) -> dict[str, Any]:
+    def report_urls(self, uid: str, prefix: str, seconds: float, more: Iterable[str] = ()) -> dict[str, Any]:
         """How an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
 
         ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
-        prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase.
+        prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase, and for each name of ``more``.
         """
         if scoped := self.put_urls(uid, prefix, seconds):
             return dict(zip(("prefix", "query"), scoped, strict=True))
         names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
+        names |= {name: f"{prefix}{name}" for name in more}
         return {"urls": {phase: self.put_url(uid, name, seconds) for phase, name in names.items()}}
 
     def _signer(self, uid: str) -> Signer:

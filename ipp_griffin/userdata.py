@@ -36,10 +36,11 @@ def server_parameters(
     proxy: str = "",
     ca_certificates: str = "",
     expires: int = 0,
+    role: str = "",
 ) -> dict[str, Any]:
     """What one server's agent is told. ``fetch_timeout`` in seconds; ``report_urls`` as `store` gives them:
     {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text; ``expires``: when the server
-    is to power itself off, in seconds since 1970 by the store's clock (0: never).
+    is to power itself off, in seconds since 1970 by the store's clock (0: never); ``role``: "controller", or "" for engines.
 
     Raises `SettingError` if they are none: the agent could not even report that.
     """
@@ -48,7 +49,9 @@ def server_parameters(
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca_certificates)
         except (ssl.SSLError, ValueError) as e:
             raise SettingError(f"GriffinCloud.ca_certificates is not the text of certificates in PEM form: {e}") from e
+    parameters = {"role": role} if role else {}
     return {
+        **parameters,
         "version": 1,
         "uid": uid,
         "engine_set": engine_set,

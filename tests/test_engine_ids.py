@@ -12,7 +12,7 @@ from ipp_griffin.plan import GriffinError, engine_uuid
 from ipp_griffin.rendezvous import cluster_uid
 
 INFO = {"interface": "tcp://10.0.0.1", "registration": 20000, "location": "a", "key": "k", "curve_serverkey": "c"}
-OTHER = {**INFO, "registration": 20100}
+OTHER = {**INFO, "registration": 20100, "key": "l"}
 UID, OTHER_UID = cluster_uid(INFO), cluster_uid(OTHER)
 
 
