@@ -63,7 +63,7 @@ def plain_loop(cloud: DevCloud) -> Figures:
     connection = openstack.connect(cloud="devcloud")
     image = next(i for i in connection.image.images() if i.name == "snapshot10")
     flavor = next(f for f in connection.compute.flavors() if f.name == "dev.small")
-    network = next(iter(connection.network.networks()))
+    network = next(n for n in connection.network.networks() if not n.is_router_external)
 
     def create(i: int) -> str:
         made = connection.compute.create_server(

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .calls import CloudError, Unavailable, one_line
+from .controller_server import CONTROLLER, ControllerServer
 from .engine_set import delete_ports, sweep
 from .moments import is_past, moment, seconds_since
 from .plan import MARKER_TAG, SettingError, place_of
@@ -19,6 +20,7 @@ from .roster import DEAD
 
 if TYPE_CHECKING:
     from .cloud import Cloud, Server
+    from .floating_ips import FloatingIp
     from .report import Report
     from .security_groups import SecurityGroup
     from .store import Store
@@ -37,8 +39,9 @@ class NoSuchCluster(SettingError):  # noqa: N818 - a state of the project
 
 @dataclass(frozen=True)
 class Member:
-    """One server of a cluster. ``engines``: how many it is to run; ``phase``: see `phase_of`; ``reported``: when its agent said so last,
-    as ISO 8601; ``mine``: the user of these credentials created it. Anybody in the project can give a server a cluster's tags."""
+    """One server of a cluster. ``engines``: how many it is to run, none where it runs the controller; ``phase``: see `phase_of`;
+    ``reported``: when its agent said so last, as ISO 8601; ``mine``: the user of these credentials created it. Anybody in the project
+    can give a server a cluster's tags."""
 
     server: Server
     engine_set: str
@@ -76,6 +79,12 @@ class Cluster:
         return "/".join(part for part in (self.labels["profile"], self.labels["cluster_id"]) if part)
 
     @property
+    def controller(self) -> Member | None:
+        """The server that its controller runs on, the newest one; None where that is no server of the cloud."""
+        found = [member for member in self.members if member.engine_set == CONTROLLER and member.mine == self.mine]
+        return max(found, key=lambda member: member.incarnation, default=None)
+
+    @property
     def phases(self) -> dict[str, int]:
         """How many servers are in each phase."""
         return dict(Counter(member.phase for member in self.members))
@@ -108,14 +117,15 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody needs any more: a server, a security ``group``, or (both None) the container of a cluster that has no server.
-    ``why``: one line. ``mine``: the user of these credentials made it."""
+    """What nobody needs any more: a server, a security ``group``, a floating IP, or (all None) the container of a cluster that has no
+    server. ``why``: one line. ``mine``: the user of these credentials made it."""
 
     cluster: Cluster
     server: Server | None
     why: str
     mine: bool = True
     group: SecurityGroup | None = None
+    floating_ip: FloatingIp | None = None
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
@@ -224,12 +234,12 @@ class Clusters:
 
     def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
         """What may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
-        time as another, can be repeated: nothing, or security groups. None for what is no uid. Raises `SettingError` for somebody else's.
+        time as another, can be repeated: nothing, security groups or a floating IP. None for what is no uid. Raises `SettingError` for somebody else's.
         """
         if not re.fullmatch("[0-9a-f]{12}", uid):
             return None
-        groups = self._cloud.groups.of(uid)
-        mine = all(group.user_id == self._cloud.user_id for group in groups)
+        things: list[SecurityGroup | FloatingIp] = [*self._cloud.groups.of(uid), *self._cloud.floating_ips.of(uid)]
+        mine = all(thing.user_id == self._cloud.user_id for thing in things)
         if not (mine or everyone):
             raise _somebody_elses(uid)
         return Cluster(uid, dict.fromkeys(LABELS, ""), (), mine)
@@ -242,7 +252,7 @@ class Clusters:
         """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         by_uid = self._by_uid()
         unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
-        return self._left(by_uid, everyone) + unmarked + self._groups(by_uid, everyone)
+        return self._left(by_uid, everyone) + unmarked + self._of_no_cluster(by_uid, everyone)
 
     def servers_left(self) -> list[Leftover]:
         """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
@@ -264,15 +274,20 @@ class Clusters:
                 found.append(Leftover(nobodys, None, "was never used"))
         return found
 
-    def _groups(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
-        """Security groups whose cluster has nothing else. One that starts makes its container before them."""
-        found, now = [], datetime.now(timezone.utc)
-        for group in self._cloud.groups.all():
-            mine = group.user_id == self._cloud.user_id
-            if group.uid not in by_uid and seconds_since(group.created, now) >= SETTLED and (mine or everyone):
-                nobodys = Cluster(group.uid, dict.fromkeys(LABELS, ""), (), mine)
-                found.append(Leftover(nobodys, None, "is of no cluster any more", mine, group))
-        return found
+    def _of_no_cluster(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        """Security groups and floating IPs whose cluster has neither container nor server. One that starts makes its container before
+        them."""
+        now = datetime.now(timezone.utc)
+
+        def left(thing: SecurityGroup | FloatingIp, **which: Any) -> list[Leftover]:
+            mine = thing.user_id == self._cloud.user_id
+            if thing.uid in by_uid or seconds_since(thing.created, now) < SETTLED or not (mine or everyone):
+                return []
+            nobodys = Cluster(thing.uid, dict.fromkeys(LABELS, ""), (), mine)
+            return [Leftover(nobodys, None, "is of no cluster any more", mine, **which)]
+
+        groups = [found for group in self._cloud.groups.all() for found in left(group, group=group)]
+        return groups + [f for ip in self._cloud.floating_ips.all() for f in left(ip, floating_ip=ip)]
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete of what was ``found`` what is left over still; returns that. Idempotent.
@@ -303,6 +318,7 @@ class Clusters:
             store = self._store(cluster.labels["container"])
             reaped = {member.engine_set for member in cluster.members}
             if cluster.uid not in with_servers and _is_settled(_touched(store, cluster.uid, reaped), now):
+                self._cloud.floating_ips.release(cluster.uid)
                 store.delete_container(cluster.uid)
                 self._cloud.groups.remove(cluster.uid, timeout=timeout)
         return still
@@ -315,6 +331,10 @@ class Clusters:
         histories = {name: parse_history(_read(store, cluster.uid, f"{name}/{HISTORY}")) for name in sorted(sets)}
         servers = [member.server for member in sorted(cluster.members, key=lambda member: not member.mine)]
         return records(cluster.uid, servers, reports, histories)
+
+    def controller_server(self, cluster: Cluster) -> ControllerServer:
+        """The server that its controller runs on, with the connection files."""
+        return ControllerServer(self._cloud, self._store(cluster.labels["container"]), cluster.uid)
 
     def read_report(self, cluster: Cluster, report: Report) -> dict[str, Any]:
         """What a report says, as `report.content` has it; empty if it is gone."""
@@ -360,11 +380,16 @@ class Clusters:
 
 
 def phase_of(server: Server, report: Report | None) -> str:
-    """building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent."""
+    """building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent.
+
+    Of one whose controller runs, "controller" instead of "engines".
+    """
     if server.status in DEAD:
         return "failed" if server.status == "ERROR" else "gone"
     if server.status == "BUILD":
         return "building"
+    if report and report.engine_set == CONTROLLER and report.phase == "engines":
+        return CONTROLLER
     return report.phase if report else "active"
 
 
@@ -391,7 +416,7 @@ def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], R
 
 
 def _key(left: Leftover) -> tuple[str, str]:
-    thing = left.server or left.group
+    thing = left.server or left.group or left.floating_ip
     return left.cluster.uid, thing.id if thing else ""
 
 

@@ -324,6 +324,7 @@ def three():
             address="10.0.0.5",
             created="2026-01-01T10:00:00Z",
             metadata={"griffin:expires": expires},
+            flavor="m1.large" if slot else "",
         )
         return Member(server, "s", slot, 2, "engines", **options)
 
@@ -341,17 +342,21 @@ IDS = {("s", 0, 0): [0, 3], ("s", 1, 0): [7], ("s", 1, 2): [1, 2]}
 
 def test_servers_are_listed_with_their_engines_ids_and_their_expiry(three):
     assert table([SERVER_HEADINGS, *server_rows(three, NOW, IDS)]).splitlines() == [
-        "CLUSTER       SERVER                           PHASE    ENGINES  IDS  ADDRESS   AGE   EXPIRES",
-        "0123456789ab  griffin-u-s-0                    engines  2        0,3  10.0.0.5  2:30  in 1:10",
-        "0123456789ab  griffin-u-s-1                    engines  2        1,2  10.0.0.5  2:30  expired",
-        "0123456789ab  griffin-u-s-2 (somebody else's)  engines  2        -    10.0.0.5  2:30  never",
+        "CLUSTER       SERVER                           FLAVOR    PHASE    ENGINES  IDS  ADDRESS   AGE   EXPIRES",
+        "0123456789ab  griffin-u-s-0                    ?         engines  2        0,3  10.0.0.5  2:30  in 1:10",
+        "0123456789ab  griffin-u-s-1                    m1.large  engines  2        1,2  10.0.0.5  2:30  expired",
+        "0123456789ab  griffin-u-s-2 (somebody else's)  m1.large  engines  2        -    10.0.0.5  2:30  never",
     ]
     assert row(three, NOW)[-2] == "expired"
 
 
 def test_where_the_controller_can_not_be_asked_nothing_is_said_of_ids(three):
-    assert [line[4] for line in server_rows(three, NOW, None)] == ["?"] * 3
+    assert [line[5] for line in server_rows(three, NOW, None)] == ["?"] * 3
     assert [server["engine_ids"] for server in as_json(three, NOW)["servers"]] == [None] * 3
+
+
+def test_json_has_each_servers_flavor(three):
+    assert [server["flavor"] for server in as_json(three, NOW)["servers"]] == ["", "m1.large", "m1.large"]
 
 
 def test_json_has_each_servers_engine_ids_expiry_and_whose_it_is(three):

@@ -9,6 +9,7 @@ import pytest
 from ipp_griffin.calls import Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Clusters, Member, leftovers, phase_of
+from ipp_griffin.floating_ips import FloatingIp
 from ipp_griffin.plan import SettingError, server_tags
 from ipp_griffin.records import Former, Record
 from ipp_griffin.report import Report
@@ -60,12 +61,30 @@ class FakeGroups:
         self.there = [group for group in self.there if group.uid != uid]
 
 
+class FakeFloatingIps:
+    """``there``: those of all clusters; ``released``: the uids of those that went."""
+
+    def __init__(self):
+        self.there, self.released = [], []
+
+    def all(self):
+        return self.there
+
+    def of(self, uid):
+        return [floating for floating in self.there if floating.uid == uid]
+
+    def release(self, uid):
+        self.released.append(uid)
+        self.there = [floating for floating in self.there if floating.uid != uid]
+
+
 class FakeCloud:
     user_id = "ada"
 
     def __init__(self, *servers):
         self.there = {server.id: server for server in servers}
         self.groups = FakeGroups()
+        self.floating_ips = FakeFloatingIps()
         self.ports = FakePorts()
 
     def servers(self, *tags):
@@ -504,10 +523,34 @@ def test_a_security_group_of_a_cluster_is_not_left_over():
     assert clusters.leftovers() == []
 
 
-def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_along():
+def make_floating_ip(uid, *, user="ada", hours=2.0):
+    created = make_group(uid, hours=hours).created
+    return FloatingIp(f"f-{uid}", "203.0.113.5", uid, "", user, created)
+
+
+def test_a_floating_ip_without_a_cluster_is_reaped_after_an_hour():
+    clusters = look()
+    floating = [make_floating_ip(ADA), make_floating_ip(BOB, hours=0.5), make_floating_ip(CAT, user="bob")]
+    clusters._cloud.floating_ips.there = floating
+    found = clusters.leftovers()
+    assert [(left.floating_ip, left.group, left.server, left.why) for left in found] == [
+        (floating[0], None, None, "is of no cluster any more")
+    ]
+    assert clusters.reap(found, timeout=5) == found
+    assert clusters._cloud.floating_ips.released == [ADA]
+    assert [left.floating_ip.uid for left in clusters.leftovers(everyone=True)] == [CAT]
+
+
+def test_a_floating_ip_of_a_cluster_is_not_left_over():
+    clusters = look(make_server(), store=FakeStore(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}}))
+    clusters._cloud.floating_ips.there = [make_floating_ip(ADA), make_floating_ip(BOB)]
+    assert clusters.leftovers() == []
+
+
+def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_and_floating_ips_along():
     clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
     clusters.reap(clusters.leftovers(), timeout=5)
-    assert clusters._cloud.groups.removed == [ADA]
+    assert clusters._cloud.groups.removed == clusters._cloud.floating_ips.released == [ADA]
 
 
 def test_ports_that_nova_left_of_what_is_reaped_are_deleted():

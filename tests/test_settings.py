@@ -18,15 +18,22 @@ from ipyparallel.engine.app import IPEngine
 
 from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Cloud
-from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
+from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
+from ipp_griffin.launchers.agent_settings import AgentSettings
+from ipp_griffin.launchers.controller_settings import ControllerSettings
 from ipp_griffin.launchers.engine_settings import EngineSettings
+from ipp_griffin.launchers.server_settings import ServerSettings
 from ipp_griffin.plan import Flavor, Image, Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
 
 from .tls import Authority
 
 PROFILE = Path(__file__).parents[1] / "profile_griffin"
-OURS = (GriffinCloud, GriffinControllerLauncher, GriffinEngineSetLauncher)
+OURS = (GriffinCloud, GriffinControllerLauncher, GriffinServerControllerLauncher, GriffinEngineSetLauncher)
+MIXINS = {
+    GriffinServerControllerLauncher: (ControllerSettings, AgentSettings, ServerSettings),
+    GriffinEngineSetLauncher: (EngineSettings, AgentSettings, ServerSettings),
+}
 KNOWN = {c.__name__: c for c in (*OURS, Cluster, EngineLauncher, HeartMonitor, IPController, IPEngine)}
 
 
@@ -39,7 +46,9 @@ def assignments(name: str, start: str) -> dict[str, str]:
 
 def ours() -> list[str]:
     own = {c: c.class_own_traits(config=True) for c in OURS}
-    own[GriffinEngineSetLauncher] = {**EngineSettings.class_own_traits(config=True), **own[GriffinEngineSetLauncher]}
+    for launcher, mixins in MIXINS.items():
+        for mixin in mixins:
+            own[launcher].update(mixin.class_own_traits(config=True))
     return [f"{c.__name__}.{name}" for c, traits in own.items() for name in traits]
 
 

@@ -42,7 +42,8 @@ def test_it_contains_every_file_of_the_package_and_the_profile(wheel):
     assert [name for name in inside if name.endswith("/LICENSE")] != []
     assert entry_points.split("\n\n") == [
         "[console_scripts]\nipp-griffin = ipp_griffin.cli:main",
-        "[ipyparallel.controller_launchers]\ngriffin = ipp_griffin.launchers:GriffinControllerLauncher",
+        "[ipyparallel.controller_launchers]\ngriffin = ipp_griffin.launchers:GriffinControllerLauncher\n"
+        "griffin-server = ipp_griffin.launchers:GriffinServerControllerLauncher",
         "[ipyparallel.engine_launchers]\ngriffin = ipp_griffin.launchers:GriffinEngineSetLauncher\n",
     ]
 

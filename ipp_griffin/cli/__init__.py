@@ -6,6 +6,7 @@ import sys
 
 from .clusters import Ps, Reap, Stop
 from .command import Command
+from .connect import Connect
 from .devcloud import DevCloud
 from .init import Init
 from .logs import Logs
@@ -26,6 +27,7 @@ ipcluster stop --profile=griffin"""
         "ps": (Ps, "List one's own clusters in the cloud project."),
         "logs": (Logs, "Show what a cluster's servers said: agents, engines, consoles."),
         "timeline": (Timeline, "Show how long each server of a cluster took to start, and where."),
+        "connect": (Connect, "Use a cluster whose controller runs on a server from this machine."),
         "put": (Put, "Store files in the object store, where they outlive the clusters."),
         "get": (Get, "Fetch a result."),
         "results": (ListResults, "List what is stored."),

@@ -95,7 +95,8 @@ class Stop(ClustersCommand):
     name = "stop"
     description = """Delete a cluster's servers and container, named by its uid, its profile, or profile/cluster id.
 
-    For when `ipcluster stop` can't: from another machine, or with the cluster file lost. A controller goes on.
+    For when `ipcluster stop` can't: from another machine, or with the cluster file lost. A controller on the machine that it was
+    started from goes on.
     """
     examples = "ipp-griffin stop 85b7916ade4a\nipp-griffin stop griffin"
     timeout = Integer(120, min=1, config=True, help="Seconds until all servers must be gone.")
@@ -123,7 +124,7 @@ class Stop(ClustersCommand):
             return
         count = len(cluster.members)
         print(f"Cluster {cluster.uid} is gone: {count} server{'' if count == 1 else 's'} and its container.")
-        if cluster.labels["host"]:
+        if cluster.labels["host"] and cluster.controller is None:
             print(
                 f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it; or, with its cluster file lost, "
                 "`pgrep -af ipyparallel.controller`, which shows its first process, and `kill`."
@@ -132,8 +133,8 @@ class Stop(ClustersCommand):
 
 class Reap(ClustersCommand):
     name = "reap"
-    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers
-    and security groups.
+    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers,
+    security groups and floating IPs.
 
     Nothing of a cluster that is still starting, unless it has expired. Shows what it found, and asks.
     """
@@ -176,19 +177,22 @@ class Reap(ClustersCommand):
 def _named(left: Leftover) -> str:
     if left.server:
         return f"Server {one_line(left.server.name)}"
+    if left.floating_ip:
+        return f"Floating IP {left.floating_ip.address}"
     return f"Security group {left.group.name}" if left.group else f"The container of cluster {left.cluster.uid}"
 
 
 def leftover_as_json(left: Leftover) -> dict[str, Any]:
-    """What was found, and why it is left over. ``server`` and ``security_group`` are null for a container."""
+    """What was found, and why it is left over. ``server``, ``security_group`` and ``floating_ip``: what it is not is null, all for a container."""
     server = {"id": left.server.id, "name": left.server.name, "status": left.server.status} if left.server else None
     group = {"id": left.group.id, "name": left.group.name} if left.group else None
+    floating_ip = {"id": left.floating_ip.id, "address": left.floating_ip.address} if left.floating_ip else None
     found = {"cluster": left.cluster.uid, "owner": left.cluster.labels["owner"], "server": server}
-    return {**found, "security_group": group, "why": left.why}
+    return {**found, "security_group": group, "floating_ip": floating_ip, "why": left.why}
 
 
 HEADINGS = ("CLUSTER", "OWNER", "PROFILE", "ID", "SERVERS", "ENGINES", "AGE", "EXPIRES", "VCPU-HOURS")
-SERVER_HEADINGS = ("CLUSTER", "SERVER", "PHASE", "ENGINES", "IDS", "ADDRESS", "AGE", "EXPIRES")
+SERVER_HEADINGS = ("CLUSTER", "SERVER", "FLAVOR", "PHASE", "ENGINES", "IDS", "ADDRESS", "AGE", "EXPIRES")
 
 
 def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
@@ -213,6 +217,7 @@ def server_rows(cluster: Cluster, now: datetime, ids: Ids | None) -> list[tuple[
         (
             cluster.uid,
             one_line(member.server.name, 100) + ("" if member.mine or not cluster.mine else " (somebody else's)"),
+            member.server.flavor or "?",
             member.phase,
             str(member.engines),
             "?" if ids is None else ",".join(map(str, _ids_of(member, ids))) or "-",
@@ -271,6 +276,7 @@ def as_json(cluster: Cluster, now: datetime, ids: Ids | None = None) -> dict[str
                 "slot": member.slot,
                 "engines": member.engines,
                 "address": member.server.address,
+                "flavor": member.server.flavor,
                 "vcpus": member.server.vcpus,
                 "created": member.server.created,
                 "incarnation": member.incarnation,

@@ -6,5 +6,6 @@ launcher starts or stops something. The contract is ipyparallel's ``docs/source/
 
 from .controller import GriffinControllerLauncher
 from .engines import GriffinEngineSetLauncher
+from .server_controller import GriffinServerControllerLauncher
 
-__all__ = ["GriffinControllerLauncher", "GriffinEngineSetLauncher"]
+__all__ = ["GriffinControllerLauncher", "GriffinEngineSetLauncher", "GriffinServerControllerLauncher"]

@@ -9,13 +9,11 @@ import json
 import logging
 import os
 import random
-import re
 import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +27,12 @@ from ..plan import GriffinError, SettingError, choose_network
 from ..rendezvous import cluster_uid
 from ..threads import in_thread
 from .common import OnCloud
+from .controller_args import PORTS_NEEDED, check_args, given, port_range
 
 if TYPE_CHECKING:
     from ..cloud import Cloud
+    from ..plan import Network
     from ..settings import GriffinCloud
-
-KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publickey")
-PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
 
 
 class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
@@ -48,7 +45,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         "",
         config=True,
         help="""The address of this machine that the controller listens on and that servers connect to.
-        Default: this machine's address on the servers' network, else the one it uses towards the cloud.""",
+        Default: this machine's address on GriffinCloud.network (if that is not set, on whichever of the project's networks it is
+        on), else the one it uses towards the cloud.""",
     )
     ports = Unicode(
         "20000-20999",
@@ -113,15 +111,11 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left; then
         the controller goes on running, and the cluster file keeps it, so that another stop finds everything.
         """
-        from .engines import GriffinEngineSetLauncher
-
         ipcluster.guard(self)
         running = self.running
         self._learn_keys()  # from the connection files, which go
         try:
-            for engine_set in list(getattr(self.parent, "engines", {}).values()):
-                if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
-                    await engine_set.take_down()
+            await self.take_down_engine_sets()
             if self.uid:
                 await in_thread(self.sweep)
         except GriffinError as e:
@@ -268,42 +262,52 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     def _decide_args(self, settings: GriffinCloud) -> list[str]:
         """What must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
-        if _given(user, "IPController.enable_curve"):
-            raise SettingError(
-                "CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments."
-            )
-        if _given(user, "reuse", "restore", "IPController.reuse_files", "IPController.restore_engines"):
-            raise SettingError(
-                "Connection files can't be used again (--reuse, --restore): ipcontroller makes new CurveZMQ keys in every run."
-            )
-        if _given(user, *KEYS):
-            raise SettingError(
-                "Keys don't go into the controller's arguments, which every user of this machine can read: take "
-                f"{next(name for name in KEYS if _given(user, name))} out. The launcher makes new ones in every run."
-            )
+        check_args(user)
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
-        listens = _given(user, "ip", "IPController.ip") or address
+        listens = given(user, "ip", "IPController.ip") or address
         check_address(listens)
-        if not _given(user, "ip", "IPController.ip"):
+        if not given(user, "ip", "IPController.ip"):
             args.append(f"--ip={address}")
-        if not _given(user, "location", "IPController.location"):
+        if not given(user, "location", "IPController.location"):
             args.append(f"--location={address}")
-        if not _given(user, "ports", "IPController.ports", "port", "IPController.regport"):
+        if not given(user, "ports", "IPController.ports", "port", "IPController.regport"):
             first, self._reservation = free_ports(self.ports, PORTS_NEEDED, listens)
             args.append(f"--ports={first}-{first + PORTS_NEEDED - 1}")
         return args
 
 
 def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
-    """The local address that servers can reach: on their network, else the one used towards the cloud. Blocking."""
-    network = choose_network(settings.network, cloud.networks())
+    """The local address that servers can reach: on their network, else the one used towards the cloud. Blocking.
+
+    Where `GriffinCloud` names no network, engine sets may name theirs: then any of the project's that this machine is on will
+    do. Raises `SettingError` where that leaves a choice.
+    """
+    networks = cloud.networks()
+    if settings.network:
+        servers_on = [choose_network(settings.network, networks)]
+    else:
+        servers_on = [network for network in networks if not network.external]
+    found: dict[str, str] = {}
+    for network in servers_on:
+        if address := _address_on(network):
+            found.setdefault(address, network.name or network.id)
+    if len(found) > 1:
+        raise SettingError(
+            f"This machine is on several networks of the project: {', '.join(f'{a} on {n}' for a, n in found.items())}. "
+            "Set GriffinControllerLauncher.ip to the address that engines are to connect to."
+        )
+    return next(iter(found), "") or cloud.local_address()
+
+
+def _address_on(network: Network) -> str:
+    """This machine's first IPv4 address on ``network``, "" if it is not there."""
     subnets = [ipaddress.ip_network(s) for s in network.subnets]
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
             if address.family == socket.AF_INET and any(ipaddress.ip_address(address.address) in s for s in subnets):
                 return str(address.address)
-    return cloud.local_address()
+    return ""
 
 
 def _group_lives(pid: int) -> bool:
@@ -336,14 +340,8 @@ def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket
     The reservation, to be closed when the ports are in use, keeps a cluster that starts at the same moment on this
     machine from choosing the same: it is the first port's UDP namesake, which nobody else wants.
     """
-    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
-    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    first, last = port_range(ports, count, "GriffinControllerLauncher.ports")
     blocks = list(range(first, last - count + 2, count))
-    if not match or not blocks or last > 65535:
-        raise SettingError(
-            f"GriffinControllerLauncher.ports is {ports!r}: it must be a range FIRST-LAST of at least {count} ports "
-            "below 65536."
-        )
     start = random.randrange(len(blocks))
     for block in blocks[start:] + blocks[:start]:
         reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -368,13 +366,3 @@ def _is_free(address: str, port: int) -> bool:
                 if e.errno == errno.EADDRINUSE:
                     return False
     return True
-
-
-def _given(args: Iterable[str], *names: str) -> str:
-    """The value that a user's own command line arguments give one of these options, "" for none."""
-    args = list(args)
-    for position, arg in enumerate(args):
-        name, equals, value = arg.lstrip("-").partition("=")
-        if arg.startswith("-") and name in names:
-            return value if equals else (args[position + 1] if position + 1 < len(args) else " ")
-    return ""

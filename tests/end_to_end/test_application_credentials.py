@@ -90,6 +90,11 @@ def test_the_documented_rules_are_enough_for_everything(shell, proxy, make_crede
     neutron.network.delete_port(head)
     assert shell.cloud.left_over() == []
     shell.run("ipcluster", "stop", "--profile=griffin")
+    controller = ["floating_ip=auto", "reach_timeout=1"]  # that no security group lets this machine in to
+    on_server = [f"--GriffinServerControllerLauncher.{setting}" for setting in controller]
+    command = ("ipcluster", "start", "--profile=griffin", "-n", "1", "--controller=griffin-server", *on_server)
+    assert "does not reach it at" in shell.run(*command, status=1)
+    assert shell.cloud.left_over() == []
     refused = {f"{e.status} {e.method} {e.url.partition('?')[0]}" for e in proxy.exchanges if e.status in (401, 403)}
     assert refused == set()
     # And none is there for nothing. (Nobody sees the deletions here of which a bulk deletion consists, and Nova leaves no port.)

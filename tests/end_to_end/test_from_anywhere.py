@@ -39,7 +39,7 @@ def test_a_cluster_is_seen_and_ended_from_another_machine(shell, elsewhere):
     (cluster,) = json.loads(shell.run("ipp-griffin", "ps", container(shell), "--json"))
     assert sorted(server["engine_ids"] for server in cluster["servers"]) == [[0], [1]]
     lines = shell.run("ipp-griffin", "ps", container(shell), "--engines").splitlines()
-    assert sorted(line.split()[4] for line in lines) == ["0", "1", "IDS"]
+    assert sorted(line.split()[5] for line in lines) == ["0", "1", "IDS"]
 
     output = elsewhere.run("ipp-griffin", "stop", container(shell), "griffin/x")
     assert f"Cluster {uid} is gone: 2 servers and its container." in output

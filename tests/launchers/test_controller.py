@@ -18,35 +18,9 @@ from traitlets.config import Config, Configurable
 
 from ipp_griffin.calls import Unavailable, Unsupported
 from ipp_griffin.launchers import controller as module
-from ipp_griffin.launchers.controller import GriffinControllerLauncher, _given, free_ports, reachable_address
+from ipp_griffin.launchers.controller import GriffinControllerLauncher, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
 from ipp_griffin.settings import GriffinCloud
-
-# --- what a user gives
-
-
-@pytest.mark.parametrize(
-    "args",
-    [["--ip=1.2.3.4"], ["--ip", "1.2.3.4"], ["--IPController.ip=1.2.3.4"], ["-ip", "1.2.3.4"], ["-ip=1.2.3.4"]],
-)
-def test_an_option_is_seen_however_it_is_spelled(args):
-    assert _given(["--nodb", *args, "--debug"], "ip", "IPController.ip") == "1.2.3.4"
-
-
-@pytest.mark.parametrize(
-    ("args", "value"),
-    [
-        ([], ""),
-        (["--ipx=1.2.3.4"], ""),
-        (["--location=ip"], ""),
-        (["ip", "1.2.3.4"], ""),  # the value of another option
-        (["--ip"], " "),  # given, without a value
-        (["--ip=first", "--ip=second"], "first"),
-    ],
-)
-def test_what_is_no_such_option_is_not_taken_for_it(args, value):
-    assert _given(args, "ip", "IPController.ip") == value
-
 
 # --- ports
 
@@ -222,6 +196,29 @@ def test_the_address_on_the_servers_network_wins_else_the_one_towards_the_cloud(
 def test_a_network_that_does_not_exist_is_a_setting_error(addresses):
     with pytest.raises(SettingError, match="No network 'lan'. This cloud has: net, public"):
         reachable_address(FakeCloud("10.1.0.0/16"), GriffinCloud(network="lan"))
+
+
+class TwoNetworks(FakeCloud):
+    """``subnets`` are those of a second network."""
+
+    def networks(self):
+        return [Network("n0", "office", ("10.1.2.0/24",)), *super().networks()]
+
+
+@pytest.mark.parametrize(("subnet", "address"), [("10.9.0.0/16", "10.1.2.3"), ("10.1.2.0/24", "10.1.2.3")])
+def test_without_a_network_that_is_named_any_that_this_machine_is_on_will_do(addresses, subnet, address):
+    """Engine sets may name theirs."""
+    assert reachable_address(TwoNetworks(subnet), GriffinCloud()) == address
+
+
+def test_a_machine_on_several_networks_is_told_to_choose_an_address(addresses):
+    with pytest.raises(SettingError) as raised:
+        reachable_address(TwoNetworks("127.0.0.0/8"), GriffinCloud())
+    assert str(raised.value) == (
+        "This machine is on several networks of the project: 10.1.2.3 on office, 127.0.0.1 on net. "
+        "Set GriffinControllerLauncher.ip to the address that engines are to connect to."
+    )
+    assert reachable_address(TwoNetworks("127.0.0.0/8"), GriffinCloud(network="net")) == "127.0.0.1"
 
 
 # --- arguments
