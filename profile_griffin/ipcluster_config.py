@@ -54,15 +54,77 @@ c = get_config()  # noqa: F821
 
 # --- The controller, a process of this machine -----------------------------------------------------------------
 
-# The address of this machine that servers connect to. "": this machine's address on the servers' network, else
-# the one it uses towards the cloud.
+# The address of this machine that servers connect to. "": this machine's address on GriffinCloud.network (if that is not set, on
+# whichever of the project's networks it is on), else the one it uses towards the cloud.
 # c.GriffinControllerLauncher.ip = ""
 
 # The ports it listens on are taken from this range, 20 for each cluster: what a firewall or security group must
 # let in from the servers.
 # c.GriffinControllerLauncher.ports = "20000-20999"
 
+# --- The controller, on a server of its own: ipcluster start --controller=griffin-server -------------------------------
+
+# What its server is, where that is not GriffinCloud's of the same name. "" and []: GriffinCloud's.
+# c.GriffinServerControllerLauncher.image = ""
+# c.GriffinServerControllerLauncher.flavor = ""
+# c.GriffinServerControllerLauncher.network = ""
+# c.GriffinServerControllerLauncher.key_name = ""
+# c.GriffinServerControllerLauncher.security_groups = []
+# c.GriffinServerControllerLauncher.availability_zone = ""
+
+# The ports it listens on, at least 20: what security groups must let in, from the engines' servers and from this machine.
+# c.GriffinServerControllerLauncher.ports = "20000-20019"
+
+# The floating IP by which clients reach it: "auto", one for as long as the cluster lives, or the address of one that the project has;
+# and the external network that "auto" takes it from ("": the only one). "": none.
+# c.GriffinServerControllerLauncher.floating_ip = ""
+# c.GriffinServerControllerLauncher.floating_ip_pool = ""
+
+# An SSH gateway by which clients reach it, "user@host" or "user@host:port"; "user@": its own server. "": none.
+# c.GriffinServerControllerLauncher.ssh_server = ""
+
+# What the cluster's own security group lets in to the clients' ports, e.g. "203.0.113.7/32"; "": this machine's address, or the gateway's.
+# c.GriffinServerControllerLauncher.client_address = ""
+
+# Seconds without a task, and seconds in all, after which the cluster ends and its servers power themselves off. 0: never.
+# c.GriffinServerControllerLauncher.idle_timeout = 0
+# c.GriffinServerControllerLauncher.max_lifetime = 0
+
+# Who and what runs ipcontroller, and what to install for it.
+# c.GriffinServerControllerLauncher.controller_user = "ipp"
+# c.GriffinServerControllerLauncher.controller_python = ""
+# c.GriffinServerControllerLauncher.packages = []
+# c.GriffinServerControllerLauncher.pip_args = []
+
+# Seconds: for the whole start; for its server to be built, to report, to have what ipcontroller needs; for that to answer; for this
+# machine to reach it. And how many servers may be tried in an hour (-1: three more).
+# c.GriffinServerControllerLauncher.start_timeout = 1200
+# c.GriffinServerControllerLauncher.build_timeout = 300
+# c.GriffinServerControllerLauncher.agent_timeout = 300
+# c.GriffinServerControllerLauncher.connection_timeout = 900
+# c.GriffinServerControllerLauncher.controller_timeout = 60
+# c.GriffinServerControllerLauncher.reach_timeout = 60
+# c.GriffinServerControllerLauncher.max_replacements = -1
+
+# How often ipcontroller is started anew in an hour if it crashes; seconds after which a server that gave up powers itself off;
+# seconds between two uploads of what ipcontroller has logged, and between two looks at the server, starting and running.
+# c.GriffinServerControllerLauncher.restarts = 5
+# c.GriffinServerControllerLauncher.controller_gone_timeout = 300
+# c.GriffinServerControllerLauncher.log_interval = 60
+# c.GriffinServerControllerLauncher.poll_interval = 1
+# c.GriffinServerControllerLauncher.watch_interval = 10
+
 # --- The engines -----------------------------------------------------------------------------------------------
+
+# What the engines' servers are, where that is not GriffinCloud's of the same name. It can be given to an engine set by itself:
+# `ipcluster engines -n 4 --GriffinEngineSetLauncher.flavor=m1.large`, or `cluster.start_engines(4, flavor="m1.large")`.
+# "" and []: GriffinCloud's.
+# c.GriffinEngineSetLauncher.image = ""
+# c.GriffinEngineSetLauncher.flavor = ""
+# c.GriffinEngineSetLauncher.network = ""
+# c.GriffinEngineSetLauncher.key_name = ""
+# c.GriffinEngineSetLauncher.security_groups = []
+# c.GriffinEngineSetLauncher.availability_zone = ""
 
 # Engines on each server; the last server may hold fewer. 0: one for each vCPU of the flavor.
 # c.GriffinEngineSetLauncher.engines_per_server = 0
