@@ -134,9 +134,9 @@ def test_engines_of_another_flavor_join_a_running_cluster_and_one_stop_ends_them
     shell.run(*START, "-n", "1")
     four_cores = shell.cloud.four_cores
     flavor = f"--GriffinEngineSetLauncher.flavor={four_cores}"
-    output = shell.run(*ENGINES, "-n", "4", flavor, "--GriffinEngineSetLauncher.image=snapshot1")
-    assert re.search(rf"Starting 4 engines on 1 server: image snapshot1, flavor {four_cores} \(4 vCPU\)", output)
-    assert ("snapshot1", four_cores) in servers_on_cloud(shell, openstack_client)
+    output = shell.run(*ENGINES, "-n", "4", flavor, "--GriffinEngineSetLauncher.image=snapshot2")
+    assert re.search(rf"Starting 4 engines on 1 server: image snapshot2, flavor {four_cores} \(4 vCPU\)", output)
+    assert ("snapshot2", four_cores) in servers_on_cloud(shell, openstack_client)
     assert sorted(len(ids) for servers in sets().values() for _, _, ids in servers) == [1, 4]
     output = shell.run(*ENGINES, "-n", "1", "--GriffinEngineSetLauncher.flavor=huge", status=1)
     (line,) = [line for line in output.splitlines() if re.search("CRITICAL|ERROR", line)]

@@ -51,4 +51,5 @@ if [ "$(cat "$home/.stamp" 2>/dev/null || true)" != "$wanted" ]; then
     "$UV" pip install -q --python "$home/bin/python" $wanted
     echo "$wanted" > "$home/.stamp"
 fi
+ln -sfn snapshot10 "$STATE/guest-images/snapshot2"  # for engine sets of two images
 say "installed"

@@ -125,13 +125,17 @@ def content():
         user = connect(name, name)
         net = user.network.find_network(f"{name}-net") or user.network.create_network(name=f"{name}-net")
         hosts = list(ipaddress.ip_network(cidr).hosts())
-        user.network.find_subnet(f"{name}-subnet") or user.network.create_subnet(
+        subnet = user.network.find_subnet(f"{name}-subnet") or user.network.create_subnet(
             network_id=net.id,
             name=f"{name}-subnet",
             ip_version=4,
             cidr=cidr,
             allocation_pools=[{"start": str(hosts[9]), "end": str(hosts[-1])}],
         )  # .2 is the login namespace
+        if not user.network.find_router(f"{name}-router"):
+            public = user.network.find_network("public", ignore_missing=False)
+            router = user.network.create_router(name=f"{name}-router", external_gateway_info={"network_id": public.id})
+            user.network.add_interface_to_router(router, subnet_id=subnet.id)
         if not user.compute.find_keypair(f"{name}-key"):
             user.compute.create_keypair(name=f"{name}-key", type="ssh", public_key=PUBLIC_KEY)
         clouds["real" if name == "griffin" else "real-tiny"] = entry(name, name)
