@@ -4,6 +4,7 @@ Emulated, a server takes a minute to its engine; each test is one server's life.
 """
 
 import asyncio
+import contextlib
 import functools
 import getpass
 import http.server
@@ -20,7 +21,7 @@ import pytest
 from traitlets.config import Config
 
 from ..conftest import running_cloud
-from .virtual_machines import HOST, METADATA, STATE, VirtualMachines
+from .virtual_machines import GUEST, HOST, METADATA, STATE, VirtualMachines
 
 pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(1200)]
 AGENT = "ipp-griffin-agent.service"
@@ -204,3 +205,37 @@ async def test_the_metadata_service_instead_of_a_config_drive_and_the_end_of_a_l
     assert machines.one().process.returncode == 0
     assert "switching this server off" in machines.one().console.read_text(errors="replace")
     rc.close()
+
+
+async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and_keys(
+    machines, cloud, tmp_path, monkeypatch
+):
+    """As a unit of systemd. An engine would not carry on: a reset ends none of its connections, and it misses heartbeats."""
+    machines.ports = range(20000, 20020)
+    monkeypatch.setattr(cloud.state, "_address", lambda: GUEST)
+    store_url = cloud.url.replace("127.0.0.1", HOST)
+    settings = {"reach_timeout": 240}
+    cluster = ipp.Cluster(
+        controller="griffin-server",
+        engines="griffin",
+        profile_dir=str(tmp_path / "profile"),
+        load_profile=False,
+        config=Config({"GriffinCloud": {"store_url": store_url}, "GriffinServerControllerLauncher": settings}),
+    )
+    try:
+        await cluster.start_controller()
+        console = machines.one().console
+        assert "the agent is installed as ipp-griffin-agent.service" in console.read_text(errors="replace")
+        machines.one().reset()
+        again = re.compile(r"ipp-griffin: \S+Z engines: ipcontroller answers at 10\.0\.2\.15:20000, again")
+        await until(lambda: again.search(console.read_text(errors="replace")), "it is back", machines)
+
+        def lets_in():
+            with contextlib.suppress(OSError, TimeoutError):
+                ipp.Client(cluster.controller.connection_files["client"], timeout=5).close()
+                return True
+            return False
+
+        await until(lets_in, "a client with the file of before is let in", machines, timeout=120)
+    finally:
+        await cluster.stop_controller()

@@ -24,6 +24,9 @@ from pathlib import Path
 STATE = Path(os.environ.get("GUEST_VM_STATE", "/var/tmp/guest-vm"))
 HOST = "10.0.2.2"  # the namespace, for guests; with a metadata service it is METADATA, where Nova's is
 METADATA = "169.254.169.254"
+GUEST = (
+    "10.0.2.15"  # what every guest gets; an address of the namespace, too, where a guest's ports are forwarded to it
+)
 # Emulated, unless told otherwise: where /dev/kvm can be opened, guests may still not run.
 ACCEL = os.environ.get("GUEST_ACCEL", "tcg,tb-size=256")
 QEMU = [
@@ -39,10 +42,18 @@ QEMU = [
 
 class VirtualMachine:
     """One QEMU process. ``image``: "ipp" or "bare", see ``guest-vm/build-image.sh``. ``metadata``: serve what a config drive
-    holds at the metadata address instead, for one virtual machine at a time. ``terminal``: its console is ours."""
+    holds at the metadata address instead, for one virtual machine at a time. ``ports``: what connects to these of GUEST in the namespace
+    is let through to it, of one at a time. ``terminal``: its console is ours."""
 
     def __init__(
-        self, folder: Path, *, image: str, user_data: bytes, metadata: bool = False, terminal: bool = False
+        self,
+        folder: Path,
+        *,
+        image: str,
+        user_data: bytes,
+        metadata: bool = False,
+        ports: Sequence[int] = (),
+        terminal: bool = False,
     ) -> None:
         self.folder = folder
         self.console = folder / "console.log"
@@ -66,6 +77,7 @@ class VirtualMachine:
             make = ["xorriso", "-as", "mkisofs", "-quiet", "-V", "config-2", "-J", "-r", "-o", iso, folder / "drive"]
             subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
             drives += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
+        network += "".join(f",hostfwd=tcp:{GUEST}:{port}-{GUEST}:{port}" for port in ports)
         command = [*QEMU, *drives, "-nic", network]
         if terminal:
             self.process = subprocess.Popen([*command, "-serial", "mon:stdio"])
@@ -98,6 +110,7 @@ class VirtualMachines:
 
     image = "ipp"
     metadata = False
+    ports: Sequence[int] = ()
 
     def __init__(self, folder: Path, cloud_id: str) -> None:
         self._folder = folder
@@ -107,7 +120,11 @@ class VirtualMachines:
         home = self._folder / server_id
         home.mkdir(parents=True)
         self.all[server_id] = VirtualMachine(
-            home, image=self.image, user_data=base64.b64decode(user_data), metadata=self.metadata
+            home,
+            image=self.image,
+            user_data=base64.b64decode(user_data),
+            metadata=self.metadata,
+            ports=self.ports,
         )
 
     def kill(self, server_ids: list[str]) -> None:
