@@ -23,7 +23,16 @@ from ..end_to_end.conftest import Shell
 PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
 QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
 OF_CLOUD = {"manage_security_group": True}  # so that every row has groups that could be left
-ORDER = ("servers", "ports", "security groups", "containers", "TempURL keys", "processes", "connection files")
+ORDER = (
+    "servers",
+    "ports",
+    "security groups",
+    "floating IPs",
+    "containers",
+    "TempURL keys",
+    "processes",
+    "connection files",
+)
 
 
 class Bench:
@@ -134,6 +143,7 @@ class Bench:
                 "servers": [server.name for server in connection.compute.servers()],
                 "ports": [port.id for port in connection.network.ports()],
                 "security groups": [g.name for g in connection.network.security_groups() if g.name != "default"],
+                "floating IPs": [ip.floating_ip_address for ip in connection.network.ips()],
                 "containers": [container.name for container in store.containers()],
                 "TempURL keys": [name for name in account if "temp-url-key" in name.lower()],
             }

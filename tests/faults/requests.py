@@ -46,6 +46,7 @@ STOP: dict[str, tuple[Mapping[str, Any], ...]] = {
     "stop: deleting the server": ({**COMPUTE, "methods": ["DELETE"]},),
     "stop: listing servers": ({**COMPUTE, "methods": ["GET"], "path": "/servers/detail$"},),
     "stop: deleting the security group": ({**GROUPS, "methods": ["GET"]}, {**GROUPS, "methods": ["DELETE"]}),
+    "stop: looking for floating IPs": ({"service": "network", "methods": ["GET"], "path": "/floatingips"},),
     "stop: deleting objects": (
         {**STORE, "methods": ["GET"], "path": CONTAINER},
         {**STORE, "methods": ["POST", "DELETE"]},
@@ -221,6 +222,9 @@ def _gone_already() -> Iterator[Row]:
             ("409, once", {"status": 409, "count": 1}),
         ):
             yield Row(name, stage, WORKS, stop_in_spite, faults=_answers(stage, answer)[-1:])
+    for name, status in (("403", 403), ("404: the cloud has none", 404)):
+        stage = "stop: looking for floating IPs"
+        yield Row(name, stage, WORKS, stop_in_spite, faults=_answers(stage, {"status": status, "count": 1}))
     for stage in ("start: the agent reads", "start: listing reports", "start: listing servers"):
         yield Row("404, once", stage, WORKS, start_and_stop, faults=_answers(stage, {"status": 404, "count": 1}))
     for stage in ("start: creating the server", "start: making the container", "start: making the security group"):
