@@ -397,10 +397,10 @@ async def test_keys_are_read_once_and_again_when_they_change(local, monkeypatch)
     read = []
     read_text = Path.read_text
 
-    def counted(path, *args):
+    def counted(path, *args, **how):
         if path.parent == local.security:
             read.append(path.name)
-        return read_text(path, *args)
+        return read_text(path, *args, **how)
 
     monkeypatch.setattr(Path, "read_text", counted)
     assert [local._redactor().text("a k, a secret") for _ in range(3)] == ["a ***, a secret"] * 3
