@@ -94,6 +94,7 @@ def test_a_restarted_set_has_the_same_servers_as_before(shell, cluster, sets):
     }
 
 
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize(
     ("given", "said"),
     [
