@@ -21,7 +21,7 @@ from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import has_ended
 from .connection import engine_connection
 from .engine_settings import EngineSettings
-from .given import as_before
+from .given import as_before, remember
 from .keeper import Keeper
 from .leftovers import Leftovers
 from .progress import Progress
@@ -43,6 +43,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     def __init__(self, **kwargs: Any) -> None:
         before = as_before(type(self), kwargs)
         super().__init__(**kwargs, **before)
+        remember(type(self), kwargs)
         if before:
             self.log.info(f"Engine set {self.engine_set_id} starts with what it had before: {', '.join(before)}")
         self._shared_file: ipcluster.SharedClusterFile | None = None

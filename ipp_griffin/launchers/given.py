@@ -40,15 +40,22 @@ def check_given(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
 def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that an engine set of this id was started with before in this process, if none are ``given`` now.
 
-    ipyparallel's ``restart_engines`` stops a set, and starts one of that id without what ``start_engines`` had been given. Remembers
-    what is given now.
+    ipyparallel's ``restart_engines`` stops a set, and starts one of that id without what ``start_engines`` had been given.
     """
     cluster, engine_set_id = given.get("parent"), given.get("engine_set_id")
-    if cluster is None or not engine_set_id:
+    if cluster is None or not engine_set_id or _settings(launcher, given):
         return {}
-    settings = {name: value for name, value in given.items() if name in launcher.class_trait_names(config=True)}
-    known = _started_with.setdefault(cluster, {})
-    if settings:
-        known[engine_set_id] = copy.deepcopy(settings)  # ipyparallel writes into the environment
-        return {}
-    return copy.deepcopy(known.get(engine_set_id, {}))
+    return copy.deepcopy(_started_with.get(cluster, {}).get(engine_set_id, {}))
+
+
+def remember(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
+    """Keep what is ``given`` for a restart. Not before the launcher has taken it: what it refused must not come again."""
+    cluster, engine_set_id, settings = given.get("parent"), given.get("engine_set_id"), _settings(launcher, given)
+    if cluster is not None and engine_set_id and settings:
+        # a copy: ipyparallel writes into the environment
+        _started_with.setdefault(cluster, {})[engine_set_id] = copy.deepcopy(settings)
+
+
+def _settings(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
+    names = launcher.class_trait_names(config=True)
+    return {name: value for name, value in given.items() if name in names}

@@ -108,6 +108,12 @@ def test_what_is_given_anew_counts_alone(start):
     assert (again.flavor, again.packages) == ("medium", [])
 
 
+def test_what_was_refused_does_not_come_again(start):
+    with pytest.raises(SettingError):
+        start("1", flavor=3)
+    assert start("1").flavor == "small"
+
+
 def test_what_ipyparallel_writes_into_a_sets_environment_is_not_remembered(start):
     """The keys of a controller that may be another's by then."""
     start("1", environment={"A": "1"}).environment["IPP_CONNECTION_INFO"] = "{}"
