@@ -499,7 +499,7 @@ class Agent:
         self.starting = self.stopping = False
         self.ahead: Optional[float] = None  # the store's clock, ahead of our monotonic one
         os.makedirs(state, mode=0o700, exist_ok=True)
-        self.kept: Json = {"sequence": 0, "generations": [], "ran": False, "connection_files": {}}
+        self.kept: Json = {"sequence": 0, "generations": [], "ran": False, "connection_files": {}, "hub": {}}
         with contextlib.suppress(ValueError):
             self.kept.update(json.loads(read(self.path("state.json")).decode() or "{}"))
 
@@ -1160,7 +1160,7 @@ class ControllerAgent(Agent):
     """The agent of a server that runs the controller.
 
     One place, as for an engine, holds ipcontroller. It comes back after a crash, and after a reboot, with the same ports, keys and
-    engines: its Curve keys are in the connection object, its connection files are kept here, and the hub keeps a file of its engines.
+    engines: its Curve keys are in the connection object; its connection files, and the hub's file of its engines, are kept here.
     """
 
     def check(self, rendezvous: Json) -> None:
@@ -1198,6 +1198,7 @@ class ControllerAgent(Agent):
                 if code == 0:
                     raise ControllerGone("it was told to end (Client.shutdown(hub=True))")
                 self.restart_controller(controller, profile, code)
+            self.keep_hub(profile)
             self.report_logs()
             self.sleep(POLL)
 
@@ -1215,7 +1216,30 @@ class ControllerAgent(Agent):
                     os.unlink(path)  # of one that ended before it was ready
                 if kept:
                     write(path, json.dumps(kept).encode())
+            state = max(self.hub_state(profile), self.kept["hub"], key=lambda state: state.get("next_id", -1))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.hub_file(profile))  # what can't be read would end ipcontroller
+            if state:
+                write(self.hub_file(profile), json.dumps(state).encode())
         return profile
+
+    def hub_file(self, profile: str) -> str:
+        return os.path.join(profile, "log", "engines.json")
+
+    def hub_state(self, profile: str) -> Json:
+        """What the hub has written of its engines; nothing where it has not, or is just about to."""
+        try:
+            state = json.loads(read(self.hub_file(profile)).decode())
+            return state if isinstance(state["next_id"], int) else {}
+        except (ValueError, TypeError, KeyError):
+            return {}
+
+    def keep_hub(self, profile: str) -> None:
+        """Keep that here: the hub's own file is not on the disk yet when the power goes, and engines that it forgets are lost to it."""
+        with acting_as(self.user):
+            state = self.hub_state(profile)
+        if state and state != self.kept["hub"]:
+            self.keep(hub=state)
 
     def file_of(self, profile: str, name: str) -> str:
         return os.path.join(profile, "security", f"ipcontroller-{name}.json")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .calls import CloudError
 from .engine_set import EngineSet
+from .heartbeats import MARK
 from .plan import GriffinError
 from .rendezvous import cluster_uid
 
@@ -46,6 +47,7 @@ class ControllerServer(EngineSet):
             uids = set()
         if uids != {self.uid}:
             raise GriffinError("What the controller's server handed over are no connection files of this cluster.")
+        files["engine"][MARK] = True
         return files
 
     def publish_client_file(self, info: Json) -> None:

@@ -84,6 +84,8 @@ class World:
         process.wait = process.poll
         profile = Path(next(arg for arg in command if arg.startswith("--profile-dir=")).partition("=")[2])
         process.found = {path.name: json.loads(path.read_text()) for path in (profile / "security").glob("*.json")}
+        process.hub = profile / "log" / "engines.json"
+        process.engines = process.hub.read_text() if process.hub.exists() else ""
         step = self.script[len(self.started)] if len(self.started) < len(self.script) else "runs"
         self.started.append(process)
         stdout.write(f"using key {KEYS['session']} and {KEYS['curve_secret']}\n".encode())
@@ -112,6 +114,9 @@ class World:
         self.clock.on_sleep = on_sleep
         with pytest.raises(Over):
             self.agent.work()
+
+    def hub_writes(self, text, number=0):
+        return lambda: self.started[number].hub.write_text(text)
 
     def end(self, code, number=0):
         return lambda: setattr(self.started[number], "returncode", code)
@@ -199,6 +204,40 @@ def test_after_a_reboot_it_comes_back_with_its_files(world, tmp_path, monkeypatc
     assert again.started[0].found == {f"ipcontroller-{name}.json": content for name, content in FILES.items()}
     assert "--IPController.reuse_files=True" in again.started[0].command
     assert "handover" not in again.names
+
+
+ONE, TWO = ({"engines": {str(i): f"a-0-0-{i}-0" for i in range(n)}, "next_id": n} for n in (1, 2))
+
+
+@pytest.mark.parametrize("left", ["", '{"engines": {"0": "a-0', json.dumps(ONE), None])
+def test_after_a_power_loss_the_hub_knows_its_engines_whatever_became_of_its_file(world, tmp_path, monkeypatch, left):
+    first = world()
+    first.run({5: first.hub_writes(json.dumps(ONE)), 10: first.hub_writes(json.dumps(TWO))})
+    if left is None:
+        first.started[0].hub.unlink()
+    else:
+        first.hub_writes(left)()
+    again = World(tmp_path, monkeypatch)
+    again.run()
+    assert json.loads(again.started[0].engines) == TWO
+
+
+def test_after_a_crash_the_hub_knows_the_engine_of_the_last_moment(world):
+    w = world()
+
+    def last_moment():
+        w.hub_writes(json.dumps(TWO))()
+        w.end(-9)()
+
+    w.run({5: w.hub_writes(json.dumps(ONE)), 10: last_moment})
+    assert json.loads(w.started[1].engines) == TWO
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"engines": {}}', '{"next_id": "x"}', "{"])
+def test_a_hubs_file_that_can_not_be_read_does_not_keep_the_controller_from_coming_back(world, text):
+    w = world()
+    w.run({5: w.hub_writes(text), 10: w.end(-9)})
+    assert w.started[1].engines == ""
 
 
 def test_one_that_never_answers_is_a_failure_with_its_last_words(world):

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from ipp_griffin import heartbeats
 from ipp_griffin.calls import Unavailable
 from ipp_griffin.controller_server import (
     ControllerServer,
@@ -42,7 +43,9 @@ def with_handover(body: bytes, incarnation=0) -> ControllerServer:
 
 
 def test_the_connection_files_are_those_that_its_last_server_handed_over():
-    assert with_handover(json.dumps(FILES).encode(), 2).connection_files(2) == FILES
+    """And the engines' says what engines have to do to notice the end of its power."""
+    marked = {**FILES, "engine": {**FILES["engine"], heartbeats.MARK: True}}
+    assert with_handover(json.dumps(FILES).encode(), 2).connection_files(2) == marked
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
 from traitlets import Unicode
 
-from .. import ipcluster
+from .. import heartbeats, ipcluster
 from ..plan import GriffinError, Plan, QuotaTooSmall, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
 from ..roster import Roster
@@ -157,7 +157,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             rendezvous = build(
                 connection,
                 ipyparallel_version=ipyparallel.__version__,
-                ipengine_config=self._ipengine_config(),
+                ipengine_config=self._ipengine_config(connection),
                 environment={**self.cluster_env, **self.environment},
                 engine_cmd=[] if self.engine_cmd == ipengine_cmd_argv else self.engine_cmd,
                 engine_args=self.engine_args,
@@ -175,10 +175,11 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             group = admit_engines(self.connect(), self.uid, connection, plan.network, self.log)
             return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
-    def _ipengine_config(self) -> str:
+    def _ipengine_config(self, connection: dict[str, Any]) -> str:
         """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""
         path = Path(self.profile_dir, "ipengine_config.py")
-        return path.read_text() if path.is_file() else ""
+        config = path.read_text() if path.is_file() else ""
+        return heartbeats.for_engine(config) if connection.get(heartbeats.MARK) else config
 
     # --- state in the cluster file
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ipyparallel.cluster.launcher import ControllerLauncher, ipcontroller_cmd_argv
 from traitlets import Float, Integer
 
-from .. import ipcluster
+from .. import heartbeats, ipcluster
 from ..controller_server import (
     CONTROLLER,
     ControllerServer,
@@ -166,7 +166,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
                 address=address,
                 ports=self.ports,
                 args=args,
-                ipcontroller_config=path.read_text() if path.is_file() else "",
+                ipcontroller_config=heartbeats.for_controller(path.read_text() if path.is_file() else ""),
                 controller_timeout=self.controller_timeout,
                 idle_timeout=self.idle_timeout,
                 ipyparallel_version=ipyparallel.__version__,
@@ -279,6 +279,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
 
     def write_files(self, files: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the connection files of this machine, for its user only."""
+        Path(self.profile_dir, "log").mkdir(parents=True, exist_ok=True)  # ipcontroller makes it; local engines need it
         for name, path in self.connection_files.items():
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(f"{path}.{os.getpid()}")

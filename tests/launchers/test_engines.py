@@ -16,6 +16,7 @@ from ipyparallel.cluster.launcher import ipengine_cmd_argv
 from traitlets import Any, List
 from traitlets.config import Config, Configurable
 
+from ipp_griffin import heartbeats
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import Clusters
@@ -236,6 +237,13 @@ async def test_what_the_user_set_for_engines_travels_and_the_connection_info_onl
         "ipengine_config": "c.IPEngine.timeout = 3\n",
     }
     assert json.dumps(content).count(KEY) == 1
+
+
+async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(launcher, store, tmp_path):
+    (tmp_path / "ipengine_config.py").write_text("c.IPEngine.timeout = 3\n")
+    launcher.environment = {"IPP_CONNECTION_INFO": json.dumps({**CONNECTION, heartbeats.MARK: True})}
+    await launcher.start(1)
+    assert rendezvous(launcher, store)["ipengine_config"] == heartbeats.for_engine("c.IPEngine.timeout = 3\n")
 
 
 async def test_ipyparallels_own_engine_command_stays_here(launcher, store):

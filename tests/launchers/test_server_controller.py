@@ -12,6 +12,7 @@ from traitlets.config import Config
 from ipp_griffin import hub as hub_module
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.floating_ips import FloatingIp
+from ipp_griffin.heartbeats import for_controller
 from ipp_griffin.launchers import GriffinServerControllerLauncher, server_controller, servers
 from ipp_griffin.launchers import common as module
 from ipp_griffin.plan import GriffinError, SettingError, Stopped
@@ -215,7 +216,7 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
     launcher = make(controller_args=["--nodb"], environment={"A": "b"}, packages=["numpy"], idle_timeout=60.0)
     await launcher.start()
     controller = store.rendezvous["controller"]
-    assert (controller["args"], controller["config"]) == (["--nodb"], "c.HeartMonitor.period = 1")
+    assert (controller["args"], controller["config"]) == (["--nodb"], for_controller("c.HeartMonitor.period = 1"))
     assert (store.rendezvous["environment"], store.rendezvous["packages"]) == ({"A": "b"}, ["numpy"])
     assert store.rendezvous["timeouts"]["idle"] == 60.0
 
