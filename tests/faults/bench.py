@@ -22,6 +22,7 @@ from ..end_to_end.conftest import Shell
 
 PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
 QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
+QUICK_CONTROLLER = {"poll_interval": 0.2, "watch_interval": 0.3}
 OF_CLOUD = {"manage_security_group": True}  # so that every row has groups that could be left
 ORDER = (
     "servers",
@@ -58,21 +59,33 @@ class Bench:
 
     # -- clusters of this process
 
-    def cluster(self, n: int = 1, **traits: Any) -> ipp.Cluster:
-        """Not started yet. ``traits``: of the engine set's launcher."""
-        config = Config({"GriffinEngineSetLauncher": {**QUICK, **traits}, "GriffinCloud": OF_CLOUD})
+    def cluster(self, n: int = 1, on_server: Mapping[str, Any] | None = None, **traits: Any) -> ipp.Cluster:
+        """Not started yet. ``on_server``: settings of a controller on a server; ``traits``: of the engine set's launcher."""
+        config = Config(
+            {
+                "GriffinEngineSetLauncher": {**QUICK, **traits},
+                "GriffinServerControllerLauncher": {**QUICK_CONTROLLER, **(on_server or {})},
+                "GriffinCloud": OF_CLOUD,
+            }
+        )
         if self.cloud.settings:
             config.merge(settings_of(self.cloud))
         number = f"bench{len(self._clusters)}"
         cluster = ipp.Cluster(
-            engines="griffin", controller="griffin", n=n, config=config, log=self._log, cluster_id=number, delay=0.1
+            engines="griffin",
+            controller="griffin" if on_server is None else "griffin-server",
+            n=n,
+            config=config,
+            log=self._log,
+            cluster_id=number,
+            delay=0.1,
         )
         self._clusters.append(cluster)
         return cluster
 
-    def started(self, n: int = 1, **traits: Any) -> ipp.Cluster:
+    def started(self, n: int = 1, on_server: Mapping[str, Any] | None = None, **traits: Any) -> ipp.Cluster:
         """One that runs, of ``n`` engines."""
-        cluster = self.cluster(n, **traits)
+        cluster = self.cluster(n, on_server, **traits)
         cluster.start_cluster_sync()
         return cluster
 
@@ -87,7 +100,11 @@ class Bench:
         if not self._made_profile:
             lines = "".join(
                 f"c.{kind}.{name} = {value}\n"
-                for kind, settings in (("GriffinEngineSetLauncher", QUICK), ("GriffinCloud", OF_CLOUD))
+                for kind, settings in (
+                    ("GriffinEngineSetLauncher", QUICK),
+                    ("GriffinServerControllerLauncher", QUICK_CONTROLLER),
+                    ("GriffinCloud", OF_CLOUD),
+                )
                 for name, value in settings.items()
             )
             self.shell.make_profile(extra=lines)
@@ -150,13 +167,20 @@ class Bench:
 
     def processes(self) -> list[psutil.Process]:
         """The controllers, launchers and engines of this user, wherever they went."""
-        guest = f"{self.cloud.running.id}:" if isinstance(self.cloud, OnDevCloud) else "-"
+        guest, homes = (
+            (f"{self.cloud.running.id}:", str(self.cloud.running.folder))
+            if isinstance(self.cloud, OnDevCloud)
+            else ("-", "-")
+        )
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 environment = process.environ()
                 ours = environment.get("IPYTHONDIR") == str(self.shell.ipython)
-                if (ours or environment.get(MARKER, "").startswith(guest)) and process.pid != os.getpid():
+                in_guest = environment.get(MARKER, "").startswith(guest) or environment.get("HOME", "").startswith(
+                    homes
+                )
+                if (ours or in_guest) and process.pid != os.getpid():
                     found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
         return found
 

@@ -14,6 +14,7 @@ HEADINGS = {
     "requests": "What services answer",
     "lives": "Servers, engines, controller",
     "processes": "Your own processes",
+    "server controllers": "A controller on a server",
 }
 
 

@@ -20,7 +20,11 @@ RUNNING = "while it runs"
 
 
 def options(row: Row) -> list[str]:
-    return [f"--GriffinEngineSetLauncher.{name}={value}" for name, value in row.settings.items()]
+    of_engines = [f"--GriffinEngineSetLauncher.{name}={value}" for name, value in row.settings.items()]
+    if row.on_server is None:
+        return of_engines
+    of_controller = [f"--GriffinServerControllerLauncher.{name}={value}" for name, value in row.on_server.items()]
+    return ["--controller=griffin-server", *of_controller, *of_engines]
 
 
 def killed(bench: Bench, row: Row) -> None:
@@ -53,7 +57,7 @@ def kill_at_a_held_request(bench: Bench, row: Row) -> None:
 def killed_and_reaped(bench: Bench, row: Row) -> None:
     """While it waits for a server that never reports. A cluster that is just starting is not touched."""
     bench.cloud.faults.set(SILENT)
-    process = bench.shell.start(*bench.start_options("--GriffinEngineSetLauncher.start_timeout=6"))
+    process = bench.shell.start(*bench.start_options(*options(row)))
     eventually(lambda: [s for s in bench.cloud.running.servers() if s["status"] == "ACTIVE"], "a server that runs")
     process.kill()
     process.wait()
@@ -85,7 +89,7 @@ def an_hour_passes(bench: Bench) -> None:
 
 
 def killed_while_it_runs(bench: Bench, row: Row) -> None:
-    process = bench.shell.start(*bench.start_options())
+    process = bench.shell.start(*bench.start_options(*options(row)))
     wait_until_connected(bench)
     process.kill()
     process.wait()
@@ -95,7 +99,7 @@ def killed_while_it_runs(bench: Bench, row: Row) -> None:
 
 def stop_is_killed(bench: Bench, row: Row) -> None:
     """SIGKILL while a request of `ipcluster stop` is held; another one ends all."""
-    bench.run(*bench.start_options("--daemonize"))
+    bench.run(*bench.start_options("--daemonize", *options(row)))
     bench.cloud.faults.set(*row.faults)
     process = bench.shell.start(*STOP_COMMAND)
     eventually(lambda: not bench.cloud.faults.unspent(), "the request that is held")
@@ -109,7 +113,7 @@ def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable
     """A foreground `ipcluster start` takes down what it made."""
 
     def run(bench: Bench, row: Row) -> None:
-        command = bench.start_options()
+        command = bench.start_options(*options(row))
         if not started:
             bench.cloud.faults.set({"server": ".*", "boot_time": 5})
         process = bench.shell.start(*command)
@@ -198,7 +202,7 @@ ROWS = (
         killed_and_ended_from_elsewhere, left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", slow=True,
         says="is gone: 1 server and its container", faults=_held(START["start: creating the server"][0])),
     Row("SIGKILL to `ipcluster start`", "start: servers", "`reap` shows it, once its deadline is over", killed_and_reaped,
-        "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", slow=True),
+        "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", slow=True, settings={"start_timeout": 6}),
     Row("SIGKILL to `ipcluster start`, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", killed_before_it_marked_its_container,
         "was never used", f"{NOTHING} in the cloud, after `ipp-griffin reap`", faults=_held(START[CONTAINER][-1]), slow=True),
     Row("SIGKILL to `ipcluster start`", RUNNING, WORKS + ": the cluster goes on", killed_while_it_runs, left=AFTER_STOP, slow=True, needs=()),

@@ -94,9 +94,9 @@ def start_and_stop(bench: Bench, row: Row) -> None:
     """The fault passes within the start, which goes on."""
     with _patience(bench, row):
         bench.cloud.faults.set(*row.faults)
-        cluster = bench.started(**row.settings)
+        cluster = bench.started(on_server=row.on_server, **row.settings)
         bench.spent()
-        assert len(bench.cloud.servers()) == 1
+        assert len(bench.cloud.servers()) == 1 + (row.on_server is not None)
         cluster.stop_cluster_sync()
 
 
@@ -104,7 +104,7 @@ def failing_start(bench: Bench, row: Row) -> None:
     """The start raises; what it had made is gone then, but for the controller, which the stop ends."""
     with _patience(bench, row):
         bench.cloud.faults.set(*row.faults)
-        cluster = bench.cluster(**row.settings)
+        cluster = bench.cluster(on_server=row.on_server, **row.settings)
         with pytest.raises(GriffinError) as raised:
             cluster.start_cluster_sync()
         bench.said.append(str(raised.value))
@@ -117,7 +117,7 @@ def failing_start(bench: Bench, row: Row) -> None:
 def stop_in_spite(bench: Bench, row: Row) -> None:
     """The fault passes within the stop, which goes on."""
     with _patience(bench, row):
-        cluster = bench.started(**row.settings)
+        cluster = bench.started(on_server=row.on_server, **row.settings)
         bench.cloud.faults.set(*row.faults)
         bench.stop(cluster)
         bench.spent()
@@ -127,7 +127,7 @@ def stop_in_spite(bench: Bench, row: Row) -> None:
 def stop_again(bench: Bench, row: Row) -> None:
     """The stop raises and says what is left; the next one ends it."""
     with _patience(bench, row):
-        cluster = bench.started(**row.settings)
+        cluster = bench.started(on_server=row.on_server, **row.settings)
         bench.cloud.faults.set(*row.faults)
         with pytest.raises(GriffinError) as raised:
             bench.stop(cluster)
@@ -153,11 +153,14 @@ def _patience(bench: Bench, row: Row) -> Iterator[None]:
 # -- the rows
 
 
-def _answers(stage: str, answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+Requests = tuple[Mapping[str, Any], ...]
+
+
+def _answers(stage: str, answer: Mapping[str, Any]) -> Requests:
     return tuple({**request, **answer} for request in {**START, **STOP}[stage])
 
 
-def passing(kind: Kind, stage: str) -> tuple[Mapping[str, Any], ...]:
+def passing(kind: Kind, stage: str) -> Requests:
     """The faults of this kind at this stage; none where they make no sense."""
     requests = {**START, **STOP}[stage]
     if kind.name == "401 in the middle" and "login" in stage:
@@ -170,6 +173,11 @@ def passing(kind: Kind, stage: str) -> tuple[Mapping[str, Any], ...]:
     answer = dict(kind.answer)
     if "delay" in answer and stage in AGENT:
         answer["delay"] = 11 if stage == AGENT[0] else 6  # the agent's own time-outs
+    return disturbed(requests, kind, answer)
+
+
+def disturbed(requests: Requests, kind: Kind, answer: Mapping[str, Any]) -> Requests:
+    """The faults that answer each of these requests so, for a time."""
     answers = [{**answer, "status": 500, "count": 1}, {**answer, "count": 1}] if "then" in kind.name else [answer]
     return tuple({**request, **one} for request in requests for one in answers)
 

@@ -20,6 +20,7 @@ class Row:
 
     ``says``: what the user is told ("…": anything), "" where nothing need be. ``run``: what is done, with the fault in it;
     ``faults``: those that it sets, as `ipp_griffin.devcloud.faults` has them; ``settings``: of the engine set's launcher.
+    ``on_server``: the settings of the controller's launcher, where the controller is on a server, too.
     ``slow``: run by `make test-faults` only. ``needs``: of the cloud, see `tests.clouds`.
     """
 
@@ -31,6 +32,7 @@ class Row:
     left: str = NOTHING
     faults: tuple[Mapping[str, Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    on_server: Mapping[str, Any] | None = None
     slow: bool = False
     needs: tuple[str, ...] = ("devcloud",)
 
