@@ -251,15 +251,17 @@ def engine_command(rendezvous: Json, python: str, profile: str, uuid: str) -> Li
 
 
 def unit_text(python: str, program: str) -> str:
-    """The systemd unit. OOMPolicy: the kernel killing one engine must not end the others. No % may be in here."""
+    """The systemd unit. OOMPolicy: the kernel killing one engine must not end the others. StartLimitAction: an agent that breaks
+    whenever it starts would neither end an idle server nor one whose life is over. No % may be in here."""
     if re.search(r"[^\w./+-]", python):
         python = "/usr/bin/env python3"
     return f"""[Unit]
-Description=ipp-griffin: ipyparallel engines of this server
+Description=ipp-griffin: what this server runs of an ipyparallel cluster
 Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=600
 StartLimitBurst=5
+StartLimitAction=poweroff
 
 [Service]
 ExecStart={python} {program}
@@ -749,13 +751,17 @@ class Agent:
         environment.update(USER=name, LOGNAME=name)
         return environment
 
+    def needs_python(self) -> bool:
+        """Whether a Python is wanted besides the command that the user gave."""
+        return bool(self.rendezvous.get("packages") or self.rendezvous.get("engine_python"))
+
     def prepare(self) -> None:
         """Find or make a Python with the client's ipyparallel; sets python, user and home."""
         rendezvous = self.rendezvous
         if self.root:
             self.make_user()
         packages = list(rendezvous.get("packages", []))
-        if rendezvous.get("engine_cmd") and not packages and not rendezvous.get("engine_python"):
+        if rendezvous.get("engine_cmd") and not self.needs_python():
             return  # the command itself says what it runs
         wanted = rendezvous["ipyparallel"]
         candidates = self.candidates()
@@ -1140,10 +1146,13 @@ class Agent:
             self.report("failed", str(e))
             if not self.root:
                 return 1
-            # A launcher that lives deletes this server within seconds. Off, it shows up for whoever cleans up after one that died.
-            self.sleep(self.rendezvous.get("timeouts", {}).get("controller_gone", 300))
-            self.power_off()
+            self.give_up()
         return 0
+
+    def give_up(self) -> None:
+        """A launcher that lives deletes this server within seconds. Off, it shows up for whoever cleans up after one that died."""
+        self.sleep(self.rendezvous.get("timeouts", {}).get("controller_gone", 300))
+        self.power_off()
 
     def power_off(self) -> None:
         """Switch the server off, if it is still the one that the agent was made for."""
@@ -1162,6 +1171,8 @@ class ControllerAgent(Agent):
     One place, as for an engine, holds ipcontroller. It comes back after a crash, and after a reboot, with the same ports, keys and
     engines: its Curve keys are in the connection object; its connection files, and the hub's file of its engines, are kept here.
     """
+
+    unanswered = False  # whether the hub could not be asked the last time
 
     def check(self, rendezvous: Json) -> None:
         if rendezvous["controller"]["server"] != self.parameters["server"]:
@@ -1328,16 +1339,27 @@ class ControllerAgent(Agent):
                 controller.process.wait()
                 controller.ended = "asked"
 
+    def needs_python(self) -> bool:
+        return super().needs_python() or bool(self.rendezvous["timeouts"].get("idle"))
+
     def ask_hub(self, profile: str, program: str) -> str:
-        """What a client prints that runs on this server; "" where it fails."""
+        """What a client prints that runs on this server; "" where it fails, which is logged once."""
         environment = self.base_environment(self.user, self.python)
-        argv = [self.python or sys.executable, "-c", program, self.file_of(profile, "client")]
+        argv = [self.python, "-c", program, self.file_of(profile, "client")]
         code, output = self.run(argv, user=self.user, env=environment, timeout=60)
+        if code and not self.unanswered:
+            self.log("idle_timeout: the hub can't be asked now: " + last_lines(output, 1))
+        self.unanswered = bool(code)
         return "" if code else output.strip().rpartition("\n")[2]
 
-    def activity(self, profile: str) -> str:
-        """How busy the engines are: changes with each task, and is "" while one runs or waits, or where nobody knows."""
-        return self.ask_hub(profile, ACTIVITY_PROGRAM)
+    def activity(self, profile: str) -> Tuple[str, str]:
+        """How much the engines have done, before and after this question, which is some work, too. Both are "" while one is at work,
+        or where nobody knows."""
+        try:
+            before, after = json.loads(self.ask_hub(profile, ACTIVITY_PROGRAM))
+        except ValueError:
+            return "", ""
+        return str(before), str(after)
 
     def end_engines(self, profile: str) -> None:
         """Tell the engines to end: without it they would look for the controller for minutes."""
@@ -1350,7 +1372,7 @@ class ControllerAgent(Agent):
 class Idle:
     """Tells when nothing was done for ``timeout`` seconds (0: never). ``activity``: as in `ControllerAgent.activity`."""
 
-    def __init__(self, timeout: float, activity: Callable[[], str], monotonic: Callable[[], float]) -> None:
+    def __init__(self, timeout: float, activity: Callable[[], Tuple[str, str]], monotonic: Callable[[], float]) -> None:
         self.timeout, self._activity, self._monotonic = timeout, activity, monotonic
         self._seen, self._since = "", monotonic()
         self._next = self._since
@@ -1360,9 +1382,10 @@ class Idle:
         if not self.timeout or now < self._next:
             return False
         self._next = now + min(60.0, self.timeout / 4)
-        seen = self._activity()
-        if not seen or seen != self._seen:
-            self._seen, self._since = seen, now
+        before, after = self._activity()
+        if not after or before != self._seen:
+            self._since = now
+        self._seen = after
         return now - self._since >= self.timeout
 
 
@@ -1375,12 +1398,32 @@ class Expired(Exception):
 
 
 ACTIVITY_PROGRAM = """
-import sys, ipyparallel
+import json, sys, time, zlib, ipyparallel
+def engines(client):
+    status = client.queue_status() if client.ids else {}
+    waiting = status.pop("unassigned", 0)
+    return status, waiting or sum(e["queue"] + e["tasks"] for e in status.values())
+def done(client):
+    try:
+        history = client.hub_history()
+    except Exception:
+        history = []  # of a hub that keeps none
+    completed = sorted((str(id), e["completed"]) for id, e in engines(client)[0].items())
+    return "%s %s" % (completed, zlib.crc32(" ".join(sorted(history)).encode()))
 with ipyparallel.Client(sys.argv[1], timeout=20) as client:
-    status = client.queue_status() if client.ids else {"unassigned": 0}
-    engines = {k: v for k, v in status.items() if k != "unassigned"}
-    busy = status["unassigned"] or any(e["queue"] or e["tasks"] for e in engines.values())
-    print("" if busy else "done: %s" % sorted((str(k), e["completed"]) for k, e in engines.items()))
+    there, busy = engines(client)
+    before = after = "" if busy else done(client)
+    if there and not busy:  # the hub does not count broadcasts, nor what began before it came back: these keep engines from answering
+        asked = client[:].apply_async(bool)
+        asked.wait(10)
+        after, deadline = "", time.monotonic() + 10
+        while asked.done() and not after and time.monotonic() < deadline:
+            if engines(client)[1]:  # the hub has not seen that answer yet
+                time.sleep(0.05)
+                continue
+            client.purge_hub_results(asked)
+            after = done(client)
+    print(json.dumps([before, after]))
 """
 
 END_PROGRAM = """
@@ -1471,8 +1514,8 @@ def into_background() -> bool:
     return True
 
 
-def serve(state: str, root: bool) -> int:
-    """Run the agent in this process."""
+def serve(state: str, root: bool, unit: bool = False) -> int:
+    """Run the agent in this process. ``unit``: systemd sees to what it leaves undone."""
     urlopen = url_opener(PARAMETERS.get("proxy", ""), PARAMETERS.get("ca_certificates", ""))
     kind = ControllerAgent if PARAMETERS.get("role") == "controller" else Agent
     agent = kind(PARAMETERS, state, root, urlopen)
@@ -1486,6 +1529,8 @@ def serve(state: str, root: bool) -> int:
     except Exception as e:
         agent.terminate()
         agent.report("failed", f"the agent broke: {type(e).__name__}: {e}")
+        if root and not unit:
+            agent.give_up()
         return 1
 
 
@@ -1499,7 +1544,7 @@ def main() -> int:
         if read(INSTANCE_ID) != read(os.path.join(STATE, "instance-id")):
             say("this agent was made for another server; nothing to do")
             return 0
-        return serve(STATE, True)
+        return serve(STATE, True, unit=True)
     if root:
         shutil.rmtree(STATE, ignore_errors=True)  # a snapshot may have brought another server's
         os.makedirs(STATE, mode=0o700)

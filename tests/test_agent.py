@@ -267,11 +267,12 @@ def test_the_users_own_registration_timeout_is_kept(argument):
 def test_the_unit():
     assert agent.unit_text("/usr/bin/python3", "/var/lib/ipp-griffin/agent.py").splitlines() == [
         "[Unit]",
-        "Description=ipp-griffin: ipyparallel engines of this server",
+        "Description=ipp-griffin: what this server runs of an ipyparallel cluster",
         "Wants=network-online.target",
         "After=network-online.target",
         "StartLimitIntervalSec=600",
         "StartLimitBurst=5",
+        "StartLimitAction=poweroff",  # an agent that always breaks must not leave a server on for ever
         "",
         "[Service]",
         "ExecStart=/usr/bin/python3 /var/lib/ipp-griffin/agent.py",

@@ -314,7 +314,7 @@ def test_at_the_end_of_its_life_it_ends(world):
 
 
 def test_an_idle_cluster_ends_its_engines_first(world):
-    w = world(hub=lambda program: "done: []", timeouts={"idle": 120})
+    w = world(hub=lambda program: '["done", "done"]', timeouts={"idle": 120})
     with pytest.raises(Expired, match=r"nothing|anything to do for 120 s \(idle_timeout\)"):
         w.agent.work()
     assert w.asked[-1] == agent.END_PROGRAM
@@ -322,11 +322,25 @@ def test_an_idle_cluster_ends_its_engines_first(world):
     assert 1120 <= w.clock.now < 1200
 
 
+def test_that_the_hub_can_not_be_asked_is_logged_once_and_is_no_idleness(world):
+    w = world(hub=lambda program: None, timeouts={"idle": 120})
+    w.run(seconds=400)
+    assert [line for line in w.lines if "can't be asked" in line] == [
+        "idle_timeout: the hub can't be asked now: no hub"
+    ]
+    assert len(w.asked) > 2
+
+
+@pytest.mark.parametrize(("idle", "needed"), [(0, False), (60, True)])
+def test_a_command_of_the_users_needs_a_python_beside_it_where_the_hub_is_to_be_asked(world, idle, needed):
+    assert world(timeouts={"idle": idle}).agent.needs_python() is needed
+
+
 def idle(answers, timeout=100.0):
-    """When, of seconds from now, it is over; ``answers``: what the hub says at each look, the last one for ever."""
+    """When, of seconds from now, it is over; ``answers``: what was done before and after each look, the last ones for ever."""
     clock = Clock()
     told = iter(answers)
-    last = [""]
+    last = [("", "")]
 
     def activity():
         last[0] = next(told, last[0])
@@ -343,10 +357,12 @@ def idle(answers, timeout=100.0):
 @pytest.mark.parametrize(
     ("answers", "over"),
     [
-        (["a"], 100),
-        (["a", "a", "b"], 150),  # something was done before the third look
-        (["a", "", "a"], 150),  # somebody is busy, or the hub can't be asked
-        ([""], None),
+        ([("a", "a")], 100),
+        ([("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "f")], 100),  # the looks themselves are no work
+        ([("a", "a"), ("a", "a"), ("b", "b")], 150),  # something was done before the third look
+        ([("a", "b"), ("b", ""), ("b", "b")], 150),  # an engine was at work that the hub knew nothing of
+        ([("a", "a"), ("", ""), ("a", "a")], 150),  # somebody is busy, or the hub can't be asked
+        ([("", "")], None),
     ],
 )
 def test_idle_is_who_has_done_nothing_for_so_long(answers, over):
@@ -354,4 +370,4 @@ def test_idle_is_who_has_done_nothing_for_so_long(answers, over):
 
 
 def test_without_a_timeout_nobody_is_asked():
-    assert idle(["a"], timeout=0) is None
+    assert idle([("a", "a")], timeout=0) is None

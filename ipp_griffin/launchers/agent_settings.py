@@ -61,12 +61,13 @@ class AgentSettings(HasTraits):
     )
     controller_gone_timeout = Float(
         300,
+        min=0,
         config=True,
         help="""Seconds without a controller after which a server that lost all its engines powers itself off; the same after
         an agent has given up, where nobody deletes its server.""",
     )
     restarts = Integer(
-        5, config=True, help="How many crashed engines, or controllers, a server starts anew in an hour."
+        5, min=0, config=True, help="How many crashed engines, or controllers, a server starts anew in an hour."
     )
     log_interval = Float(
         60,

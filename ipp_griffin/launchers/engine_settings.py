@@ -59,17 +59,21 @@ class EngineSettings(AgentSettings):
         system's, /opt/*/bin, and the environments in the homes of the usual cloud users.""",
     )
     controller_timeout = Float(
-        60, config=True, help="Seconds that a server keeps trying to reach the controller's port."
+        60, min=1, config=True, help="Seconds that a server keeps trying to reach the controller's port."
     )
     register_timeout = Float(
-        120, config=True, help="Seconds that an engine keeps trying to register with the controller."
+        120, min=1, config=True, help="Seconds that an engine keeps trying to register with the controller."
     )
     parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
     leave_timeout = Float(
-        5.0, config=True, help="Seconds that engines get to leave the controller before their servers are deleted."
+        5.0,
+        min=0,
+        config=True,
+        help="Seconds that engines get to leave the controller before their servers are deleted.",
     )
     output_servers = Integer(
         16,
+        min=0,
         config=True,
         help="From how many servers, at most, the engines' output and the console are fetched for `get_output` at the end.",
     )

@@ -21,6 +21,7 @@ import pytest
 from traitlets.config import Config
 
 from ipp_griffin import heartbeats
+from ipp_griffin.launchers import GriffinEngineSetLauncher
 
 from ..conftest import running_cloud
 from .virtual_machines import GUEST, HOST, METADATA, STATE, VirtualMachines
@@ -215,6 +216,19 @@ async def test_the_metadata_service_instead_of_a_config_drive_and_the_end_of_a_l
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
     assert machines.one().process.returncode == 0
     assert "switching this server off" in machines.one().console.read_text(errors="replace")
+    rc.close()
+
+
+async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(start, machines, monkeypatch):
+    """By systemd: the agent itself, which ends idle servers and those whose life is over, can't."""
+    settings = GriffinEngineSetLauncher.for_every_agent
+    broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
+    monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
+    cluster, rc = await start()
+    os.killpg(cluster.controller.pid, signal.SIGKILL)
+    console = machines.one().console
+    await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+    assert console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
     rc.close()
 
 
