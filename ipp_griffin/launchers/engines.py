@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import secrets
 import signal
 import time
@@ -21,7 +22,7 @@ from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import has_ended
 from .connection import engine_connection
 from .engine_settings import EngineSettings
-from .given import as_before, remember
+from .given import as_before, check_not_running, remember
 from .keeper import Keeper
 from .leftovers import Leftovers
 from .progress import Progress
@@ -41,6 +42,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     engine_set_id: str  # ipyparallel's trait
 
     def __init__(self, **kwargs: Any) -> None:
+        check_not_running(kwargs)
         before = as_before(type(self), kwargs)
         super().__init__(**kwargs, **before)
         remember(type(self), kwargs)
@@ -60,13 +62,17 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         Raises `GriffinError` with the cause, after taking down what it made. Under ipcluster, which can't
         handle an exception here, it ends the application with status 1 instead.
         """
-        self.n = n
         await self._start_safely(lambda: self._start(n))
 
-    async def _start(self, n: int) -> None:
+    async def _start(self, given: Any) -> None:
         deadline = time.monotonic() + self.start_timeout
-        if n is None or n < 1:
-            raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
+        try:
+            n = operator.index(given)
+        except TypeError:  # 2.5, or "2"
+            n = 0
+        if n < 1:
+            raise SettingError(f"Can't start {given} engines: -n (Cluster.n) must be 1 or more.")
+        self.n = n
         quorum = self.quorum(n)
         settings = self.settle_cloud()
         await in_thread(lambda: self.record_project(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,30 @@ def check_given(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
         else:
             text += " The profile's ipcluster_config.py shows those that it has."
         raise SettingError(text)
+
+
+def check_not_running(given: Mapping[str, Any]) -> None:
+    """Raise `SettingError` where the cluster has an engine set of this id that runs: ipyparallel would forget that, which goes on."""
+    running = getattr(given.get("parent"), "engines", {}).get(given.get("engine_set_id"))
+    if getattr(running, "running", False):
+        raise SettingError(
+            f"Engine set {given['engine_set_id']!r} is running. Give another engine_set_id, or none; or stop that one first."
+        )
+
+
+def check_environment(name: str, environment: Mapping[Any, Any]) -> None:
+    """Raise `SettingError` for what can be in no process's environment. ``name``: of the setting."""
+    for variable, value in environment.items():
+        if not isinstance(variable, str) or not re.fullmatch(r"[^=\0]+", variable) or "\0" in str(value):
+            raise SettingError(
+                f"{name} has {variable!r}, which can't be a variable's name, or has a value that can't be one's."
+            )
+
+
+def check_user(name: str, user: str) -> None:
+    """Raise `SettingError` for what is no user's name. ``name``: of the setting. As in `agent.Agent.make_user`."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+        raise SettingError(f"{name} {user!r} is no user's name: lower-case letters, digits, _ and -, 32 at most.")
 
 
 def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:

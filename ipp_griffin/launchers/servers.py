@@ -18,6 +18,7 @@ from ..roster import Roster
 from ..threads import in_thread
 from .agent_settings import AgentSettings
 from .common import OnCloud
+from .given import check_environment, check_user
 from .keeper import Created, Keeper
 from .labels import labelled_anew, labels_of
 from .output import Output
@@ -46,6 +47,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     profile_dir: str
     cluster_id: str
     identifier: str
+    environment: dict[str, str]
     running: bool
     log: Any
     loop: Any
@@ -86,6 +88,13 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         """Write down what there is, for a stop by another process."""
         if self.parent is not None and hasattr(self.parent, "update_cluster_file"):
             self.parent.update_cluster_file()
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        kind = type(self).__name__
+        user = "controller_user" if self.role else "engine_user"
+        check_environment(f"{kind}.environment", self.environment)
+        check_user(f"{kind}.{user}", getattr(self, user))
 
     # --- start
 

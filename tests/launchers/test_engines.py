@@ -202,7 +202,7 @@ async def test_a_start_returns_with_its_servers_recorded_and_running(launcher, c
     assert hub.calls == ["close"]
 
 
-@pytest.mark.parametrize("n", [0, -1])
+@pytest.mark.parametrize("n", [0, -1, None, 2.5, "2"])
 async def test_less_than_one_engine_is_refused_before_any_request(launcher, untouchable, n):
     with pytest.raises(SettingError, match=f"Can't start {n} engines"):
         await launcher.start(n)

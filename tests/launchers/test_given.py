@@ -123,3 +123,36 @@ def test_what_ipyparallel_writes_into_a_sets_environment_is_not_remembered(start
 def test_another_clusters_set_of_that_id_is_another_one(start):
     start("1", flavor="large")
     assert GriffinEngineSetLauncher(parent=FakeCluster(), engine_set_id="1").flavor == ""
+
+
+# --- what is wrong
+
+
+def test_the_id_of_a_set_that_runs_is_refused_and_that_of_one_that_has_ended_is_not(start):
+    """ipyparallel would put the new one in its place, and nobody could stop the first any more."""
+    first = start("1")
+    first.parent.engines = {"1": first}
+    first.state = "running"
+    with pytest.raises(SettingError, match="Engine set '1' is running"):
+        start("1", flavor="large")
+    start("2")
+    first.state = "after"
+    assert start("1").flavor == "small"
+
+
+@pytest.mark.parametrize("environment", [{"A=B": "1"}, {"": "1"}, {"A\0": "1"}, {"A": "1\0"}, {3: "x"}])
+def test_what_can_be_in_no_environment_is_refused_before_there_is_a_server(environment):
+    with pytest.raises(SettingError, match="environment"):
+        GriffinEngineSetLauncher(environment=environment).check_settings()
+
+
+@pytest.mark.parametrize(
+    ("user", "fits"), [("ipp", True), ("root; rm", False), ("", False), ("Ipp", False), ("a" * 33, False)]
+)
+def test_what_is_no_users_name_is_refused_before_there_is_a_server(user, fits):
+    launcher = GriffinEngineSetLauncher(engine_user=user)
+    if fits:
+        launcher.check_settings()
+    else:
+        with pytest.raises(SettingError, match=r"^GriffinEngineSetLauncher\.engine_user .* is no user's name"):
+            launcher.check_settings()

@@ -225,7 +225,7 @@ async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(st
     broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
     monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
     cluster, rc = await start()
-    os.killpg(cluster.controller.pid, signal.SIGKILL)
+    os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
     console = machines.one().console
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
     assert console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
