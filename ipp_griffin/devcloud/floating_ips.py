@@ -65,6 +65,8 @@ def _check(given: dict[str, Any], known: set[str]) -> None:
             why = f"Invalid input for {name}. Reason: '{value}' is not a valid UUID."
             raise ApiError(400, why, "HTTPBadRequest") from None
     text = given.get("description", "")
+    if not isinstance(text, str):
+        raise ApiError(400, f"Invalid input for description. Reason: '{text}' is not a valid string.", "HTTPBadRequest")
     if len(text) > 255:
         why = f"Invalid input for description. Reason: '{text}' exceeds maximum length of 255."
         raise ApiError(400, why, "HTTPBadRequest")

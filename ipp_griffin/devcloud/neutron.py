@@ -15,12 +15,13 @@ from typing import Any
 from .api import ApiError, Call, Reply, Routes, fits, page
 from .nova_servers import mac
 from .things import (
-    NETWORK,
+    EPOCH,
     NETWORK_ID,
     PUBLIC,
     PUBLIC_ID,
     PUBLIC_SUBNET_ID,
     SUBNET_ID,
+    Network,
     Port,
     SecurityGroup,
     Server,
@@ -48,19 +49,19 @@ _ADMIN = stable_id("project", "admin").replace("-", "")  # whose the external ne
 
 
 def _networks(call: Call) -> list[dict[str, Any]]:
-    """That of servers, which each project takes for its own, and the external one, which each sees."""
-    ours = _network(NETWORK, NETWORK_ID, SUBNET_ID, call.auth.project.id)
-    public = _network(PUBLIC, PUBLIC_ID, PUBLIC_SUBNET_ID, _ADMIN)
-    return [ours, {**public, "router:external": True, "is_default": False}]
+    """Those of servers, and the external one, which each project sees."""
+    public = _network(Network(PUBLIC_ID, PUBLIC, None, EPOCH, PUBLIC_SUBNET_ID), _ADMIN)
+    ours = [_network(network, call.auth.project.id) for network in call.state.networks_of(call.auth.project)]
+    return [*ours, {**public, "router:external": True, "is_default": False}]
 
 
-def _network(name: str, network_id: str, subnet_id: str, project_id: str) -> dict[str, Any]:
+def _network(network: Network, project_id: str) -> dict[str, Any]:
     return {
-        **common(name, network_id, project_id),
+        **common(network.name, network.id, project_id, iso(network.created)),
         "admin_state_up": True,
         "status": "ACTIVE",
         "mtu": 1500,
-        "subnets": [subnet_id],
+        "subnets": [network.subnet_id] if network.subnet_id else [],
         "shared": False,
         "router:external": False,
         "port_security_enabled": True,
@@ -71,15 +72,19 @@ def _network(name: str, network_id: str, subnet_id: str, project_id: str) -> dic
 
 def _subnets(call: Call) -> list[dict[str, Any]]:
     """That of the external network, too, as Neutron of 2024 and later shows it."""
-    ours = _subnet(f"{NETWORK}-subnet", SUBNET_ID, call.auth.project.id, NETWORK_ID, call.state.subnet)
-    public = _subnet(f"{PUBLIC}-subnet", PUBLIC_SUBNET_ID, _ADMIN, PUBLIC_ID, call.state.public)
-    return [ours, {**public, "enable_dhcp": False, "router:external": True}]
+    external = Network(PUBLIC_ID, PUBLIC, None, EPOCH, PUBLIC_SUBNET_ID, f"{PUBLIC}-subnet", call.state.public)
+    ours = [
+        _subnet(network, call.auth.project.id) for network in call.state.networks_of(call.auth.project) if network.cidr
+    ]
+    return [*ours, {**_subnet(external, _ADMIN), "enable_dhcp": False, "router:external": True}]
 
 
-def _subnet(name: str, subnet_id: str, project_id: str, network_id: str, subnet: IPv4Network) -> dict[str, Any]:
+def _subnet(network: Network, project_id: str) -> dict[str, Any]:
+    subnet = network.cidr
+    assert subnet
     return {
-        **common(name, subnet_id, project_id),
-        "network_id": network_id,
+        **common(network.subnet_name, network.subnet_id, project_id, iso(network.created)),
+        "network_id": network.id,
         "ip_version": 4,
         "cidr": str(subnet),
         "gateway_ip": str(subnet.network_address + 1),
@@ -90,6 +95,50 @@ def _subnet(name: str, subnet_id: str, project_id: str, network_id: str, subnet:
         "subnetpool_id": None,
         "router:external": False,
     }
+
+
+@routes("POST", "/network/v2.0/networks")
+def create_network(call: Call) -> Reply:
+    given = call.json().get("network") or {}
+    made = call.state.create_network(call.auth.project, str(given.get("name", "")))
+    return Reply(201, {"network": _network(made, call.auth.project.id)})
+
+
+@routes("POST", "/network/v2.0/subnets")
+def create_subnet(call: Call) -> Reply:
+    """A network has at most one here, of this machine's loopback addresses: servers are to be reached there."""
+    given = call.json().get("subnet") or {}
+    network = _find_network(call, given.get("network_id"))
+    try:
+        cidr = IPv4Network(given.get("cidr"))
+        if not cidr.is_loopback or cidr.num_addresses < 64:
+            raise ValueError("the dev cloud has subnets of 127.0.0.0/8 only, of 64 addresses at least")
+    except (ValueError, TypeError) as e:
+        raise ApiError(400, f"Invalid input for cidr. Reason: {e}.", "HTTPBadRequest") from None
+    taken = [one.cidr for one in call.state.networks.values() if one.cidr] + [call.state.public]
+    if network.cidr or any(cidr.overlaps(other) for other in taken):
+        why = f"Requested subnet with cidr: {cidr} for network: {network.id} overlaps with another subnet"
+        raise ApiError(400, f"Invalid input for operation: {why}.", "InvalidInput")
+    network.subnet_id, network.subnet_name, network.cidr = str(uuid.uuid4()), str(given.get("name", "")), cidr
+    return Reply(201, {"subnet": _subnet(network, call.auth.project.id)})
+
+
+@routes("DELETE", "/network/v2.0/networks/{}")
+def delete_network(call: Call, thing_id: str) -> Reply:
+    network = _find_network(call, thing_id)
+    if any(server.network is network for server in call.state.servers.values()):
+        why = f"Unable to complete operation on network {thing_id}. There are one or more ports still in use on the network."
+        raise ApiError(409, why, "NetworkInUse")
+    del call.state.networks[network.id]
+    return Reply(204)
+
+
+def _find_network(call: Call, thing_id: str | None) -> Network:
+    """One that a user of this project made."""
+    found = call.state.networks.get(thing_id or "")
+    if found is None or found.project is not call.auth.project:
+        raise ApiError(404, f"Network {thing_id} could not be found.", "NetworkNotFound")
+    return found
 
 
 # Security groups and their rules
@@ -188,13 +237,13 @@ def create_rule(call: Call) -> Reply:
 def _server_port(server: Server) -> dict[str, Any]:
     return {
         **common("", server.port_id, server.project.id, iso(server.launched or server.created)),
-        "network_id": NETWORK_ID,
+        "network_id": server.network.id if server.network else "",
         "mac_address": mac(server),
         "admin_state_up": True,
         "status": "ACTIVE",
         "device_id": server.id,
         "device_owner": "compute:nova",
-        "fixed_ips": [{"subnet_id": SUBNET_ID, "ip_address": server.address}],
+        "fixed_ips": [{"subnet_id": server.network.subnet_id if server.network else "", "ip_address": server.address}],
         "security_groups": server.security_groups,
         "binding:vnic_type": "normal",
         "port_security_enabled": True,

@@ -12,7 +12,19 @@ import uuid
 from typing import Any
 
 from .api import ApiError, Call
-from .things import FLAVORS, IMAGES, KEYPAIR, NETWORK_ID, PUBLIC_ID, SECURITY_GROUP, ZONE, Flavor, Image, Server
+from .things import (
+    FLAVORS,
+    IMAGES,
+    KEYPAIR,
+    NETWORK_ID,
+    PUBLIC_ID,
+    SECURITY_GROUP,
+    ZONE,
+    Flavor,
+    Image,
+    Network,
+    Server,
+)
 
 # fmt: off
 _KNOWN = {
@@ -31,7 +43,7 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
     _check_keys(given, version)
     _check_texts(given)
     flavor, image = _choose(given)
-    groups = _check_places(call, given)
+    network, groups = _check_places(call, given)
     least, most = _counts(given)
     return [
         call.state.create(
@@ -44,7 +56,7 @@ def create_servers(call: Call, version: tuple[int, int]) -> list[Server]:
             user_data=given.get("user_data") or "",
             key_name=given.get("key_name"),
             security_groups=list(groups),
-            networked=given.get("networks") != "none",
+            network=network,
             description=given.get("description", given["name"] if version < (2, 19) else None),
             zone=given.get("availability_zone"),
         )
@@ -128,8 +140,8 @@ def _choose(given: dict[str, Any]) -> tuple[Flavor, Image]:
     return flavors[0], images[0]
 
 
-def _check_places(call: Call, given: dict[str, Any]) -> list[str]:
-    """Key, zone, networks and security groups; the ids of the latter."""
+def _check_places(call: Call, given: dict[str, Any]) -> tuple[Network | None, list[str]]:
+    """Key, zone, networks and security groups; the first network, and the groups' ids."""
     if given.get("key_name") not in (None, KEYPAIR):
         raise ApiError(400, "Invalid key_name provided.")
     if given.get("availability_zone") not in (None, "", ZONE):
@@ -140,8 +152,10 @@ def _check_places(call: Call, given: dict[str, Any]) -> list[str]:
         _check_id("networks", networks, wanted)
         if wanted == PUBLIC_ID:
             raise ApiError(403, f"It is not allowed to create an interface on external network {wanted}")
-        if wanted != NETWORK_ID:
+        if wanted not in call.state.networks:
             raise ApiError(400, f"Network {wanted} could not be found.")
+        if call.state.networks[wanted].cidr is None:
+            raise ApiError(400, f"Network {wanted} requires a subnet in order to boot instances on.")
     known = call.state.security_groups_of(call.auth.project)
     groups = []
     for wanted in given.get("security_groups") or [{"name": SECURITY_GROUP}]:
@@ -149,7 +163,8 @@ def _check_places(call: Call, given: dict[str, Any]) -> list[str]:
         if not found:
             raise ApiError(400, f"Unable to find security_group with name or id '{wanted.get('name')}'")
         groups.append(found[0])
-    return groups
+    first = networks[0]["uuid"] if isinstance(networks, list) and networks else NETWORK_ID
+    return None if networks in ("none", []) else call.state.networks[first], groups
 
 
 def _counts(given: dict[str, Any]) -> tuple[int, int]:

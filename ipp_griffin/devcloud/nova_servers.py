@@ -10,7 +10,7 @@ from typing import Any
 from .api import ApiError, Call, Reply, page
 from .nova import forbidden, links, listing, microversion, need_member, routes
 from .nova_create import create_servers
-from .things import NETWORK, SECURITY_GROUP, ZONE, Server, iso, stable_id
+from .things import SECURITY_GROUP, ZONE, Server, iso, stable_id
 
 __all__ = ["mac", "routes"]
 
@@ -32,7 +32,7 @@ def _server(call: Call, server: Server) -> dict[str, Any]:
     body: dict[str, Any] = {
         "accessIPv4": "",
         "accessIPv6": "",
-        "addresses": {NETWORK: listed} if server.address else {},
+        "addresses": {server.network.name: listed} if server.network and server.address else {},
         "created": iso(server.created),
         "hostId": stable_id("host", server.project.id).replace("-", "") if placed else "",
         "id": server.id,

@@ -16,14 +16,18 @@ from typing import Any
 from .faults import Faults
 from .things import (
     EPOCH,
+    NETWORK,
+    NETWORK_ID,
     PUBLIC_SUBNET,
     READ_SERVERS,
     ROLES,
     SECURITY_GROUP,
     SUBNET,
+    SUBNET_ID,
     Container,
     Credential,
     FloatingIp,
+    Network,
     Port,
     Project,
     SecurityGroup,
@@ -50,7 +54,8 @@ class CloudState:
     ) -> None:
         self.clock = clock
         self.object_store = object_store  # one of `object_stores.KINDS`
-        self.subnet = ipaddress.IPv4Network(subnet)
+        own = Network(NETWORK_ID, NETWORK, None, EPOCH, SUBNET_ID, f"{NETWORK}-subnet", ipaddress.IPv4Network(subnet))
+        self.networks = {own.id: own}
         self.faults = faults or Faults()
         self.boot_time = boot_time
         self.token_lifetime = token_lifetime
@@ -117,6 +122,15 @@ class CloudState:
 
     # Networks
 
+    def networks_of(self, project: Project) -> list[Network]:
+        """Those that a project sees; not the external one."""
+        return [network for network in self.networks.values() if network.project in (None, project)]
+
+    def create_network(self, project: Project, name: str) -> Network:
+        made = Network(str(uuid.uuid4()), name, project, self.clock())
+        self.networks[made.id] = made
+        return made
+
     def security_groups_of(self, project: Project) -> list[SecurityGroup]:
         return [group for group in self.security_groups.values() if group.project is project]
 
@@ -159,7 +173,16 @@ class CloudState:
         id = str(uuid.uuid4())
         mac = mac or "fa:16:3e:" + ":".join(id[i : i + 2] for i in (0, 2, 4))
         default = stable_id("security-group", project.name)
-        self.ports[id] = Port(id, project, name, mac, address or self._address(), self.clock(), [default], *device)
+        self.ports[id] = Port(
+            id,
+            project,
+            name,
+            mac,
+            address or self._address(self.networks[NETWORK_ID]),
+            self.clock(),
+            [default],
+            *device,
+        )
         return self.ports[id]
 
     def delete_port(self, port: Port) -> None:
@@ -279,8 +302,8 @@ class CloudState:
             return
         server.status = "ACTIVE"
         server.launched = now
-        if server.networked:
-            server.address = self._address()
+        if server.network:
+            server.address = self._address(server.network)
         self._plan_end(server, server.faults)
         self.outbox.append(("boot", server))
 
@@ -291,9 +314,9 @@ class CloudState:
         if "shutoff_after" in faults:
             server.shuts_off_at = now + faults["shutoff_after"]
 
-    def _address(self) -> str:
+    def _address(self, network: Network) -> str:
         used = {s.address for s in self.servers.values()} | {port.address for port in self.ports.values()}
-        return self._free(self.subnet, used)
+        return self._free(network.cidr, used) if network.cidr else ""
 
     def _free(self, network: ipaddress.IPv4Network, used: Collection[str]) -> str:
         """The next address of ``network`` that is not ``used``; "" where all are."""

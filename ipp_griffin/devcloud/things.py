@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Any
 
 from .access_rules import AccessRule
@@ -151,6 +152,19 @@ EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning wa
 
 
 @dataclass
+class Network:
+    """One that servers can be on. ``project``: None for that which each project takes for its own; ``cidr``: None without a subnet."""
+
+    id: str
+    name: str
+    project: Project | None
+    created: float
+    subnet_id: str = ""
+    subnet_name: str = ""
+    cidr: IPv4Network | None = None
+
+
+@dataclass
 class Server:
     """One instance. ``status`` is what Nova shows; ``silent``: it never gets a guest process; ``under``: what runs its program."""
 
@@ -164,7 +178,7 @@ class Server:
     metadata: dict[str, str]
     user_data: str = ""
     key_name: str | None = None
-    networked: bool = True
+    network: Network | None = None
     security_groups: list[str] = field(default_factory=list)  # their ids
     description: str | None = None
     zone: str | None = None  # that was asked for

@@ -4,7 +4,7 @@ import pytest
 
 from ipp_griffin.devcloud.faults import Faults
 from ipp_griffin.devcloud.state import CloudState
-from ipp_griffin.devcloud.things import FLAVORS, IMAGES
+from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID
 
 
 class Clock:
@@ -27,7 +27,7 @@ def state(clock: Clock) -> CloudState:
 
 def create(state: CloudState, name: str = "box", flavor: int = 0):
     what = {"name": name, "image": IMAGES[0], "flavor": FLAVORS[flavor], "tags": [], "metadata": {}}
-    return state.create(user=state.users[0], **what)
+    return state.create(user=state.users[0], network=state.networks[NETWORK_ID], **what)
 
 
 def pass_time(state: CloudState, clock: Clock, seconds: float) -> list[str]:

@@ -358,6 +358,30 @@ def test_an_idle_cluster_ends_its_engines_and_its_controller(shell, eventually):
 
 
 @pytest.mark.needs("devcloud")
+def test_controller_and_engines_on_networks_of_their_own(shell, neutron, openstack_client):
+    networks = {}
+    for name, cidr in (("head", "127.91.0.0/24"), ("lab", "127.92.0.0/24")):
+        networks[name] = neutron.network.create_network(name=name).id
+        neutron.network.create_subnet(network_id=networks[name], ip_version=4, cidr=cidr)
+    of_each = [
+        f"--Griffin{kind}Launcher.network={network}"
+        for kind, network in (("ServerController", "head"), ("EngineSet", "lab"))
+    ]
+    output = shell.run(*START, "-n", "2", *of_each)
+    assert "network head" in output and "network lab" in output
+    servers = json.loads(openstack_client("server", "list", "-f", "json"))
+    addresses = {server["Name"].split("-")[2]: server["Networks"] for server in servers}
+    assert addresses.pop("controller")["head"][0].startswith("127.91.0.")
+    assert all(address["lab"][0].startswith("127.92.0.") for address in addresses.values())
+    with ipp.Client(client_file(shell)) as rc:
+        assert rc[:].apply_sync(pow, 2, 5) == [32, 32]
+    shell.run(*STOP)
+    for network in networks.values():
+        neutron.network.delete_network(network)
+    shell.assert_nothing_left()
+
+
+@pytest.mark.needs("devcloud")
 def test_no_key_is_shown_anywhere(shell):
     """Keys are in connection files and in private objects only: not in user-data, metadata, arguments, consoles, logs or reports."""
     output = shell.run("ipcluster", "start", "--debug", *START[2:], "-n", "1")

@@ -219,11 +219,13 @@ async def test_the_metadata_service_instead_of_a_config_drive_and_the_end_of_a_l
     rc.close()
 
 
-async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(start, machines, monkeypatch):
+async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(start, machines, tmp_path, monkeypatch):
     """By systemd: the agent itself, which ends idle servers and those whose life is over, can't."""
     settings = GriffinEngineSetLauncher.for_every_agent
     broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
     monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "ipengine_config.py").write_text("c.IPEngine.max_heartbeat_misses = 10")
     cluster, rc = await start()
     os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
     console = machines.one().console
