@@ -198,7 +198,7 @@ class DevCloud:
             raise DevCloudError(f"Can't use the folder {self.folder}: {error.strerror}.") from error
         self.id = id_file.read_text().strip()
         if (self.folder / "servers").exists():  # an earlier cloud in this folder was killed
-            kill_cloud(self.id)
+            kill_cloud(self.folder / "servers", self.id)
             shutil.rmtree(self.folder / "servers", ignore_errors=True)
 
     def _release_folder(self) -> None:

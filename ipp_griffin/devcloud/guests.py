@@ -1,7 +1,8 @@
 """Guests: each server's user-data runs as a local process group, in a home of its own.
 
-Every process of a guest carries ``DEVCLOUD_SERVER_ID=<cloud id>:<server id>`` in its environment. That is how
-those that left the process group are found again, also by another process after this one was killed.
+Every process of a guest carries ``DEVCLOUD_SERVER_ID=<cloud id>:<server id>`` in its environment, or at least the home
+of its server as ``HOME``. That is how those that left the process group are found again, also by another process after this
+one was killed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import gzip
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -55,8 +57,12 @@ class Guests:
         if not leaders:
             return
         markers = {f"{self._cloud_id}:{i}" for i in ids}
+        homes = {str(self._folder / i / "home") for i in ids}
         # The leaders are not reaped before all are dead: until then nobody else can get their pids.
-        kill_where(lambda marker: marker in markers, {leader.pid for leader in leaders.values()})
+        _kill_where(
+            lambda environment: environment.get(MARKER) in markers or environment.get("HOME") in homes,
+            {leader.pid for leader in leaders.values()},
+        )
         for leader in leaders.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 leader.wait(timeout=5)
@@ -114,35 +120,47 @@ def decode(user_data: str) -> bytes:
     return gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
 
 
-def kill_cloud(cloud_id: str) -> None:
-    """Kill every guest of this cloud, whoever started it."""
-    kill_where(lambda marker: marker.startswith(f"{cloud_id}:"))
+def kill_cloud(folder: Path, cloud_id: str) -> None:
+    """Kill every guest of this cloud, whoever started it. ``folder``: where its servers' are."""
+    _kill_where(
+        lambda environment: (
+            environment.get(MARKER, "").startswith(f"{cloud_id}:")
+            or environment.get("HOME", "").startswith(f"{folder}/")
+        )
+    )
 
 
-def kill_where(wanted: Callable[[str], bool], groups: Collection[int] = (), timeout: float = 10.0) -> None:
-    """SIGKILL processes whose marker is ``wanted``, members of ``groups``, and the descendants of both.
+def _kill_where(
+    wanted: Callable[[Mapping[str, str]], bool], groups: Collection[int] = (), timeout: float = 10.0
+) -> None:
+    """SIGKILL processes whose environment is ``wanted``, members of ``groups``, and the descendants of both.
 
-    Looks again until none is left, as a process may fork while it is being looked for.
+    They are stopped first, until a look at the process table shows no other: what forks while it is looked for is found as its
+    parent's child, which it would no longer be if the parent were killed at once.
     """
     deadline = time.monotonic() + timeout
+    stopped: set[psutil.Process] = set()  # a process is its pid and the time of its creation
     while victims := _find(wanted, groups):
-        for process in victims:
+        new = set(victims) - stopped
+        for process in new or victims:
             with contextlib.suppress(psutil.Error):
-                process.kill()
+                process.send_signal(signal.SIGSTOP if new else signal.SIGKILL)
+        stopped |= new
         if time.monotonic() > deadline:
             log.warning("Processes survive SIGKILL: %s", ", ".join(str(process.pid) for process in victims))
             return
-        time.sleep(0.01)  # not psutil's wait, which would reap
+        if not new:
+            time.sleep(0.01)  # not psutil's wait, which would reap
 
 
-def _find(wanted: Callable[[str], bool], groups: Collection[int]) -> list[psutil.Process]:
+def _find(wanted: Callable[[Mapping[str, str]], bool], groups: Collection[int]) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     children: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         try:
             children.setdefault(process.ppid(), []).append(process)
             in_group = bool(groups) and os.getpgid(process.pid) in groups
-            if process.pid != os.getpid() and (in_group or wanted(process.environ().get(MARKER, ""))):
+            if process.pid != os.getpid() and (in_group or wanted(process.environ())):
                 found[process.pid] = process
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or somebody else's

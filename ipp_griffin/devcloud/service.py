@@ -129,7 +129,7 @@ def stop(folder: Path, *, timeout: float = 15.0) -> bool:
                 process.kill()
                 process.wait(timeout)
     with contextlib.suppress(OSError):
-        kill_cloud((folder / "id").read_text().strip())
+        kill_cloud(folder / "servers", (folder / "id").read_text().strip())
     shutil.rmtree(folder / "servers", ignore_errors=True)
     for name in ("clouds.yaml", "service.json"):
         with contextlib.suppress(OSError):

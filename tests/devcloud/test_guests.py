@@ -30,6 +30,11 @@ def guests_of(cloud_id: str) -> list[psutil.Process]:
     return found
 
 
+def sleeping(seconds: str) -> list[int]:
+    """The living /bin/sleep of ``seconds``."""
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["/bin/sleep", seconds]]
+
+
 def console(connection, server) -> str:
     """The console log; empty while the server is in BUILD."""
     if connection.compute.get_server(server.id).status == "BUILD":
@@ -103,6 +108,32 @@ def test_delete_kills_the_group_and_those_who_left_it(cloud, connection):
     assert [p.environ()[MARKER] for p in guests_of(cloud.id)] == [f"{cloud.id}:{other.id}"] * 2
     assert not [p for p in group if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert not (cloud.folder / "servers" / made.id).exists()
+
+
+FORKS = f"""#!{sys.executable}
+import subprocess, time
+print("up", flush=True)
+while True:
+    subprocess.Popen(["/bin/sleep", "1006"], start_new_session=True, env={{}}, preexec_fn=lambda: time.sleep(0.002))
+"""
+
+
+def test_delete_kills_the_last_child_of_a_process_that_forks_all_the_time(cloud, connection):
+    """One that is in a session of its own, without the guest's environment, is known by its parent alone."""
+    made = create(connection, user_data=base64.b64encode(FORKS.encode()).decode())
+    wait_for(lambda: "up" in console(connection, made) and sleeping("1006"))
+    connection.compute.delete_server(made)
+    wait_for(lambda: cloud.servers() == [])
+    assert sleeping("1006") == []
+
+
+def test_delete_kills_an_orphan_that_has_nothing_but_the_guests_home(cloud, connection):
+    made = create(connection, user_data=script('(setsid env -i HOME="$HOME" /bin/sleep 1007 &)\necho up'))
+    wait_for(lambda: "up" in console(connection, made))
+    assert wait_for(lambda: sleeping("1007"))
+    connection.compute.delete_server(made)
+    wait_for(lambda: cloud.servers() == [])
+    assert sleeping("1007") == []
 
 
 def test_reboot_starts_the_user_data_again_in_the_same_home(cloud, connection):
