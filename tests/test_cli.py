@@ -18,9 +18,9 @@ from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
 from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
 from ipp_griffin.cli.command import Command
-from ipp_griffin.cli.init import PROFILE_FILES, profile_files
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member, NoSuchCluster
+from ipp_griffin.profiles import PROFILE_FILES, profile_files
 
 BIN = Path(sys.executable).parent
 
