@@ -232,6 +232,10 @@ class Clusters:
             )
         raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
 
+    def exists(self, uid: str) -> bool:
+        """Whether the project knows anybody's cluster of that uid; also where the object store can't say so."""
+        return any(cluster.uid == uid for cluster in self.all(everyone=True)) or bool(self.store_trouble)
+
     def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
         """What may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
         time as another, can be repeated: nothing, security groups or a floating IP. None for what is no uid. Raises `SettingError` for somebody else's.

@@ -15,7 +15,8 @@ from .calls import CloudError
 from .engine_set import EngineSet
 from .heartbeats import MARK
 from .plan import GriffinError
-from .rendezvous import cluster_uid
+from .rendezvous import cluster_uid, ports_of
+from .ssh import TO_SERVER
 
 if TYPE_CHECKING:
     from .cloud import Cloud
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CONTROLLER = "controller"  # those of engine sets are random
 HANDOVER = "handover"  # the object's name, below the server's place
 CLIENT = "client.json"
+SSH_PORT = 22
 FILE_LIMIT = 1 << 16  # bytes of connection files
 
 Json = dict[str, Any]
@@ -77,7 +79,7 @@ def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
     Where it names a gateway, each machine needs a tunnel: see `ssh`.
     """
     if ssh_server.endswith("@"):
-        return {**info, "ssh": f"{ssh_server}{address}"}  # to the server, and there to its own address
+        return {**info, "ssh": f"{ssh_server}{address}", TO_SERVER: True}  # and there to its own address
     if ssh_server:
         return {**info, "ssh": ssh_server}
     return {**info, "ssh": "", "interface": f"tcp://{address}", "location": address}
@@ -92,6 +94,16 @@ def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((port, port))
     return ranges
+
+
+def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
+    """What a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
+
+    ``info``: their connection file as `client_view` made it. With a gateway, it is that that is let in. Pure.
+    """
+    if info.get(TO_SERVER):
+        return [(SSH_PORT, SSH_PORT)], str(info["ssh"]).rpartition("@")[2]
+    return port_ranges(ports_of(info)), address_of(info)[0]
 
 
 def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:

@@ -29,6 +29,26 @@ def profile_files(**settings: str) -> dict[str, str]:
     return files
 
 
+def write_profile(folder: Path, **settings: str) -> None:
+    """Write all files of the profile, with these settings of `GriffinCloud`."""
+    for name, text in profile_files(**settings).items():
+        (folder / name).write_text(text)
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether no file of this profile does anything: `ipcluster` makes such profiles."""
+    return not any(_statements(text) for text in _texts(folder))
+
+
+def names_griffin(folder: Path) -> bool:
+    """Whether this profile's `ipcluster` has to do with griffin: else it starts its engines elsewhere."""
+    return any("griffin" in line.lower() for text in _texts(folder) for line in _statements(text))
+
+
+def _texts(folder: Path) -> list[str]:
+    return [path.read_text() for name in PROFILE_FILES if (path := folder / name).exists()]
+
+
 def is_pristine(name: str, text: str) -> bool:
     """Whether the user has not edited this file, apart from the name of the cloud that `init` writes."""
     shipped = profile_files()[name]

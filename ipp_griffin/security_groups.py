@@ -82,16 +82,30 @@ class ClusterGroups:
         engines: Iterable[tuple[int, int]] = (),
         clients: Iterable[tuple[int, int]] = (),
         client: str = "",
-    ) -> None:
-        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller.
+    ) -> list[str]:
+        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller. Returns
+        the ids of the rules that were not there before. Idempotent.
 
-        Idempotent. Raises `calls.QuotaError` where the project may have no more rules.
+        Raises `calls.QuotaError` where the project may have no more rules, `CloudError` where the groups are gone: they are not made
+        again for a cluster that somebody stops at the same time.
         """
-        controller, members = self._ensure(uid, CONTROLLER), self._ensure(uid, ENGINES)
-        for ports in engines:
-            self._let_in(controller, members.name, {"remote_group_id": members.id}, ports)
-        for ports in clients:
-            self._let_in(controller, client, {"remote_ip_prefix": client}, ports)
+        parts = {group.part: group for group in self.of(uid)}
+        if not parts.keys() >= {CONTROLLER, ENGINES}:
+            raise CloudError(f"The security groups of cluster {uid} are gone: somebody has stopped it.", status=404)
+        controller, members = parts[CONTROLLER], parts[ENGINES]
+        wanted = [(members.name, {"remote_group_id": members.id}, ports) for ports in engines]
+        wanted += [(client, {"remote_ip_prefix": client}, ports) for ports in clients]
+        return [made for rule in wanted if (made := self._let_in(controller, *rule))]
+
+    def shut(self, rules: Iterable[str]) -> None:
+        """Delete rules, by their ids. Idempotent."""
+        for id in rules:
+            try:
+                what, path = f"Can't delete security group rule {id}", f"/security-group-rules/{quote(id, safe='')}"
+                self._repeat(what, "DELETE", path)
+            except CloudError as error:
+                if error.status != 404:
+                    raise
 
     def has_controller(self, uid: str) -> bool:
         """Whether the controller's port, of whichever server, is in a group of the cluster's. One request."""
@@ -154,7 +168,8 @@ class ClusterGroups:
 
         return persist(attempt, retries=self._api.retries, sleep=self._api.sleep)
 
-    def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> None:
+    def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> str:
+        """The id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
         rule = {
             "security_group_id": controller.id,
             **remote,
@@ -165,11 +180,14 @@ class ClusterGroups:
             "port_range_max": ports[1],
         }
         what = f"Can't let {whom} in to {controller.name}"
+        body = {"security_group_rule": rule}
         try:
-            self._repeat(what, "POST", "/security-group-rules", json={"security_group_rule": rule})
+            response = self._repeat(what, "POST", "/security-group-rules", json=body)
         except CloudError as error:
-            if error.status != 409 or "exists" not in str(error):  # a try whose answer was lost has made it
+            if error.status != 409 or "exists" not in str(error):
                 raise
+            return ""
+        return parse(what, response, lambda answer: str(answer["security_group_rule"]["id"]))
 
     def _delete(self, group: SecurityGroup) -> bool:
         """Whether it is gone; False if ports are in it still."""
@@ -185,8 +203,8 @@ class ClusterGroups:
             return error.status == 404
         return True
 
-    def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> None:
-        persist(
+    def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> Any:
+        return persist(
             lambda: self._api.send(what, "network", method, path, **kwargs),
             retries=self._api.retries,
             sleep=self._api.sleep,

@@ -8,6 +8,7 @@ names local ports, and one `ssh` forwards them.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import shlex
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -23,31 +24,49 @@ from .calls import one_line
 from .plan import GriffinError, SettingError
 
 PORTS = ("registration", "control", "mux", "task", "iopub", "notification", "broadcast")  # of ipyparallel's Client
+TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that is the controller's own server
+# Nobody could know the key of a server that was just made. Nothing rests on it: what goes through is CurveZMQ, whose keys came by another way.
+_NEW_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
+ANSWER = 15  # seconds that a gateway may take to let somebody in
 
 
-def check_gateway(ssh_server: str, timeout: int = 15) -> None:
-    """Raise `SettingError` where an SSH gateway does not let this user in without a question, as tunnels need it."""
+def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
+    """The IPv4 address that a gateway has for whoever comes through it, "" if it does not say.
+
+    Raises `SettingError` where it does not let this user in without a question, as tunnels need it.
+    """
     arguments = _arguments(ssh_server, timeout)
+    said = ""
     try:
         done = subprocess.run(
-            ["ssh", *arguments, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout + 5
+            ["ssh", *arguments, "echo $SSH_CONNECTION"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout + 5,
         )
+        said = done.stdout
         why = _last_line(done.stderr) or f"its exit status is {done.returncode}" if done.returncode else ""
     except subprocess.TimeoutExpired:
         why = f"no answer within {timeout} s"
     except OSError as e:
         why = f"can't run ssh: {e.strerror}"
     if why:
+        port, host = arguments[-2:] if "-p" in arguments else ("", arguments[-1])
+        command = shlex.join(["ssh", *(["-p", port] if port else []), host, "true"])
         raise SettingError(
-            f"The SSH gateway {ssh_server} does not let you in: {why}. See that `ssh {shlex.join(arguments[4:])} true` works without a question."
+            f"The SSH gateway {ssh_server} does not let you in: {why}. See that `{command}` works without a question."
         )
+    words = said.split()[-4:]  # address and port of the client, and of the gateway; a banner may come before
+    return words[2] if len(words) == 4 and is_ipv4(words[2]) else ""
 
 
-def gateway_address(ssh_server: str) -> str:
-    """The IPv4 address of a gateway, as a CIDR of one. Raises `SettingError` where it has none."""
+def resolved(ssh_server: str) -> str:
+    """The IPv4 address of a gateway by its name. Raises `SettingError` where it has none."""
     host = ssh_server.rpartition("@")[2].partition(":")[0]
     try:
-        return f"{socket.gethostbyname(host)}/32"
+        return socket.gethostbyname(host)
     except OSError as e:
         raise SettingError(
             f"The SSH gateway {host} has no address that this machine knows ({e.strerror or e}), which the controller's security group could "
@@ -55,55 +74,81 @@ def gateway_address(ssh_server: str) -> str:
         ) from e
 
 
+def is_ipv4(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv4Address(text))
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True)
 class Tunnel:
     """A running `ssh`, by its pid and when that process began, which tells a reused pid; it outlives whoever opened it.
 
-    ``info``: the content of the connection file for clients on this machine.
+    ``info``: the content of the connection file for clients on this machine; it can be used after `wait`.
     """
 
     pid: int
     created: float
     info: Mapping[str, Any]
+    gateway: str = ""
+    _process: subprocess.Popen[bytes] | None = None
+    _said: IO[str] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def wait(self, timeout: float) -> None:
+        """Until it forwards. Raises `GriffinError` with the cause where it has ended, or does not within ``timeout`` seconds."""
+        if self._process is None or _answers(self.info["registration"], self._process, timeout):
+            return
+        why = f"no answer within {timeout:.0f} s"
+        if self.ended and self._said is not None:
+            self._said.seek(0)
+            why = _last_line(self._said.read()) or f"its exit status is {self._process.returncode}"
+        raise GriffinError(f"There is no tunnel through the SSH gateway {self.gateway}: {why}.")
 
     def close(self) -> None:
+        """End it. Idempotent."""
         close_tunnel(self.pid, self.created)
+        if self._process is not None and self._process.returncode is None:
+            self._process.wait()
+        if self._said is not None:
+            self._said.close()
+
+    def leave(self) -> None:
+        """It goes on without this process: no ResourceWarning when this object goes."""
+        if self._process is not None:
+            self._process.returncode = 0
+        if self._said is not None:
+            self._said.close()
 
 
-def open_tunnel(info: Mapping[str, Any], *, timeout: float) -> Tunnel:
-    """Forward what a client's connection file names, through the gateway in it. It ends by itself when the gateway is gone.
+def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
+    """Begin to forward what a client's connection file names, through the gateway in it. It ends by itself when the gateway is gone.
 
-    Raises `GriffinError` where there is no way within ``timeout`` seconds.
+    Raises `GriffinError` where `ssh` can't be run.
     """
     there, gateway = str(info["interface"]).partition("://")[2], str(info["ssh"])
     here = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     forwards = [word for name in PORTS for word in ("-L", f"127.0.0.1:{here[name]}:{there}:{info[name]}")]
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=30", *forwards]
-    with tempfile.TemporaryFile("w+") as said:
-        try:
-            process = subprocess.Popen(
-                ["ssh", *options, *_arguments(gateway, max(1, int(timeout)))],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,  # Ctrl-C, and the end of the terminal, are none of its business
-            )
-        except OSError as e:
-            raise GriffinError(f"Can't run ssh for a tunnel through {gateway}: {e.strerror}.") from e
-        try:
-            created = psutil.Process(process.pid).create_time()
-            if not _answers(here["registration"], process, timeout):
-                ended = process.poll() is not None
-                said.seek(0)
-                why = _last_line(said.read()) if ended else f"no answer within {timeout:.0f} s"
-                raise GriffinError(f"There is no tunnel through the SSH gateway {gateway}: {why}.")
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    process.returncode = 0  # it is left alone from now on: no ResourceWarning when this object goes
-    local = {"interface": "tcp://127.0.0.1", "location": socket.gethostname(), "ssh": ""}
-    return Tunnel(process.pid, created, {**info, **local, **here})
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the tunnel's
+    try:
+        process = subprocess.Popen(
+            ["ssh", *options, *_arguments(gateway, ANSWER, new=bool(info.get(TO_SERVER)))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C, and the end of the terminal, are none of its business
+        )
+    except OSError as e:
+        said.close()
+        raise GriffinError(f"Can't run ssh for a tunnel through {gateway}: {e.strerror}.") from e
+    local = {"interface": "tcp://127.0.0.1", "location": socket.gethostname(), "ssh": "", TO_SERVER: False}
+    created = psutil.Process(process.pid).create_time()
+    return Tunnel(process.pid, created, {**info, **local, **here}, gateway, process, said)
 
 
 def close_tunnel(pid: int, created: float) -> None:
@@ -126,14 +171,28 @@ def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> boo
     return False
 
 
-def _arguments(ssh_server: str, timeout: int) -> list[str]:
-    """For `ssh`. Raises `SettingError` for what is no gateway."""
+def check_name(ssh_server: str) -> str:
+    """What is given. Raises `SettingError` for what is no gateway."""
     host, _, port = ssh_server.partition(":")
     if not host or host.startswith("-") or any(c.isspace() for c in ssh_server) or (port and not port.isdigit()):
         raise SettingError(
             f"GriffinServerControllerLauncher.ssh_server {ssh_server!r} is no gateway: give it as user@host, or user@host:port."
         )
-    return ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}", *(["-p", port] if port else []), host]
+    return ssh_server
+
+
+def _arguments(ssh_server: str, timeout: int, *, new: bool = False) -> list[str]:
+    """For `ssh`; ``new``: to a host that was just made. Raises `SettingError` for what is no gateway."""
+    host, _, port = check_name(ssh_server).partition(":")
+    # A connection of the user's that is shared, as ControlMaster in ssh's config has it, would end with that, or outlive the tunnel.
+    options = [
+        "BatchMode=yes",
+        f"ConnectTimeout={timeout}",
+        "ControlMaster=no",
+        "ControlPath=none",
+        *(_NEW_HOST if new else ()),
+    ]
+    return [*(word for option in options for word in ("-o", option)), *(["-p", port] if port else []), host]
 
 
 def _last_line(text: str) -> str:

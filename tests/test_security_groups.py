@@ -175,3 +175,25 @@ def test_groups_tell_when_they_were_made(groups):
     groups.make(UID, None, PORTS)
     (made,) = groups.all()
     assert abs(time.time() - time.mktime(time.strptime(made.created, "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 60
+
+
+def test_clients_are_let_in_to_their_ports_until_they_are_shut_out(dev, groups):
+    groups.make_for_server(UID)
+    made = groups.let_in(UID, clients=[(20000, 20000), (20012, 20014)], client="203.0.113.7/32")
+    found = rules(dev, f"griffin-{UID}-controller")
+    assert [(rule["port_range_min"], rule["port_range_max"], rule["remote_ip_prefix"]) for rule in found] == [
+        (20000, 20000, "203.0.113.7/32"),
+        (20012, 20014, "203.0.113.7/32"),
+    ]
+    assert groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32") == []  # no new one
+    groups.shut(made)
+    groups.shut(made)
+    assert rules(dev, f"griffin-{UID}-controller") == []
+
+
+def test_nobody_is_let_in_to_groups_that_a_stop_has_deleted(dev, groups):
+    groups.make_for_server(UID)
+    groups.remove(UID, timeout=5)
+    with pytest.raises(CloudError, match=f"The security groups of cluster {UID} are gone: somebody has stopped it"):
+        groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32")
+    assert dev.security_groups() == []

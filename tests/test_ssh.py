@@ -8,7 +8,7 @@ import pytest
 
 from ipp_griffin import ssh as module
 from ipp_griffin.plan import GriffinError, SettingError
-from ipp_griffin.ssh import PORTS, check_gateway, close_tunnel, gateway_address, open_tunnel
+from ipp_griffin.ssh import PORTS, TO_SERVER, check_gateway, close_tunnel, open_tunnel, resolved
 
 INFO = {"interface": "tcp://10.0.0.9", "ssh": "me@gate:2222", **{name: 20000 + n for n, name in enumerate(PORTS)}}
 LISTENS = """
@@ -35,10 +35,28 @@ def ssh(tmp_path, monkeypatch):
     assert [p for p in psutil.process_iter(["cmdline"]) if str(program) in (p.info["cmdline"] or ())] == []
 
 
-def test_a_gateway_that_lets_in_is_asked_without_questions(ssh):
+def test_a_gateway_that_lets_in_is_asked_without_questions_and_without_a_shared_connection(ssh):
     asked = ssh("")
     check_gateway("me@gate:2222", timeout=9)
-    assert asked() == ["-o BatchMode=yes -o ConnectTimeout=9 -p 2222 me@gate true"]
+    options = "-o BatchMode=yes -o ConnectTimeout=9 -o ControlMaster=no -o ControlPath=none"
+    assert asked() == [f"{options} -p 2222 me@gate echo $SSH_CONNECTION"]
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("198.51.100.4 55120 10.0.0.2 22", "10.0.0.2"),
+        ("Welcome to the gate\n198.51.100.4 55120 10.0.0.2 22", "10.0.0.2"),
+        ("2001:db8::7 55120 2001:db8::1 22", ""),
+        ("$SSH_CONNECTION", ""),
+        ("", ""),
+        ("please be kind here", ""),
+    ],
+)
+def test_the_address_that_it_has_for_the_cloud_is_what_it_says_of_itself(ssh, said, address):
+    """Another one than its name's, where there is a floating IP in between."""
+    ssh(f"print({said!r})")
+    assert check_gateway("me@gate") == address
 
 
 @pytest.mark.parametrize(
@@ -51,7 +69,9 @@ def test_a_gateway_that_lets_in_is_asked_without_questions(ssh):
 )
 def test_one_that_does_not_is_told_with_what_it_said_and_what_to_try(ssh, program, why):
     ssh(program)
-    with pytest.raises(SettingError, match=f"does not let you in: {why}. See that `ssh me@gate true` works"):
+    with pytest.raises(
+        SettingError, match=f"does not let you in: {why}. See that `ssh me@gate true` works without a question"
+    ):
         check_gateway("me@gate")
 
 
@@ -60,7 +80,7 @@ def test_without_ssh_that_is_said(tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="can't run ssh: No such file or directory"):
         check_gateway("me@gate")
     with pytest.raises(GriffinError, match="Can't run ssh for a tunnel through me@gate:2222"):
-        open_tunnel(INFO, timeout=1)
+        open_tunnel(INFO)
 
 
 @pytest.mark.parametrize("name", ["", "-oProxyCommand=evil", "me@gate:http", "me@gate;evil x", ":22"])
@@ -73,13 +93,16 @@ def test_what_is_no_gateway_is_refused_before_anything_runs(ssh, name):
 
 def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
     asked = ssh(LISTENS)
-    tunnel = open_tunnel(INFO, timeout=20)
+    tunnel = open_tunnel(INFO)
+    tunnel.wait(20)
+    tunnel.leave()
     assert psutil.Process(tunnel.pid).is_running()
     assert tunnel.info["interface"] == "tcp://127.0.0.1"
     assert tunnel.info["ssh"] == ""
     (arguments,) = asked()
     for name in PORTS:
         assert f"-L 127.0.0.1:{tunnel.info[name]}:10.0.0.9:{INFO[name]}" in arguments
+    assert "StrictHostKeyChecking" not in arguments
     close_tunnel(tunnel.pid, tunnel.created + 60)  # another process with that pid
     assert psutil.Process(tunnel.pid).is_running()
     tunnel.close()
@@ -87,22 +110,39 @@ def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
     assert not psutil.pid_exists(tunnel.pid) or psutil.Process(tunnel.pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_one_that_ends_or_never_listens_is_told_and_leaves_no_process(ssh):
+def test_a_server_that_was_just_made_is_taken_as_it_is(ssh):
+    """Nobody could know its host key; what goes through the tunnel has keys of its own."""
+    asked = ssh(LISTENS)
+    tunnel = open_tunnel({**INFO, TO_SERVER: True})
+    tunnel.wait(20)
+    tunnel.close()
+    (arguments,) = asked()
+    assert "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null" in arguments
+    assert not tunnel.info[TO_SERVER]
+
+
+def test_one_that_ends_or_never_listens_is_told(ssh):
     ssh("print('Connection refused', file=sys.stderr); sys.exit(255)")
+    tunnel = open_tunnel(INFO)
     with pytest.raises(GriffinError, match="no tunnel through the SSH gateway me@gate:2222: Connection refused"):
-        open_tunnel(INFO, timeout=20)
+        tunnel.wait(20)
+    assert tunnel.ended
+    tunnel.close()
     ssh("import time; time.sleep(60)")
+    tunnel = open_tunnel(INFO)
     with pytest.raises(GriffinError, match="no answer within 1 s"):
-        open_tunnel(INFO, timeout=1)
+        tunnel.wait(1)
+    assert not tunnel.ended
+    tunnel.close()
 
 
-def test_the_address_of_a_gateway(monkeypatch):
+def test_the_address_of_a_gateways_name(monkeypatch):
     def resolve(host):
         if host != "gate":
             raise OSError("Name or service not known")
         return "192.0.2.7"
 
     monkeypatch.setattr(module.socket, "gethostbyname", resolve)
-    assert gateway_address("me@gate:2222") == "192.0.2.7/32"
+    assert resolved("me@gate:2222") == "192.0.2.7"
     with pytest.raises(SettingError, match="set GriffinServerControllerLauncher.client_address"):
-        gateway_address("me@elsewhere")
+        resolved("me@elsewhere")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Float, Unicode
 
-from ..controller_server import address_of, own_address, port_ranges
-from ..plan import SettingError
+from ..plan import GriffinError, SettingError
 from ..rendezvous import ports_of
 from .clusters import ClustersCommand
+
+if TYPE_CHECKING:
+    from ..clusters import Cluster, Clusters
+    from ..controller_server import ControllerServer
+    from ..launchers.connecting import LocalName
 
 
 class Connect(ClustersCommand):
@@ -27,7 +36,7 @@ class Connect(ClustersCommand):
         "",
         config=True,
         help="""What to let in to the controller, where the cluster has security groups of its own: this machine's address as the
-        cloud sees it, e.g. "203.0.113.7/32". Default: the address that this machine uses towards the controller.""",
+        cloud sees it, e.g. "203.0.113.7/32". Default: the address that this machine uses towards the controller, or that of the gateway.""",
     )
     timeout = Float(30, min=1, config=True, help="Seconds until the controller must answer.")
     aliases = {  # noqa: RUF012
@@ -40,35 +49,93 @@ class Connect(ClustersCommand):
     takes_arguments = True
 
     def run(self) -> None:
-        from ..launchers.connecting import local_cluster, record
+        from ..launchers.attaching import Unreachable
+        from ..launchers.connecting import connect
+        from ..profiles import names_griffin, profile_path
 
         if len(self.extra_args) != 1:
             self.fail("say which cluster: `ipp-griffin ps` lists them.")
         clusters = self.clusters()
         cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
-        if cluster.controller is None:
-            raise SettingError(
-                f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'no server of the cloud'}, not on a server of the "
-                "cloud: copy its ipcontroller-client.json from there."
+        server, files = _controller(clusters, cluster)
+        name, cloud = self._local_name(cluster), server.cloud
+        name.check(cluster.uid, cloud.project_id, clusters.exists)
+        logging.getLogger("traitlets").setLevel(logging.WARNING)
+        on_cloud = {
+            "cloud": cloud.name,
+            "region": cloud.region,
+            "project": cloud.project_id,
+            "uid": cluster.uid,
+            "container": cluster.labels["container"] or self.container,
+            "has_groups": bool(cloud.groups.of(cluster.uid)),
+        }
+        settings = {"reach_timeout": self.timeout, "client_address": self.client_address}
+        try:
+            with _undone_by_signals():
+                connect(name, cluster, files, on_cloud, settings)
+        except Unreachable as e:
+            raise GriffinError(
+                f"The controller of cluster {cluster.uid} runs on a server, but {e} {self._advice(files, on_cloud)}"
+            ) from e
+        named = f'profile="{name.profile}"' + (f', cluster_id="{name.cluster_id}"' if name.cluster_id else "")
+        print(f"Cluster {cluster.uid} can be used from here: ipp.Client({named}).")
+        if not names_griffin(profile_path(name.profile)):
+            self.remark(
+                f"profile {name.profile!r} has no settings of griffin: `ipcluster engines` with it starts engines on this machine."
             )
+
+    def _local_name(self, cluster: Cluster) -> LocalName:
+        """What it is called here. Raises `SettingError` for what can't be a file's name: others may have chosen it."""
+        from ..launchers.common import check_cluster_id
+        from ..launchers.connecting import LocalName
+        from ..profiles import profile_path
+
         profile = self.profile or cluster.labels["profile"] or "griffin"
         cluster_id = cluster.labels["cluster_id"] if self.cluster_id is None else self.cluster_id
-        logging.getLogger("traitlets").setLevel(logging.WARNING)
-        local = local_cluster(profile, cluster_id, cluster.uid)
-        server = clusters.controller_server(cluster)
-        files = {**server.connection_files(cluster.controller.incarnation), "client": server.client_file()}
-        cloud = server.cloud
-        grouped = bool(cloud.groups.of(cluster.uid))
-        if grouped:
-            client = self.client_address or own_address(address_of(files["client"])[0])
-            cloud.groups.let_in(cluster.uid, clients=port_ranges(ports_of(files["client"])), client=client)
-        where = {"cloud": cloud.name, "region": cloud.region, "project": cloud.project_id, "uid": cluster.uid}
-        record(
-            local,
-            cluster,
-            files,
-            {**where, "container": cluster.labels["container"], "has_groups": grouped},
-            timeout=self.timeout,
+        try:
+            profile_path(profile)
+            check_cluster_id(cluster_id)
+        except SettingError as e:
+            raise SettingError(f"{e} Say --profile and --cluster-id, as this machine is to call it.") from None
+        return LocalName(profile, cluster_id)
+
+    def _advice(self, files: dict[str, Any], on_cloud: dict[str, Any]) -> str:
+        from ..launchers.attaching import how_to_let_in
+
+        if not on_cloud["has_groups"]:
+            ports = ports_of(files["client"]) | ports_of(files["engine"])
+            return f"{how_to_let_in(f'{min(ports)}-{max(ports)}')}."
+        whom = self.client_address or "the address that this machine uses"
+        return f"Its security group would let in {whom}; if the cloud sees another one of this machine, say --client-address=ADDRESS/32."
+
+
+def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer, dict[str, Any]]:
+    """Its server, and the connection files. Raises `SettingError` where it has none for other machines, or none any more."""
+    if cluster.controller is None:
+        raise SettingError(
+            f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'no server of the cloud'}, not on a server of the "
+            "cloud: copy its ipcontroller-client.json from there."
         )
-        named = f'profile="{profile}"' + (f', cluster_id="{cluster_id}"' if cluster_id else "")
-        print(f"Cluster {cluster.uid} can be used from here: ipp.Client({named}).")
+    if cluster.controller.phase in ("gone", "failed"):
+        raise SettingError(
+            f"The controller of cluster {cluster.uid} has ended: its server {cluster.controller.server.name} is {cluster.controller.phase}. "
+            f"`ipp-griffin stop {cluster.uid}` deletes what is left."
+        )
+    server = clusters.controller_server(cluster)
+    client = server.client_file()
+    return server, {**server.connection_files(cluster.controller.incarnation), "client": client}
+
+
+@contextlib.contextmanager
+def _undone_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the body as Ctrl-C does, so that it can undo what it did."""
+
+    def end(number: int, frame: Any) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

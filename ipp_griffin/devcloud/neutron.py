@@ -231,6 +231,15 @@ def create_rule(call: Call) -> Reply:
     return Reply(201, {"security_group_rule": made})
 
 
+@routes("DELETE", "/network/v2.0/security-group-rules/{}")
+def delete_rule(call: Call, rule_id: str) -> Reply:
+    for group in call.state.security_groups_of(call.auth.project):
+        if group.rules.pop(rule_id, None) is not None:
+            group.revision += 1
+            return Reply(204)
+    raise ApiError(404, f"Security group rule {rule_id} does not exist.", "SecurityGroupRuleNotFound")
+
+
 # Ports: those of servers, and those that users made
 
 

@@ -40,6 +40,14 @@ def has_ended(controller: Any) -> bool:
         return True
 
 
+def check_cluster_id(cluster_id: str) -> None:
+    """Raise `SettingError` for what can't be part of a file's name."""
+    if not re.fullmatch(r"[\w.@+-]*", cluster_id):
+        raise SettingError(
+            f"The cluster id {cluster_id!r} can't be part of a file's name: use letters, digits and any of . _ - + @."
+        )
+
+
 class OnCloud(HasTraits):
     """Tagged state: `ipcluster stop` may run under another profile's config, so it must not depend on config."""
 
@@ -74,10 +82,7 @@ class OnCloud(HasTraits):
         """Raise what was wrong with the settings of this launcher (`SettingError`)."""
         if self.wrong_setting is not None:
             raise self.wrong_setting
-        if not re.fullmatch(r"[\w.@+-]*", self.cluster_id):
-            raise SettingError(
-                f"The cluster id {self.cluster_id!r} can't be part of a file's name: use letters, digits and any of . _ - + @."
-            )
+        check_cluster_id(self.cluster_id)
 
     def remove_connection_files(self) -> None:
         """Remove the cluster's connection files, which a controller that was killed left, and nobody else's."""

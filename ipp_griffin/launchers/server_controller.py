@@ -4,50 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import os
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import ControllerLauncher, ipcontroller_cmd_argv
-from traitlets import Float, Integer
 
 from .. import heartbeats, ipcluster
-from ..controller_server import (
-    CONTROLLER,
-    ControllerServer,
-    address_of,
-    client_view,
-    own_address,
-    port_ranges,
-    why_unreachable,
-)
-from ..plan import GriffinError, Plan, SettingError, Stopped, choose_network
-from ..rendezvous import ControllerKeys, build_for_controller, ports_of
+from ..controller_server import CONTROLLER, address_of, client_view
+from ..plan import GriffinError, Plan, SettingError, choose_network
+from ..rendezvous import ControllerKeys, build_for_controller
 from ..roster import Roster
-from ..ssh import check_gateway, close_tunnel, gateway_address, open_tunnel
 from ..threads import in_thread
+from .attaching import NAME, Attaching, Unreachable, how_to_let_in
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
-from .controller_settings import ControllerSettings
 from .controller_waiting import WaitForController
-from .servers import OnServers
 from .waiting import check_not_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..cloud import Server
-    from ..engine_set import EngineSet
     from ..floating_ips import FloatingIp
     from ..settings import GriffinCloud
 
-SSH_PORT = 22
-TICK = 0.3  # seconds between two tries to reach the controller
 
-
-class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerLauncher):  # type: ignore[misc]
+class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: ignore[misc]
     """Start ipcontroller on a server, and return when this machine reaches it. Its `stop` takes away everything of the cluster.
 
     The cluster does not need this process: once started, it lives on without.
@@ -56,9 +37,6 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
     entrypoint_name = "griffin-server"
     role = CONTROLLER
     parallel = 1
-
-    tunnel_pid = Integer(0, help="Process of the tunnel through an SSH gateway; 0: none").tag(to_dict=True)
-    tunnel_created = Float(help="Start time of that process; tells a reused pid").tag(to_dict=True)
 
     def find_args(self) -> list[str]:
         """For ipyparallel's log lines only: there is no local process."""
@@ -78,7 +56,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
         deadline = time.monotonic() + self.start_timeout
         args = self._checked_args()
         settings = self.settle_cloud()
-        await in_thread(lambda: self._check_gateway())
+        await in_thread(lambda: self._check_way(settings))
         await in_thread(lambda: self.record_project(settings))
         network = await in_thread(lambda: choose_network(settings.network, self.connect().networks(), self.naming))
         keys = ControllerKeys.make()
@@ -88,7 +66,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
         )
         plan = dataclasses.replace(plan, servers=tuple(_without_engines(server) for server in plan.servers))
         self.has_groups = settings.manage_security_group
-        self._remove_stale_files()
+        self.remove_stale_files()
         self.notify_start(self.uid)
         self._record()  # the uid: enough to find whatever is made from here on
         self.log.info(f"Starting the controller on a server: {plan.on}")
@@ -115,7 +93,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
         self._record()
         waiting = WaitForController(
             keeper,
-            self._server,
+            self.server,
             publish=publish,
             attach=lambda id: self.connect().floating_ips.attach(floating, id) if floating else None,
             stopping=self._stopping,
@@ -148,9 +126,13 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
                 )
         return user
 
-    def _check_gateway(self) -> None:
-        if self.ssh_server and not self.ssh_server.endswith("@"):
-            check_gateway(self.ssh_server)
+    def _check_way(self, settings: GriffinCloud) -> None:
+        """Raise `SettingError` where no client could come by ``ssh_server``. Blocking."""
+        if self.ssh_server.endswith("@") and not settings.key_name:
+            raise SettingError(
+                f"{NAME}.ssh_server {self.ssh_server!r} is the controller's own server, which lets in who has the key of a key pair: set GriffinCloud.key_name."
+            )
+        self.check_gateway(client_view({}, "", self.ssh_server))
 
     def _publish(self, keys: ControllerKeys, args: list[str], name: str, address: str, settings: GriffinCloud) -> None:
         """Put what the agent goes by into the object store. Blocking; `stop` waits for it."""
@@ -195,102 +177,25 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
         address = floating.address if floating else address_of(files["client"])[0]
         client = client_view(files["client"], address, self.ssh_server)
         if self.has_groups:
-            self._let_in(files, address)
-        self.write_files({**files, "client": self.reach(client, f"The controller runs on server {server.name}")})
-        self._server.publish_client_file(client)
+            self.let_in(client, files["engine"])
+        try:
+            self.attach(files, client)
+        except Unreachable as e:
+            raise GriffinError(f"The controller runs on server {server.name}, but {e} {self._advice()}") from e
+        self.server.publish_client_file(client)
         self.log.info(f"The controller runs on server {server.name}, at {address}.")
 
-    def _let_in(self, files: dict[str, dict[str, Any]], address: str) -> None:
-        """Open exactly the ports of each to those who need them."""
-        through_itself = self.ssh_server.endswith("@")
-        gateway = "" if through_itself else self.ssh_server
-        self.connect().groups.let_in(
-            self.uid,
-            engines=port_ranges(ports_of(files["engine"])),
-            clients=port_ranges({SSH_PORT} if through_itself else ports_of(files["client"])),
-            client=self.client_address or (gateway_address(gateway) if gateway else own_address(address)),
-        )
-
-    def reach(self, client: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-        """Wait until the hub answers this machine; returns the content of its connection file, which names the ends of a tunnel where
-        there is a gateway. Blocking. Raises `GriffinError`, which begins with ``what``, saying what to do where it never does.
-        """
-        from ..hub import Hub
-
-        deadline = time.monotonic() + self.reach_timeout
-        if client.get("ssh"):
-            self._close_tunnel()
-            tunnel = open_tunnel(client, timeout=self.reach_timeout)
-            self.tunnel_pid, self.tunnel_created, client = tunnel.pid, tunnel.created, tunnel.info
-        try:
-            while why := why_unreachable(client):
-                check_not_stopped(self._stopping)
-                if time.monotonic() > deadline:
-                    raise GriffinError(f"{what}, but {self._advice(client, why)}")
-                self._stopping.wait(TICK)
-            with Hub(client, timeout=max(deadline - time.monotonic(), 10.0)):
-                return client
-        except GriffinError as e:
-            self._close_tunnel()
-            if isinstance(e, Stopped) or str(e).startswith(what):
-                raise
-            raise GriffinError(f"{what}, but {self._advice(client, str(e))}") from e
-
-    def _close_tunnel(self) -> None:
-        if self.tunnel_pid:
-            close_tunnel(self.tunnel_pid, self.tunnel_created)
-            self.tunnel_pid = 0
-
-    def _advice(self, client: Mapping[str, Any], why: str) -> str:
-        address, port = address_of(client)
-        text = f"this machine does not reach it at {address} port {port} ({why.rstrip('.')}). "
+    def _advice(self) -> str:
+        """What to set, where the controller can't be reached."""
+        text = ""
         if not self.floating_ip and not self.ssh_server:
-            text += 'If this machine is outside of the server\'s network: set GriffinServerControllerLauncher.floating_ip = "auto", or ssh_server. '
-        if self.has_groups:
-            return (
-                text
-                + "Its security group lets in "
-                + (self.client_address or "the address that this machine uses")
-                + (
-                    "; if the cloud sees another one of this machine, set GriffinServerControllerLauncher.client_address."
-                )
+            text = (
+                f'If this machine is outside of the server\'s network: set {NAME}.floating_ip = "auto", or ssh_server. '
             )
-        first, _, last = self.ports.partition("-")
-        return text + (
-            f"Let it in: `openstack security group rule create --ingress --protocol tcp --dst-port {first}:{last} --remote-ip ADDRESS/32 GROUP`, "
-            "with a security group of that server and the address that this machine has for the cloud; or set "
-            "GriffinCloud.manage_security_group = True."
-        )
-
-    # --- connection files
-
-    async def get_connection_info(self, timeout: float | None = None) -> Any:
-        """What is in the connection files; where this machine has none, as the object store has them."""
-        if not all(Path(path).exists() for path in self.connection_files.values()) and self.uid:
-            await in_thread(self.fetch_files)
-        return await super().get_connection_info(timeout)
-
-    def fetch_files(self) -> None:
-        """Write this machine's connection files anew, out of the object store. Blocking. Raises `GriffinError` where it has none."""
-        newest = max((incarnation for _, incarnation in self._server.last_reports()), default=0)
-        files = self._server.connection_files(newest)
-        client = self.reach(self._server.client_file(), f"The controller of cluster {self.uid} runs on a server")
-        self.write_files({**files, "client": client})
-
-    def write_files(self, files: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the connection files of this machine, for its user only."""
-        Path(self.profile_dir, "log").mkdir(parents=True, exist_ok=True)  # ipcontroller makes it; local engines need it
-        for name, path in self.connection_files.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(f"{path}.{os.getpid()}")
-            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-                json.dump(files[name], f)
-            scratch.replace(path)
-
-    def _remove_stale_files(self) -> None:
-        """Files of a controller that was killed: clients would be sent to it."""
-        for path in self.connection_files.values():
-            Path(path).unlink(missing_ok=True)
+        if not self.has_groups:
+            return f"{text}{how_to_let_in(self.ports)}; or set GriffinCloud.manage_security_group = True."
+        whom = self.client_address or "the address that this machine uses"
+        return f"{text}Its security group lets in {whom}; if the cloud sees another one of this machine, set {NAME}.client_address."
 
     # --- the end
 
@@ -313,7 +218,7 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
         """Keep the output, which goes with the server, and delete whatever the cluster has."""
         self._output.read(self._on_cloud(), 1)
         self.sweep()
-        self._close_tunnel()
+        self.close_tunnel()
         self.remove_connection_files()
 
     def signal(self, sig: int) -> Any:
@@ -338,17 +243,6 @@ class GriffinServerControllerLauncher(OnServers, ControllerSettings, ControllerL
     def get_output(self, remove: bool = False) -> str:
         """ipcontroller's output as its server last reported it, without keys; after `stop`, as it was at the end."""
         return self._read_output(1)
-
-    # --- doors
-
-    @property
-    def _server(self) -> ControllerServer:
-        server = self._on_cloud()
-        assert isinstance(server, ControllerServer)
-        return server
-
-    def _open(self, servers_url: str) -> EngineSet:
-        return ControllerServer(self.connect(), self.open_store(servers_url), self.uid)
 
 
 def _without_engines(server: Any) -> Any:

@@ -16,6 +16,7 @@ from ipp_griffin.devcloud.access_rules import AccessRule
 from ..clouds import REPO
 from ..forward_proxy import ForwardProxy, forward_proxy
 from .conftest import address_of
+from .test_server_controller import suspended
 
 # The answers are looked at, so that a request which is refused and then done without is seen, too: not behind TLS.
 pytestmark = pytest.mark.needs("faults", "app", "address")
@@ -95,6 +96,13 @@ def test_the_documented_rules_are_enough_for_everything(shell, proxy, make_crede
     command = ("ipcluster", "start", "--profile=griffin", "-n", "1", "--controller=griffin-server", *on_server)
     assert "does not reach it at" in shell.run(*command, status=1)
     assert shell.cloud.left_over() == []
+    command = ("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize", "--controller=griffin-server")
+    shell.run(*command, "--GriffinCloud.manage_security_group=True")
+    (cluster,) = json.loads(shell.run("ipp-griffin", "ps", *where, "--json"))
+    with suspended(cluster["uid"]):
+        connecting = ("--profile=other", "--client-address=203.0.113.7", "--timeout=1")
+        assert "does not reach it" in shell.run("ipp-griffin", "connect", *where, "griffin", *connecting, status=1)
+    shell.run("ipcluster", "stop", "--profile=griffin")
     refused = {f"{e.status} {e.method} {e.url.partition('?')[0]}" for e in proxy.exchanges if e.status in (401, 403)}
     assert refused == set()
     # And none is there for nothing. (Nobody sees the deletions here of which a bulk deletion consists, and Nova leaves no port.)

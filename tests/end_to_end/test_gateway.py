@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from .conftest import Shell
+from .test_server_controller import clusters, rules, suspended
 
 START = ("ipcluster", "start", "--profile=griffin", "--controller=griffin-server", "--daemonize", "-n", "1")
 STOP = ("ipcluster", "stop", "--profile=griffin")
@@ -26,8 +28,17 @@ class Gateway(asyncssh.SSHServer):
 
 
 async def run_command(process):
-    done = await asyncio.create_subprocess_shell(process.command or "true", stdin=asyncio.subprocess.DEVNULL)
-    process.exit(await done.wait())
+    """As OpenSSH does: with the addresses and ports of both ends in the environment."""
+    ends = (*process.get_extra_info("peername")[:2], *process.get_extra_info("sockname")[:2])
+    done = await asyncio.create_subprocess_shell(
+        process.command or "true",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "SSH_CONNECTION": " ".join(map(str, ends))},
+    )
+    output, _ = await done.communicate()
+    process.stdout.write(output.decode())
+    process.exit(done.returncode)
 
 
 @pytest.fixture
@@ -115,11 +126,69 @@ def test_clients_here_and_elsewhere_reach_it_through_the_gateway_until_the_stop(
     assert (info["interface"], info["ssh"]) == ("tcp://127.0.0.1", "")
     with ipp.Client(str(client_file(shell))) as rc:
         assert rc[:].apply_sync(pow, 2, 5) == [32]
-    elsewhere.run("ipp-griffin", "connect", "griffin")
-    with ipp.Client(str(client_file(elsewhere))) as rc:
-        assert rc[:].apply_sync(pow, 2, 5) == [32]
+    for _ in range(2):  # the second time, the first tunnel is replaced
+        elsewhere.run("ipp-griffin", "connect", "griffin")
+        with ipp.Client(str(client_file(elsewhere))) as rc:
+            assert rc[:].apply_sync(pow, 2, 5) == [32]
+        assert len(tunnels(gateway)) == 2
+    for path in (elsewhere.profile() / "security").glob("ipcontroller-*"):
+        path.unlink()
+    script = 'import ipyparallel as ipp; print(ipp.Cluster.from_file(profile="griffin").connect_client_sync().ids)'
+    assert "[0]" in elsewhere.run("python", "-c", script)  # fetches the files, with another tunnel
     assert len(tunnels(gateway)) == 2
     elsewhere.run(*STOP)
+    shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_with_security_groups_it_is_the_gateway_that_is_let_in(shells, gateway, neutron):
+    shell, elsewhere = shells
+    gate = f"--GriffinServerControllerLauncher.ssh_server={gateway}"
+    shell.run(*START, gate, "--GriffinCloud.manage_security_group=True")
+    before = rules(neutron, "-controller")
+    assert {address for _, _, address, _ in before if address} == {"127.0.0.1/32"}
+    elsewhere.run("ipp-griffin", "connect", "griffin")
+    assert rules(neutron, "-controller") == before  # it was let in before
+    shell.run(*STOP)
+    elsewhere.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know(shells, gateway, tmp_path):
+    """Servers of the dev cloud have no SSH server: their addresses lead to the one that is there, from which ports are forwarded all the same."""
+    shell, elsewhere = shells
+    (tmp_path / "known_hosts").write_text("")
+    with (tmp_path / "ssh_config").open("a") as config:
+        config.write(f"Host 127.80.*\n HostName 127.0.0.1\n Port {gateway.rpartition(':')[2]}\n")
+    shell.run(*START, "--GriffinServerControllerLauncher.ssh_server=me@", "--GriffinCloud.key_name=griffin-key")
+    elsewhere.run("ipp-griffin", "connect", "griffin")
+    used = []
+    for each in (shell, elsewhere):
+        with ipp.Client(str(client_file(each))) as rc:
+            assert rc[:].apply_sync(pow, 2, 5) == [32]
+        state = json.loads((each.profile() / "security" / "cluster-.json").read_text())["controller"]["state"]
+        used.append(psutil.Process(state["tunnel_pid"]))
+    assert all("me@127.80." in tunnel.cmdline()[-1] for tunnel in used)
+    for each in (shell, elsewhere):
+        each.run(*STOP)
+    assert not any(tunnel.is_running() for tunnel in used)
+
+
+@pytest.mark.needs("devcloud")
+def test_a_connect_that_is_interrupted_leaves_no_tunnel_and_no_file(shells, gateway, eventually):
+    """Ctrl-C, SIGTERM or a closed terminal, while the hub does not answer."""
+    shell, elsewhere = shells
+    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
+    before = tunnels(gateway)
+    (cluster,) = clusters(shell)
+    with suspended(cluster["uid"]):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            connecting = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=60")
+            eventually(lambda: len(tunnels(gateway)) == 2, "a tunnel that waits")
+            connecting.send_signal(number)
+            assert connecting.wait(30) == 128 + number
+            assert tunnels(gateway) == before
+            assert not elsewhere.profile().exists()
     shell.run(*STOP)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -65,6 +66,20 @@ def ipcontroller_of(uid) -> psutil.Process:
     parents = {process.pid for process in found}
     (first,) = (process for process in found if process.ppid() not in parents)
     return first
+
+
+@contextlib.contextmanager
+def suspended(uid):
+    """While a cluster's hub answers nobody."""
+    first = ipcontroller_of(uid)
+    processes = [first, *first.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def wait_for_answers(shell, eventually, n, timeout=60) -> dict[int, int]:
@@ -181,10 +196,67 @@ def test_connecting_twice_under_another_name_and_over_another_cluster(shell, els
         "profile_griffin/security/cluster-.json",
         "profile_griffin/security/cluster-mine.json",
     ]
-    path = elsewhere.profile() / "security" / "cluster-.json"
-    path.write_text(path.read_text().replace(clusters(shell)[0]["uid"], "0" * 12))
+    elsewhere.run("ipcluster", "start", "--profile=griffin", "--daemonize", "-n", "1", "--cluster-id=other")
+    output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", "--cluster-id=other", status=1)
+    assert "End it with `ipcluster stop --profile=griffin --cluster-id=other`, or say --cluster-id=NAME" in output
+    elsewhere.run(*STOP, "--cluster-id=other")
+    shell.run(*STOP)
+    shell.run(*START, "-n", "1")
+    elsewhere.run("ipp-griffin", "connect", container(shell), "griffin")  # takes the place of the one that has ended
+    with ipp.Client(client_file(elsewhere)) as rc:
+        assert rc[:].apply_sync(pow, 2, 5) == [32]
+    shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_a_machine_that_connects_gets_the_profile_and_can_start_more_engines_on_the_cloud(shell, elsewhere):
+    shell.run(*START, "-n", "1")
+    shutil.rmtree(elsewhere.ipython)
+    assert "has no settings" not in elsewhere.run("ipp-griffin", "connect", container(shell), "griffin")
+    elsewhere.run("ipcluster", "engines", "--profile=griffin", "--daemonize", "-n", "1")
+    assert len(shell.engine_ids()) == 2
+    assert len(shell.cloud.servers()) == 3
+    output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", "--profile=default")
+    assert "profile 'default' has no settings of griffin: `ipcluster engines` with it starts engines on this" in output
+    shell.run(*STOP)
+
+
+def test_a_connect_that_fails_leaves_neither_file_nor_profile_nor_rule(shell, elsewhere, neutron):
+    shell.run(*START, "-n", "1", "--GriffinCloud.manage_security_group=True")
+    before = rules(neutron, "-controller")
+    shutil.rmtree(elsewhere.ipython)
+    options = ("--client-address=203.0.113.7", "--timeout=1")
+    with suspended(clusters(shell)[0]["uid"]):
+        output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", *options, status=1)
+    assert "Its security group would let in 203.0.113.7; if the cloud sees another one of this machine, say" in output
+    assert rules(neutron, "-controller") == before
+    assert not list(elsewhere.ipython.glob("profile_griffin"))
+    shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_connecting_to_a_cluster_that_starts_or_has_ended_or_by_a_name_that_can_not_be(
+    shell, elsewhere, eventually, openstack_client
+):
+    shell.cloud.faults.set({"server": ".*-controller-.*", "silent": True})
+    shell.start(*ON_SERVER, "-n", "1")
+    eventually(shell.cloud.servers, "a server that starts")
     output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", status=1)
-    assert "Say --cluster-id=NAME to call this one otherwise." in output
+    assert (
+        "is not in the object store: its controller runs on no server of the cloud, or has not started yet." in output
+    )
+    shell.run("ipp-griffin", "stop", container(shell), "griffin")
+    shell.cloud.faults.clear()
+    eventually(lambda: shell.cluster_files() == [], "the start to give up")
+    shell.run(*START, "-n", "1")
+    for option in ("--profile=../up", "--cluster-id=a/b"):
+        output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", option, status=1)
+        assert "Say --profile and --cluster-id, as this machine is to call it." in output
+    (name,) = (name for name in shell.cloud.servers() if "-controller-" in name)
+    openstack_client("server", "stop", name)
+    eventually(lambda: "gone" in json.dumps(clusters(shell)), "a server that is off")
+    output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", status=1)
+    assert f"has ended: its server {name} is gone. `ipp-griffin stop" in output
     shell.run(*STOP)
 
 

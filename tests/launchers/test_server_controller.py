@@ -13,7 +13,7 @@ from ipp_griffin import hub as hub_module
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
 from ipp_griffin.floating_ips import FloatingIp
 from ipp_griffin.heartbeats import for_controller
-from ipp_griffin.launchers import GriffinServerControllerLauncher, server_controller, servers
+from ipp_griffin.launchers import GriffinServerControllerLauncher, attaching, servers
 from ipp_griffin.launchers import common as module
 from ipp_griffin.plan import GriffinError, SettingError, Stopped
 from ipp_griffin.rendezvous import cluster_uid
@@ -39,6 +39,7 @@ class Groups(FakeGroups):
 
     def let_in(self, uid, *, engines=(), clients=(), client=""):
         self.let.append((list(engines), list(clients), client))
+        return []
 
 
 class Floating(FakeFloatingIps):
@@ -67,6 +68,9 @@ class Cloud(OneCloud):
     def __init__(self):
         super().__init__()
         self.groups, self.floating_ips = Groups(), Floating()
+
+    def key_names(self):
+        return ["dev"]
 
     def create_servers(self, plan, work, *, on_created, stop, parallel):
         super().create_servers(plan, work, on_created=on_created, stop=stop, parallel=parallel)
@@ -145,8 +149,8 @@ def cluster():
 def make(cloud, store, cluster, tmp_path, monkeypatch):
     """``make(setting=value, ...)``: a launcher as ipyparallel makes one."""
     monkeypatch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)
-    monkeypatch.setattr(server_controller, "why_unreachable", lambda info: "")
-    monkeypatch.setattr(server_controller, "own_address", lambda address: f"192.0.2.1/32 towards {address}")
+    monkeypatch.setattr(attaching, "why_unreachable", lambda info: "")
+    monkeypatch.setattr(attaching, "own_address", lambda address: {ADDRESS: "192.0.2.1/32"}[address])
     monkeypatch.setattr(hub_module, "Hub", FakeHub)
     made = []
 
@@ -230,6 +234,12 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"controller_args": ["--reuse"]}, "can't be used again"),
         ({"ports": "20000-20010"}, "at least 20 ports"),
         ({"ssh_server": "two words"}, "is no gateway"),
+        ({"ssh_server": "-oProxyCommand=x@"}, "is no gateway"),
+        ({"ssh_server": "debian@"}, "lets in who has the key of a key pair: set GriffinCloud.key_name"),
+        ({"ssh_server": "me@gate", "floating_ip": "auto"}, "is of no use behind the gateway me@gate"),
+        ({"floating_ip": "automatic"}, "floating_ip 'automatic' is neither \"auto\" nor an IPv4 address"),
+        ({"client_address": "my house"}, "client_address 'my house' is no IPv4 address"),
+        ({"client_address": "2001:db8::/64"}, "is no IPv4 address"),
         ({"flavor": "huge"}, r"No flavor 'huge'\. .* Set GriffinServerControllerLauncher\.flavor\."),
         ({"cluster_id": "a/b"}, "can't be part of a file's name"),
     ],
@@ -297,8 +307,8 @@ async def test_a_server_that_is_never_ready_ends_the_start_at_its_deadline(make,
 
 
 async def test_a_controller_that_can_not_be_reached_says_how_and_leaves_nothing(make, cloud, store, monkeypatch):
-    monkeypatch.setattr(server_controller, "why_unreachable", lambda info: "Connection refused")
-    monkeypatch.setattr(server_controller, "TICK", 0.0)
+    monkeypatch.setattr(attaching, "why_unreachable", lambda info: "Connection refused")
+    monkeypatch.setattr(attaching, "TICK", 0.0)
     launcher = make(reach_timeout=1.0)
     with pytest.raises(GriffinError) as told:
         await launcher.start()
@@ -332,20 +342,23 @@ async def test_its_group_is_there_from_the_creation_and_lets_in_exactly_the_port
     ((plan, _, _, _),) = cloud.creations
     assert plan.security_groups == ("g-2",)
     engines, clients = [(20000, 20002)], [(20000, 20000), (20012, 20012), (20014, 20014)]
-    assert cloud.groups.let == [(engines, clients, f"192.0.2.1/32 towards {ADDRESS}")]
+    assert cloud.groups.let == [(engines, clients, "192.0.2.1/32")]
 
 
 @pytest.mark.parametrize(
     ("settings", "clients", "client"),
     [
         ({"client_address": "203.0.113.7/32"}, 3, "203.0.113.7/32"),
+        ({"client_address": "203.0.113.7"}, 3, "203.0.113.7/32"),
+        ({"client_address": "203.0.113.7/24"}, 3, "203.0.113.0/24"),
         ({"ssh_server": "me@gate"}, 3, "192.0.2.7/32"),
-        ({"ssh_server": "debian@"}, 1, f"192.0.2.1/32 towards {ADDRESS}"),  # to its port 22
+        ({"ssh_server": "me@mute"}, 3, "192.0.2.8/32"),  # says nothing of its address: that of its name
+        ({"ssh_server": "debian@"}, 1, "192.0.2.1/32"),  # to its port 22
     ],
 )
 async def test_whoever_clients_come_from_is_let_in(make, cloud, monkeypatch, settings, clients, client):
     tunnels(monkeypatch)
-    launcher = make(config=Config(GriffinCloud={"manage_security_group": True}), **settings)
+    launcher = make(config=Config(GriffinCloud={"manage_security_group": True, "key_name": "dev"}), **settings)
     await launcher.start()
     ((_, ranges, whom),) = cloud.groups.let
     assert (len(ranges), whom) == (clients, client)
@@ -368,18 +381,31 @@ async def test_without_a_floating_ip_left_no_server_is_asked_for(make, cloud, st
     only_the_project_is_left(cloud, store, launcher)
 
 
+class FakeTunnel(Tunnel):
+    def __init__(self, log, info):
+        super().__init__(4_000_000, 1.0, info)
+        object.__setattr__(self, "log", log)
+
+    def close(self):
+        self.log.append(("close", self.pid))
+
+
 def tunnels(monkeypatch) -> list:
     """Tunnels that are opened, and what closes them, instead of ssh."""
     log = []
 
-    def open_tunnel(info, *, timeout):
+    def open_tunnel(info):
         log.append(("open", info["ssh"]))
-        return Tunnel(4_000_000, 1.0, {**info, "interface": "tcp://127.0.0.1", "ssh": ""})
+        return FakeTunnel(log, {**info, "interface": "tcp://127.0.0.1", "ssh": ""})
 
-    monkeypatch.setattr(server_controller, "check_gateway", lambda ssh_server: log.append(("check", ssh_server)))
-    monkeypatch.setattr(server_controller, "gateway_address", lambda ssh_server: "192.0.2.7/32")
-    monkeypatch.setattr(server_controller, "open_tunnel", open_tunnel)
-    monkeypatch.setattr(server_controller, "close_tunnel", lambda pid, created: log.append(("close", pid)))
+    def check_gateway(ssh_server):
+        log.append(("check", ssh_server))
+        return "" if ssh_server == "me@mute" else "192.0.2.7"
+
+    monkeypatch.setattr(attaching, "check_gateway", check_gateway)
+    monkeypatch.setattr(attaching, "resolved", lambda ssh_server: "192.0.2.8")
+    monkeypatch.setattr(attaching, "open_tunnel", open_tunnel)
+    monkeypatch.setattr(attaching, "close_tunnel", lambda pid, created: log.append(("close", pid)))
     return log
 
 
@@ -394,10 +420,42 @@ async def test_through_a_gateway_this_machine_has_a_tunnel_until_the_stop(make, 
     assert log == [("check", "me@gate"), ("open", "me@gate"), ("close", 4_000_000)]
 
 
+async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is_on_record_at_once(
+    make, cluster, monkeypatch
+):
+    """Its SSH server starts some time after ipcontroller, and knows the key a moment later."""
+    log, refusals = tunnels(monkeypatch), [GriffinError("Connection refused"), GriffinError("Permission denied")]
+    monkeypatch.setattr(attaching, "TICK", 0.0)
+    on_record = []
+
+    def wait(tunnel, timeout):
+        on_record.append(cluster.written[-1][0]["tunnel_pid"])
+        if refusals:
+            raise refusals.pop(0)
+
+    monkeypatch.setattr(FakeTunnel, "wait", wait)
+    monkeypatch.setattr(FakeTunnel, "ended", property(lambda tunnel: True))
+    launcher = make(ssh_server="debian@", config=Config(GriffinCloud={"key_name": "dev"}))
+    await launcher.start()
+    assert [what for what, _ in log] == ["open", "close", "open", "close", "open"]
+    assert log[0] == ("open", f"debian@{ADDRESS}")
+    assert on_record == [4_000_000] * 3
+
+
+async def test_nobody_is_let_in_by_a_start_that_was_stopped(make, cloud):
+    launcher = make(config=Config(GriffinCloud={"manage_security_group": True}))
+    await launcher.start()
+    await launcher.stop()
+    cloud.groups.let.clear()
+    with pytest.raises(Stopped):
+        launcher.let_in({"interface": f"tcp://{ADDRESS}", "registration": 20000})
+    assert cloud.groups.let == []
+
+
 async def test_a_tunnel_that_leads_nowhere_is_closed(make, cloud, store, monkeypatch):
     log = tunnels(monkeypatch)
     monkeypatch.setattr(FakeHub, "reachable", ())
-    launcher = make(ssh_server="me@gate")
+    launcher = make(ssh_server="me@gate", reach_timeout=1.0)
     with pytest.raises(GriffinError, match="does not answer"):
         await launcher.start()
     assert log[-1] == ("close", 4_000_000)
