@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from .api import Api, parse
-from .calls import CloudError, QuotaError, Unsupported, one_line, persist
+from .calls import CloudError, QuotaError, Unavailable, Unsupported, one_line, persist
 from .plan import SettingError
-from .ports import Ports
+from .ports import CHANGED, Ports
 
 __all__ = ["FloatingIp", "FloatingIps"]
+
+T = TypeVar("T")
 
 AUTO = "auto"
 TRAIT, POOL = "GriffinServerControllerLauncher.floating_ip", "GriffinServerControllerLauncher.floating_ip_pool"
@@ -31,7 +33,7 @@ _EXHAUSTED = re.compile(r"(?i)no more ip addresses|unable to find any ip address
 class FloatingIp:
     """A floating IP of the project. ``uid`` names the cluster that it was allocated for, "" for one that was allocated for none;
     ``port_id`` the port that it is attached to ("" for none), ``user_id`` who had it allocated ("" where that is unknown),
-    ``created`` ISO 8601 in UTC."""
+    ``created`` ISO 8601 in UTC, ``revision`` Neutron's count of its changes (None where it keeps none)."""
 
     id: str
     address: str
@@ -39,6 +41,7 @@ class FloatingIp:
     port_id: str = ""
     user_id: str = ""
     created: str = ""
+    revision: int | None = None
 
 
 class FloatingIps:
@@ -46,6 +49,7 @@ class FloatingIps:
 
     def __init__(self, api: Api, ports: Ports) -> None:
         self._api, self._ports = api, ports
+        self._ours: dict[str, set[str]] = {}  # the ports that each was attached to from here
 
     def all(self) -> list[FloatingIp]:
         """Those that were allocated for clusters. One request a page; none on a cloud that has no floating IPs, or where these
@@ -73,14 +77,33 @@ class FloatingIps:
         return self._allocate(uid, pool) if wanted == AUTO else self._find(wanted)
 
     def attach(self, floating: FloatingIp, server_id: str) -> None:
-        """Attach it to the port of a server that is ACTIVE, away from another one where it was. Idempotent."""
-        what, path = f"Can't attach floating IP {floating.address} to server {server_id}", _path(floating)
+        """Attach it to the port of a server that is ACTIVE, away from another server of the cluster where it was. Idempotent.
+
+        Somebody else may attach it at the same time: the revision number says whether what was read still holds. Raises
+        `SettingError` where one that the project had before is in use by then.
+        """
+        what = f"Can't attach floating IP {floating.address} to server {server_id}"
         ports = self._ports.of_servers([server_id])
         if not ports:
             raise CloudError(f"{what}: the server has no port, or these credentials may not see it.")
-        body = {"floatingip": {"port_id": ports[0].id}}
+        ours = self._ours.setdefault(floating.id, set())
+
+        def attempt() -> None:
+            listed = self._listed()
+            now = next((found for found in listed if found.id == floating.id), None)
+            if now is None:
+                raise CloudError(f"{what}: it is gone.", status=404)
+            if now.port_id == ports[0].id:
+                return
+            if now.port_id and not now.uid and now.port_id not in ours:
+                raise _in_use(now, listed)
+            ours.add(ports[0].id)
+            headers = {} if now.revision is None else {"If-Match": f"revision_number={now.revision}"}
+            body = {"floatingip": {"port_id": ports[0].id}}
+            self._api.send(what, "network", "PUT", _path(floating), json=body, headers=headers)
+
         try:
-            self._repeat(what, "PUT", path, json=body)
+            self._persist(attempt)
         except CloudError as error:
             if error.status != 404 or "not reachable" not in str(error):
                 raise
@@ -99,7 +122,7 @@ class FloatingIps:
         failed: list[CloudError] = []
         for floating in self.of(uid):
             try:
-                self._repeat(f"Can't release floating IP {floating.address}", "DELETE", _path(floating))
+                self._release(floating)
             except CloudError as error:
                 if error.status != 404:
                     failed.append(error)
@@ -117,7 +140,7 @@ class FloatingIps:
                     return floating
             return self._post(uid, *self._external(pool))
 
-        return persist(attempt, retries=self._api.retries, sleep=self._api.sleep)
+        return self._persist(attempt)
 
     def _post(self, uid: str, network_id: str, name: str) -> FloatingIp:
         what = f"Can't allocate a floating IP from network {name}"
@@ -163,18 +186,20 @@ class FloatingIps:
         if not address:
             raise SettingError(f'{TRAIT} {wanted!r} is neither "{AUTO}" nor an IP address.')
         listed = self._listed()
-        free = ", ".join(sorted(f.address for f in listed if not f.port_id and not f.uid)) or "none"
-        other = f'Set {TRAIT} to one that is free ({free}), or to "{AUTO}".'
         found = next((floating for floating in listed if floating.address == address), None)
         if found is None:
-            raise SettingError(f"This project has no floating IP {address}. {other}")
+            raise SettingError(f"This project has no floating IP {address}. {_others(listed)}")
         if found.port_id:
-            raise SettingError(f"Floating IP {address} is in use: it is attached to port {found.port_id}. {other}")
+            raise _in_use(found, listed)
         if found.uid:  # which releases it at its end
-            raise SettingError(f"Floating IP {address} was allocated for cluster {found.uid}. {other}")
+            raise SettingError(f"Floating IP {address} was allocated for cluster {found.uid}. {_others(listed)}")
         return found
 
     # -- one request each
+
+    def _release(self, floating: FloatingIp) -> None:
+        what = f"Can't release floating IP {floating.address}"
+        self._persist(lambda: self._api.send(what, "network", "DELETE", _path(floating)))
 
     def _listed(self) -> list[FloatingIp]:
         params = {"project_id": self._api.project_id}  # an administrator would see those of all projects
@@ -189,12 +214,25 @@ class FloatingIps:
                 status=error.status,
             ) from None
 
-    def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> None:
-        persist(
-            lambda: self._api.send(what, "network", method, path, **kwargs),
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        return persist(
+            attempt,
             retries=self._api.retries,
             sleep=self._api.sleep,
+            again=lambda error: isinstance(error, Unavailable) or error.status == CHANGED,
         )
+
+
+def _in_use(floating: FloatingIp, listed: list[FloatingIp]) -> SettingError:
+    return SettingError(
+        f"Floating IP {floating.address} is in use: it is attached to port {floating.port_id}. {_others(listed)}"
+    )
+
+
+def _others(listed: list[FloatingIp]) -> str:
+    """What to set instead."""
+    free = ", ".join(sorted(found.address for found in listed if not found.port_id and not found.uid)) or "none"
+    return f'Set {TRAIT} to one that is free ({free}), or to "{AUTO}".'
 
 
 def _path(floating: FloatingIp) -> str:
@@ -224,4 +262,5 @@ def _floating(found: Mapping[str, Any]) -> FloatingIp:
         port_id=str(found.get("port_id") or ""),
         user_id=one_line(ours[2]) if ours else "",
         created=one_line(found.get("created_at") or ""),
+        revision=found.get("revision_number"),
     )

@@ -42,6 +42,7 @@ class Neutron:
 
     def __init__(self, mock: responses.RequestsMock) -> None:
         self.outcomes: list[str | Answer] = []
+        self.meanwhile: list[Any] = []  # what others do to a floating IP right before it is changed
         self.ips: dict[str, dict[str, Any]] = {}
         self.networks = [PUBLIC, INNER]
         self.ports = [{"id": "port1", "device_id": "s1", "device_owner": "compute:nova"}]
@@ -69,6 +70,7 @@ class Neutron:
             "description": description,
             "port_id": port,
             "created_at": "2026-01-01T00:00:00Z",
+            "revision_number": 0,
         }
         return self.ips.setdefault(str(made["id"]), made)
 
@@ -97,6 +99,11 @@ class Neutron:
 
     def _update(self, request: PreparedRequest) -> Answer:
         made = self.ips[(request.url or "").rsplit("/", 1)[1]]
+        if self.meanwhile:
+            self.meanwhile.pop(0)(made)
+        if request.headers["If-Match"] != f"revision_number={made['revision_number']}":
+            return error(412, "RevisionNumberConstraintFailed", "Constrained to another one")
+        made["revision_number"] += 1
         made |= json.loads(request.body or b"")["floatingip"]
         return 200, {}, json.dumps({"floatingip": made})
 
@@ -133,7 +140,7 @@ def neutron(mock: responses.RequestsMock) -> Neutron:
 
 def test_one_is_allocated_from_the_only_external_network_and_says_whose_it_is(mock, cloud, neutron):
     made = cloud.floating_ips.reserve(UID, "auto", "")
-    assert made == FloatingIp("f1", "203.0.113.10", UID, "", "u1", "2026-01-01T00:00:00Z")
+    assert made == FloatingIp("f1", "203.0.113.10", UID, "", "u1", "2026-01-01T00:00:00Z", 0)
     assert neutron.ips["f1"]["network"] == "n1"
     assert neutron.ips["f1"]["description"] == f"ipp-griffin: controller of cluster {UID}, user u1"
     assert lines(mock) == [LIST, NETWORKS, "POST /v2.0/floatingips"]
@@ -224,7 +231,7 @@ def test_one_that_the_project_has_is_found_by_its_address(mock, cloud, neutron):
     neutron.add("203.0.113.4", port="p")
     neutron.add("203.0.113.5", "the web's")
     found = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
-    assert found == FloatingIp("f2", "203.0.113.5", created="2026-01-01T00:00:00Z")
+    assert found == FloatingIp("f2", "203.0.113.5", created="2026-01-01T00:00:00Z", revision=0)
     assert lines(mock) == [LIST]
 
 
@@ -251,12 +258,39 @@ def test_an_address_that_can_not_be_had_is_told_with_those_that_can(cloud, neutr
 def test_it_is_attached_to_the_servers_port_again_and_again(mock, cloud, neutron):
     floating = cloud.floating_ips.reserve(UID, "auto", "")
     mock.calls.reset()
-    neutron.outcomes = ["lost", error(503, "X", "overloaded")]
+    neutron.outcomes = ["lost"]
     cloud.floating_ips.attach(floating, "s1")
     cloud.floating_ips.attach(floating, "s1")
     assert neutron.ips["f1"]["port_id"] == "port1"
-    assert lines(mock) == [PORTS, *["PUT /v2.0/floatingips/f1"] * 3, PORTS, "PUT /v2.0/floatingips/f1"]
-    assert json.loads(mock.calls[1].request.body) == {"floatingip": {"port_id": "port1"}}
+    put = "PUT /v2.0/floatingips/f1"  # whose answer was lost; the second listing shows it attached
+    assert lines(mock) == [PORTS, LIST, put, LIST, PORTS, LIST]
+    assert json.loads(mock.calls[2].request.body) == {"floatingip": {"port_id": "port1"}}
+
+
+def test_one_of_the_project_is_not_taken_from_whoever_was_faster(cloud, neutron):
+    neutron.add("203.0.113.5"), neutron.add("203.0.113.6")
+    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    neutron.meanwhile = [lambda made: made.update(port_id="somebody's", revision_number=7)]
+    with pytest.raises(SettingError, match=r"attached to port somebody's\. .*free \(203\.0\.113\.6\)"):
+        cloud.floating_ips.attach(floating, "s1")
+    assert neutron.ips["f1"]["port_id"] == "somebody's"
+
+
+def test_a_change_of_something_else_meanwhile_does_not_matter(cloud, neutron):
+    neutron.add("203.0.113.5")
+    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    neutron.meanwhile = [lambda made: made.update(description="mine", revision_number=7)]
+    cloud.floating_ips.attach(floating, "s1")
+    assert neutron.ips["f1"]["port_id"] == "port1"
+
+
+def test_it_moves_to_the_server_that_takes_anothers_place(cloud, neutron):
+    neutron.add("203.0.113.5")
+    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    cloud.floating_ips.attach(floating, "s1")
+    neutron.ports = [{"id": "port2", "device_id": "s2", "device_owner": "compute:nova"}]
+    cloud.floating_ips.attach(floating, "s2")
+    assert neutron.ips["f1"]["port_id"] == "port2"
 
 
 def test_a_server_without_a_port_can_not_have_one(cloud, neutron):
@@ -267,14 +301,14 @@ def test_a_server_without_a_port_can_not_have_one(cloud, neutron):
 
 def test_a_network_without_a_way_out_is_told_with_what_makes_one(cloud, neutron):
     text = "External network n1 is not reachable from subnet s.  Therefore, cannot associate Port p with a Floating IP."
+    neutron.add("203.0.113.5")
     neutron.outcomes = [error(404, "ExternalGatewayForFloatingIPNotFound", text)]
     with pytest.raises(CloudError, match=rf"is not reachable .* `openstack router add subnet`\), or set {TRAIT}_pool"):
         cloud.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
 
 
 def test_one_that_went_meanwhile_can_not_be_attached(cloud, neutron):
-    neutron.outcomes = [error(404, "FloatingIPNotFound", "Floating IP f1 could not be found")]
-    with pytest.raises(CloudError, match="404: Floating IP f1 could not be found"):
+    with pytest.raises(CloudError, match=r"Can't attach floating IP 203\.0\.113\.5 to server s1: it is gone\."):
         cloud.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
 
 

@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from .api import ApiError, Call, Reply
-from .neutron import KINDS, common, routes
+from .neutron import KINDS, check_revision, common, routes
 from .things import NETWORK_ID, PUBLIC_ID, ROUTER_ID, FloatingIp, iso
 
 __all__ = ["routes"]
@@ -131,6 +131,7 @@ def update_floating_ip(call: Call, thing_id: str) -> Reply:
     if not isinstance(given, dict):
         raise ApiError(400, "Unable to find 'floatingip' in request body", "HTTPBadRequest")
     _check(given, {"port_id", "fixed_ip_address", "description"})
+    check_revision(call, floating.revision)
     if "port_id" in given or given.get("fixed_ip_address"):
         port_id = _checked_port(call, given.get("port_id"), floating, given.get("fixed_ip_address"))
         call.state.attach(floating, port_id)

@@ -224,7 +224,7 @@ def create_rule(call: Call) -> Reply:
     except ValueError:
         raise ApiError(400, f"Invalid CIDR {prefix} given as IP prefix.", "InvalidCIDR") from None
     rule_id = str(uuid.uuid4())
-    group.rules[rule_id] = given
+    group.rules[rule_id] = {"description": "", **given}
     group.revision += 1
     made = _rule(group, rule_id)
     del made["tags"]
@@ -237,7 +237,7 @@ def delete_rule(call: Call, rule_id: str) -> Reply:
         if group.rules.pop(rule_id, None) is not None:
             group.revision += 1
             return Reply(204)
-    raise ApiError(404, f"Security group rule {rule_id} does not exist.", "SecurityGroupRuleNotFound")
+    raise ApiError(404, f"Security group rule {rule_id} does not exist", "SecurityGroupRuleNotFound")
 
 
 # Ports: those of servers, and those that users made
@@ -305,15 +305,19 @@ def create_port(call: Call) -> Reply:
     return Reply(201, {"port": _user_port(made)})
 
 
+def check_revision(call: Call, revision: int) -> None:
+    """Raise `ApiError` 412 where ``If-Match`` says that the caller has seen another one."""
+    wanted = re.fullmatch(r"revision_number=(\d+)", call.headers.get("If-Match", f"revision_number={revision}"))
+    if wanted is None or int(wanted[1]) != revision:
+        why = f"Constrained to {wanted[1] if wanted else 'none'}, but current revision is {revision}"
+        raise ApiError(412, why, "RevisionNumberConstraintFailed")
+
+
 @routes("PUT", "/network/v2.0/ports/{}")
 def update_port(call: Call, thing_id: str) -> Reply:
     """Of a port that a user made, its security groups."""
     port = _find_port(call, thing_id)
-    wanted = re.fullmatch(r"revision_number=(\d+)", call.headers.get("If-Match", f"revision_number={port.revision}"))
-    if wanted is None or int(wanted[1]) != port.revision:
-        number = wanted[1] if wanted else "none"
-        why = f"Constrained to {number}, but current revision is {port.revision}"
-        raise ApiError(412, why, "RevisionNumberConstraintFailed")
+    check_revision(call, port.revision)
     groups = (call.json().get("port") or {}).get("security_groups", port.security_groups)
     for group_id in groups:
         _find_group(call, group_id)
