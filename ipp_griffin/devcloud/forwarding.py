@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import socket
@@ -122,7 +123,9 @@ class _Attached:
     def _accept(self, listening: socket.socket, port: int) -> None:
         try:
             connection, (client, _) = listening.accept()
-        except OSError:  # it went before it was accepted
+        except OSError as error:  # it went before it was accepted
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._close(port)  # till the next look: it would be tried again and again
             return
         if not any(opens(rule, port, client) for rule in self._rules()):
             connection.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -92,6 +93,37 @@ def test_a_restarted_set_has_the_same_servers_as_before(shell, cluster, sets):
     assert {name: [one[:2] for one in servers] for name, servers in sets().items()} == {
         after: [(shell.cloud.four_cores, 2)]
     }
+
+
+def package(folder: Path, name: str) -> str:
+    """Put a wheel with one module into a folder; returns the option that has pip look there and nowhere else."""
+    folder.mkdir()
+    metadata = f"{name}-1.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "answer = 42\n")
+        wheel.writestr(f"{metadata}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{metadata}/RECORD", "")
+    return f"--no-index --find-links={folder}"
+
+
+@pytest.mark.needs("devcloud")  # whose servers have this machine's files
+def test_each_set_has_packages_of_its_own(shell, cluster, tmp_path):
+    where = package(tmp_path / "wheels", "griffin_probe").split()
+    plain = cluster.start_engines_sync(1)
+    more = cluster.start_engines_sync(2, engines_per_server=2, packages=["griffin-probe"], pip_args=where)
+    ids = {id: cluster.engines[id].engine_ids() for id in (plain, more)}
+
+    def answer():
+        try:
+            return __import__("griffin_probe").answer
+        except ImportError:
+            return None
+
+    answer.__module__ = "__main__"
+    with cluster.connect_client_sync() as rc:
+        assert rc[ids[more]].apply_sync(answer) == [42, 42]
+        assert rc[ids[plain]].apply_sync(answer) == [None]
 
 
 @pytest.mark.needs("devcloud")
