@@ -1016,10 +1016,9 @@ class Agent:
             self.report_logs()
             for engine in self.look():
                 if engine.ended:
-                    output = self.redactor.data(engine.output(16 << 10))
-                    raise Failure(
-                        f"engine {engine.index} ended before it had registered ({exit_text(engine.process.returncode)}). Its last lines: {last_lines(output, 20)}"
-                    )
+                    output = last_lines(self.redactor.data(engine.output(16 << 10)), 20)
+                    why = exit_text(engine.process.returncode)
+                    raise Failure(f"engine {engine.index} ended before it had registered ({why}). {said(output)}")
 
     def plan_restarts(self, changed: Sequence[Engine]) -> None:
         """Note for each engine that ended when it is to be started again, if it is."""
@@ -1284,7 +1283,7 @@ class ControllerAgent(Agent):
             code = controller.process.poll()
             output = last_lines(self.redactor.data(controller.output(16 << 10)), 8)
             why = problem if code is None else exit_text(code)
-            raise Failure(f"ipcontroller does not answer: {why}. Its last lines: {output}")
+            raise Failure(f"ipcontroller does not answer: {why}. {said(output)}")
         controller.registered = True
         self.keep()
         if not self.kept.get("handed_over"):
@@ -1458,6 +1457,11 @@ def exit_text(code: int) -> str:
 def last_lines(text: str, most: int) -> str:
     """The last lines, in one; its end where that is too long: what went wrong is said last."""
     return " | ".join(line.strip() for line in text.strip().splitlines()[-most:] if line.strip())[-700:]
+
+
+def said(output: str) -> str:
+    """The end of what a process has said, as a sentence without its full stop."""
+    return "Its last lines: " + output if output else "It said nothing"
 
 
 def wait_until(done: Callable[[], bool], seconds: float) -> None:

@@ -23,9 +23,10 @@ CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
 
 class Output:
     """It is worth less than the servers' end: a cloud that fails or hangs holds up nobody, and
-    what was read till then counts. Blocking."""
+    what was read till then counts. Blocking. ``role``: what the servers run, "" for engines."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: str = "") -> None:
+        self._what = role or "engine"
         self._engines: dict[str, str] = {}
         self._consoles: dict[str, str] = {}
 
@@ -56,6 +57,6 @@ class Output:
                     f.write(text + "\n")
 
     def __str__(self) -> str:
-        texts = [(f"Output for engine {name}", text) for name, text in sorted(self._engines.copy().items())]
+        texts = [(f"Output for {self._what} {name}", text) for name, text in sorted(self._engines.copy().items())]
         texts += [(f"Console of server {name}", text) for name, text in sorted(self._consoles.copy().items())]
         return "\n".join(f"{title}\n{indent(text, '  ')}" for title, text in texts if text)

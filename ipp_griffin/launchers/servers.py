@@ -60,7 +60,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         super().__init__(**kwargs)
         self._stopping = threading.Event()
         self._cloud_work = threading.Lock()  # held while servers are created, and while they are deleted
-        self._output = Output()
+        self._output = Output(self.role)
         self._started = time.time()  # when `start` began
         self._gone = False
         self._restored = False

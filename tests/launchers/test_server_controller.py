@@ -486,7 +486,7 @@ async def test_its_output_is_there_after_the_stop(launcher, store):
     await launcher.start()
     store.contents["controller/0.0/0001-engines"] = {"engines": [{"index": 0, "output": "hub started"}]}
     await launcher.stop()
-    assert launcher.get_output() == "Output for engine 0.0\n  hub started"
+    assert launcher.get_output() == "Output for controller 0.0\n  hub started"
     kept = Path(launcher.profile_dir, "log", f"ipcontroller-{launcher.uid}.log")
     assert kept.stat().st_mode & 0o777 == 0o600
 
