@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from .conftest import Shell
-from .test_server_controller import clusters, rules, suspended
+from .test_server_controller import clusters, container, rules, suspended
 
 START = ("ipcluster", "start", "--profile=griffin", "--controller=griffin-server", "--daemonize", "-n", "1")
 STOP = ("ipcluster", "stop", "--profile=griffin")
@@ -117,7 +117,6 @@ def client_file(shell) -> Path:
     return shell.profile() / "security" / "ipcontroller-client.json"
 
 
-@pytest.mark.needs("devcloud")
 def test_clients_here_and_elsewhere_reach_it_through_the_gateway_until_the_stop(shells, gateway):
     """CurveZMQ is on: with ipyparallel's own tunnels no task would arrive."""
     shell, elsewhere = shells
@@ -127,7 +126,7 @@ def test_clients_here_and_elsewhere_reach_it_through_the_gateway_until_the_stop(
     with ipp.Client(str(client_file(shell))) as rc:
         assert rc[:].apply_sync(pow, 2, 5) == [32]
     for _ in range(2):  # the second time, the first tunnel is replaced
-        elsewhere.run("ipp-griffin", "connect", "griffin")
+        elsewhere.run("ipp-griffin", "connect", container(shell), "griffin")
         with ipp.Client(str(client_file(elsewhere))) as rc:
             assert rc[:].apply_sync(pow, 2, 5) == [32]
         assert len(tunnels(gateway)) == 2
