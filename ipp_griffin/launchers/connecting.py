@@ -83,6 +83,7 @@ def connect(
     with _profile(name.profile, on_cloud):
         local = name.cluster()
         controller, engine_sets = _launchers(local, cluster, on_cloud, settings)
+        controller.check_settings()
         local.controller = controller
         local.engines.update(engine_sets)
         path = Path(local.cluster_file)

@@ -252,6 +252,8 @@ def test_connecting_to_a_cluster_that_starts_or_has_ended_or_by_a_name_that_can_
     for option in ("--profile=../up", "--cluster-id=a/b"):
         output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", option, status=1)
         assert "Say --profile and --cluster-id, as this machine is to call it." in output
+    output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", "--client-address=house", status=1)
+    assert "client_address 'house' is no IPv4 address, or range of such: give it as" in output
     (name,) = (name for name in shell.cloud.servers() if "-controller-" in name)
     openstack_client("server", "stop", name)
     eventually(lambda: "gone" in json.dumps(clusters(shell)), "a server that is off")
