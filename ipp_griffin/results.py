@@ -7,10 +7,10 @@ All results of a project are in the container ``ipp-griffin-results``: those of 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,7 +24,7 @@ from .calls import one_line
 from .plan import SettingError
 from .settings import GriffinCloud, connect, open_store
 from .store import PREFIX, StoreError, container_name
-from .uploader import Uploader
+from .uploader import Content, LocalFault, Uploader, local
 
 NAME = "results"  # where a cluster's container has the uid, which it is none of
 DAY = 86400
@@ -79,46 +79,46 @@ class Results:
         found = self._store.objects(NAME, f"{self.uid}/" if self.uid else "")
         return [Result(one.name, one.bytes, one.last_modified, one.hash) for one in found]
 
-    def put(self, what: bytes | str | os.PathLike[str], name: str = "", *, overwrite: bool = False) -> str:
+    def put(self, what: uploader.What, name: str = "", *, overwrite: bool = False) -> str:
         """Store bytes, or the file at a path, whose own name is the default; returns the name of the result.
 
         The store takes it whole or not at all: its checksum goes with it.
         """
-        data = what if isinstance(what, bytes) else b""
-        path = None if isinstance(what, bytes) else Path(what)
-        name = self._full(name or (path.name if path else ""))
+        try:
+            content = Content(what)
+            return self._put(content, self._full(name or content.name), overwrite)
+        except LocalFault as fault:
+            raise fault.error from None
 
-        def content() -> IO[bytes]:
-            return path.open("rb") if path else BytesIO(data)
-
-        with content() as opened:
-            size, digest = uploader.measure(opened)
+    def _put(self, content: Content, name: str, overwrite: bool) -> str:
         largest = self._largest()
-        if largest and size > largest:
+        if largest and content.size > largest:
             raise SettingError(
-                f"{path or name} has {size} bytes; this object store takes {largest} in one object. Split it, or store it in "
-                "segments, by `swift upload --segment-size`."
+                f"{content.path or name} has {content.size} bytes; this object store takes {largest} in one object. Split it, or "
+                "store it in segments, by `swift upload --segment-size`."
             )
+        digest = content.measure()
         self._store.publish(NAME, {}, quota=False)
         if not overwrite and self._at(name):
             raise _taken(name)
-        headers = {} if overwrite else {"If-None-Match": "*"}
+        headers = {"Content-Type": "application/octet-stream", **({} if overwrite else {"If-None-Match": "*"})}
 
         def put(*args: Any, **kwargs: Any) -> None:
-            with content() as opened:  # from its beginning at each try
-                swift.put_object(*args, contents=opened, content_length=size, etag=digest, headers=headers, **kwargs)
+            with content.reader() as reader:
+                how = {"content_length": content.size, "etag": digest, "headers": headers}
+                swift.put_object(*args, contents=reader, **how, **kwargs)
 
         try:
             self._store.account.call(f"Can't store {name}", put, self._container, name)
         except StoreError as error:
-            if error.status == 412:  # somebody was faster; or the answer to a try of ours was lost
-                found = self._at(name)
-                if found is None or found.md5 != digest:
-                    raise _taken(name) from None
-            elif error.status in (422, 499):
-                raise SettingError(f"{path or name} changed while it was read: nothing is stored. Try again.") from None
-            else:
+            if error.status in (422, 499):
+                raise uploader.changed(content.path or name) from None
+            if error.status != 412:
                 raise
+            # Somebody was faster; or the answer to a try of ours was lost.
+            found = self._at(name)
+            if found is None or found.md5 != digest:
+                raise _taken(name) from None
         return name
 
     def get(self, name: str, path: str | os.PathLike[str] = "", *, overwrite: bool = False) -> Path:
@@ -133,16 +133,18 @@ class Results:
             target = target / Path(found.name).name
         if target.exists() and not overwrite:
             raise SettingError(f"There is a file {target} already: give another name for it, or say to overwrite it.")
-        with _appearing(target) as file:
-            self._fetch(found, file)
+        try:
+            with _appearing(target) as file:
+                self._fetch(found, file, target)
+        except LocalFault as fault:
+            raise fault.error from None
         return target
 
     def read(self, name: str) -> bytes:
         """The content of a result; ``name`` as for `get`."""
-        with tempfile.TemporaryFile() as file:
-            self._fetch(self.find(name), file)
-            file.seek(0)
-            return file.read()
+        file = BytesIO()
+        self._fetch(self.find(name), file)
+        return file.getvalue()
 
     def delete(self, name: str) -> None:
         """Delete a result; ``name`` as for `get`."""
@@ -202,32 +204,31 @@ class Results:
         found = (one for one in self._store.objects(NAME, name) if one.name == name)
         return next((Result(one.name, one.bytes, one.last_modified, one.hash) for one in found), None)
 
-    def _fetch(self, result: Result, file: IO[bytes]) -> None:
-        """Write all of the result into ``file``, from its beginning."""
-        trouble: list[OSError] = []
+    def _fetch(self, result: Result, file: IO[bytes], where: object = "memory") -> None:
+        """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for what is wrong ``where`` that is."""
 
         def fetch(*args: Any, **kwargs: Any) -> None:
-            file.seek(0)
+            digest, size = hashlib.new("md5", usedforsecurity=False), 0
+            with local(where):
+                file.seek(0)
             headers, body = swift.get_object(*args, resp_chunk_size=1 << 20, **kwargs)
             with contextlib.closing(body):
                 for block in body:
-                    try:
+                    with local(where):
                         file.write(block)
-                    except OSError as error:  # of this machine's disk, not the store's
-                        trouble.append(error)
-                        return
-            file.truncate()
-            file.seek(0)
-            size, digest = uploader.measure(file)
+                    digest.update(block)
+                    size += len(block)
+            with local(where):
+                file.truncate()
+                file.flush()
             etag = headers.get("etag", "").strip('"')
-            if size != int(headers.get("content-length", size)) or (
-                re.fullmatch("[0-9a-f]{32}", etag) and etag != digest
-            ):
+            # That of a result in segments (`swift upload --segment-size`) is none of its content.
+            segments = "x-static-large-object" in headers or "x-object-manifest" in headers
+            known = re.fullmatch("[0-9a-f]{32}", etag) and not segments
+            if size != int(headers.get("content-length", size)) or (known and etag != digest.hexdigest()):
                 raise ValueError("less came than there is, or something else")
 
         self._store.account.call(f"Can't fetch {result.name}", fetch, self._container, result.name)
-        if trouble:
-            raise trouble[0]
 
 
 def _launcher_of(cluster: Any) -> Any:
@@ -245,13 +246,14 @@ def _taken(name: str) -> SettingError:
 
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes ``target`` when all went well, and is removed otherwise."""
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
-    with part.open("xb+") as file:
-        try:
+    """A file that becomes ``target`` when all went well, and is removed otherwise. Raises `LocalFault`."""
+    part = target.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # whatever is a long name for this folder
+    try:
+        with local(target):
+            file = part.open("xb")
+        with file:
             yield file
-            file.flush()
+        with local(target):
             part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+    finally:
+        part.unlink(missing_ok=True)

@@ -162,6 +162,9 @@ class Account:
         except _FAILURES as error:
             connection.close()
             raise from_exception(what, error) from None
+        except BaseException:  # an interrupt, or a fault of what is sent: half a request is on its way
+            connection.close()
+            raise
         self._idle.append(connection)
         logger.debug("object store: %s", function.__name__)
         return result

@@ -6,23 +6,27 @@ Python from 3.9 on. API: https://docs.openstack.org/swift/latest/api/temporary_u
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import http.client
 import io
 import os
 import random
 import ssl
+import stat
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Union
 
 # What unpickling evaluates where there is no ipp_griffin: the source, run in a namespace of its own, and its class.
 _REBUILD = "[exec(source, namespace), namespace['Uploader'](source=source, **state)][-1]"
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+What = Union[bytes, bytearray, memoryview, str, "os.PathLike[str]"]  # noqa: UP007 - for Python 3.9, when it is evaluated
 
 
 class Uploader:
@@ -67,31 +71,25 @@ class Uploader:
         return f"<Uploader of results {self._state['folder']}/{self._state['name'] or '...'}>"
 
     def __call__(
-        self,
-        what: bytes | bytearray | memoryview | str | os.PathLike[str],
-        name: str = "",
-        overwrite: bool = False,
-        timeout: float = 60,
-        retries: int = 4,
+        self, what: What, name: str = "", overwrite: bool = False, timeout: float = 60, retries: int = 4
     ) -> str:
         """``timeout``: seconds without any answer; ``retries``: how often it is tried again, with pauses of 0.5 s, 1 s, 2 s, ..."""
-        if isinstance(what, (bytes, bytearray, memoryview)):
-            data = bytes(what)
-            return self._put(lambda: io.BytesIO(data), name, overwrite, timeout, retries)
-        path = Path(what)
-        name = name or self._state["name"] or path.name
-        return self._put(lambda: path.open("rb"), name, overwrite, timeout, retries)
-
-    def _put(self, open_it: Callable[[], IO[bytes]], name: str, overwrite: bool, timeout: float, retries: int) -> str:
-        name = self._checked(name)
-        stored: str = self._state["folder"] + "/" + name
-        with open_it() as content:
-            size, digest = measure(content)
-        if self._state["largest"] and size > self._state["largest"]:
-            raise OSError(
-                f"{stored} would have {size} bytes; this object store takes {self._state['largest']} in one object."
+        try:
+            content = Content(what)
+            return self._put(
+                content, self._checked(name or self._state["name"] or content.name), overwrite, timeout, retries
             )
-        headers = {"Content-Length": str(size), "ETag": digest, "Content-Type": "application/octet-stream"}
+        except LocalFault as fault:
+            raise fault.error from None
+
+    def _put(self, content: Content, name: str, overwrite: bool, timeout: float, retries: int) -> str:
+        stored: str = self._state["folder"] + "/" + name
+        if self._state["largest"] and content.size > self._state["largest"]:
+            raise OSError(
+                f"{stored} would have {content.size} bytes; this object store takes {self._state['largest']} in one object."
+            )
+        digest = content.measure()
+        headers = {"Content-Length": str(content.size), "ETag": digest, "Content-Type": "application/octet-stream"}
         if not overwrite:
             headers["If-None-Match"] = "*"
         for attempt in range(retries + 1):
@@ -103,8 +101,8 @@ class Uploader:
                     return stored
                 raise _error(stored, 412, "")
             if status in (200, 404):
-                with open_it() as content:
-                    status, said = self._send("PUT", name, headers, content, timeout)
+                with content.reader() as reader:
+                    status, said = self._send("PUT", name, headers, reader, timeout)
             if status == 201:
                 return stored
             if status not in (0, 412, *_TRANSIENT):
@@ -118,7 +116,7 @@ class Uploader:
         return check_name(fixed or name)
 
     def _send(
-        self, method: str, name: str, headers: dict[str, str], content: IO[bytes] | None, timeout: float
+        self, method: str, name: str, headers: dict[str, str], content: Reader | None, timeout: float
     ) -> tuple[int, str]:
         """(HTTP status, ETag of the answer); (0, why) where there was no answer. Never tells the URL: it opens the store."""
         state = self._state
@@ -139,13 +137,92 @@ class Uploader:
             return 0, str(getattr(error, "reason", "") or error or type(error).__name__)
 
 
-def measure(content: IO[bytes]) -> tuple[int, str]:
-    """(Size in bytes, MD5 in hexadecimal, which object stores call ETag) of an open file, from where it is."""
-    digest, size = hashlib.new("md5", usedforsecurity=False), 0
-    while block := content.read(1 << 20):
-        digest.update(block)
-        size += len(block)
-    return size, digest.hexdigest()
+class LocalFault(Exception):  # noqa: N818 - a carrier
+    """Carries the ``error`` of a file of this machine past libraries that take an `OSError` for one of their connection."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextlib.contextmanager
+def local(path: object) -> Iterator[None]:
+    """What the system refuses in here is about the file at ``path``. Raises `LocalFault`."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalFault(OSError(error.errno, error.strerror or str(error), str(path))) from None
+
+
+class Content:
+    """What is to be stored: bytes, or a regular file of this machine; ``size`` in bytes, ``name``: the file's own, "" for bytes.
+
+    Raises `TypeError` for anything else, and `LocalFault` for a file that can't be read: at once, a pipe keeps nobody waiting.
+    """
+
+    def __init__(self, what: What) -> None:
+        self.path: Path | None = None
+        self._data = b""
+        if isinstance(what, (bytes, bytearray, memoryview)):
+            self._data = bytes(what)
+        elif isinstance(what, (str, os.PathLike)):
+            self.path = Path(what)
+        else:
+            raise TypeError(f"Give bytes, or the path of a file, to be stored, not {type(what).__name__}.")
+        self.name = self.path.name if self.path else ""
+        with self._open() as file:
+            self.size = os.fstat(file.fileno()).st_size if self.path else len(self._data)
+
+    def measure(self) -> str:
+        """The MD5 of what is there now, in hexadecimal, which object stores call ETag; also sets ``size`` anew."""
+        digest, size = hashlib.new("md5", usedforsecurity=False), 0
+        with self._open() as file, local(self.path):
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        self.size = size
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """What was measured, from its beginning, for one try."""
+        with self._open() as file:
+            yield Reader(file, self.size, self.path)
+
+    def _open(self) -> IO[bytes]:
+        if self.path is None:
+            return io.BytesIO(self._data)
+        with local(self.path):
+            # Without O_NONBLOCK this would wait for somebody to write into a pipe of that name.
+            file = open(self.path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+            raise OSError(errno.EINVAL, "Not a regular file")
+
+
+class Reader:
+    """The next ``size`` bytes of an open file, for libraries that send what they read. Raises `LocalFault`, also for fewer:
+
+    a server would wait minutes for the rest.
+    """
+
+    def __init__(self, file: IO[bytes], size: int, path: Path | None) -> None:
+        self._file, self._left, self._path = file, size, path
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        with local(self._path):
+            block = self._file.read(wanted)
+        if wanted and not block:
+            raise LocalFault(changed(self._path))
+        self._left -= len(block)
+        return block
+
+
+def changed(what: object) -> OSError:
+    """The error for a file that is not the same any more as when it was measured."""
+    return OSError(f"{what} changed while it was read, or on its way: nothing is stored. Try again.")
 
 
 def check_name(name: str) -> str:
@@ -164,5 +241,5 @@ def _error(stored: str, status: int, said: str) -> OSError:
     if status == 413:
         return OSError(f"Can't store {stored}: it is larger than the object store, or its quota, allows.")
     if status in (422, 499):
-        return OSError(f"Can't store {stored}: it changed while it was read, or on its way. Nothing was stored.")
+        return changed(stored)
     return OSError(f"Can't store {stored}: {f'the object store said {status}: {said}' if status else said}.")

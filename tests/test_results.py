@@ -1,5 +1,6 @@
 """`Results` and its `Uploader` on a dev cloud: what is stored is whole, what failed is not there, and an uploader only stores."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import ipyparallel as ipp
 import pytest
+import swiftclient.client
 
 import ipp_griffin
 from ipp_griffin.calls import CloudError
 from ipp_griffin.plan import SettingError
 from ipp_griffin.results import NAME, Results
-from ipp_griffin.store import StoreError, StoreUnavailable
-from ipp_griffin.uploader import Uploader
+from ipp_griffin.store import StoreUnavailable
+from ipp_griffin.uploader import Content, Uploader
 
 from .conftest import running_cloud
 
@@ -215,18 +217,68 @@ def test_a_failed_upload_never_looks_done(results, cloud, table, fault):
     assert names(results) == []
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_stored(results, table, monkeypatch):
-    measure = ipp_griffin.uploader.measure
+@pytest.fixture(params=["put", "uploader"])
+def store(request, results):
+    """The two ways to store a file."""
+    return results.put if request.param == "put" else patient(results.uploader())
 
-    def measured(file):
-        found = measure(file)
-        table.write_bytes(b"3,4\n" * 100_000)
+
+def after_measuring(monkeypatch, happens):
+    """Let something happen when a file was measured, before it is sent."""
+    measure = Content.measure
+
+    def measured(content):
+        found = measure(content)
+        happens()
         return found
 
-    monkeypatch.setattr(ipp_griffin.uploader, "measure", measured)
-    with pytest.raises(SettingError, match="table.csv changed while it was read: nothing is stored"):
-        results.put(table)
+    monkeypatch.setattr(Content, "measure", measured)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("new", [b"3,4\n" * 100_000, b"1,2\n" * 10, b""], ids=["another", "shorter", "empty"])
+def test_a_file_that_changes_while_it_is_read_is_not_stored(store, results, table, monkeypatch, new):
+    """A shorter one at once: the store would wait for the rest."""
+    after_measuring(monkeypatch, lambda: table.write_bytes(new))
+    with pytest.raises(OSError, match="table.csv changed while it was read, or on its way: nothing is stored"):
+        store(table)
     assert names(results) == []
+
+
+def test_a_file_that_grows_while_it_is_read_is_stored_as_it_was(store, results, table, monkeypatch):
+    before = table.read_bytes()
+    after_measuring(monkeypatch, lambda: table.write_bytes(before * 2))
+    store(table)
+    assert results.read("table.csv") == before
+
+
+def test_a_file_that_vanishes_is_not_looked_for_again_and_not_the_clouds_fault(store, cloud, table, monkeypatch):
+    after_measuring(monkeypatch, table.unlink)
+    cloud.clear_requests()
+    with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{table}'"):
+        store(table)
+    assert not [line for line in cloud.requests if line[1] == "PUT" and line[2].endswith("/table.csv")]
+
+
+@pytest.mark.timeout(30)
+def test_what_is_no_file_is_said_so_before_anything_is_sent(store, cloud, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    cloud.clear_requests()
+    for path, why in {"pipe": "Not a regular file", ".": "Is a directory", "/dev/null": "Not a regular file"}.items():
+        with pytest.raises(OSError, match=f"{why}: ") as raised:
+            store(tmp_path / path, "x")
+        assert raised.value.filename == str(tmp_path / path)
+    for what in (None, 5, ["table.csv"]):
+        with pytest.raises(TypeError, match="Give bytes, or the path of a file"):
+            store(what, "x")
+    assert cloud.requests == []
+
+
+def test_a_file_larger_than_an_object_may_be_is_not_even_read(store, cloud, tmp_path, monkeypatch):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 42)
+    with pytest.raises((SettingError, OSError), match=f"{1 << 42} bytes; this object store takes"):
+        store(tmp_path / "large")
 
 
 @pytest.mark.parametrize(
@@ -253,14 +305,38 @@ def test_a_download_goes_on_when_the_store_is_back(results, cloud, table, tmp_pa
     assert results.get("table.csv", tmp_path / "copy.csv").read_bytes() == table.read_bytes()
 
 
-def test_a_full_disk_is_not_the_stores_fault(results, table):
+def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, cloud, table, tmp_path, monkeypatch):
     results.put(table)
-    with (
-        pytest.raises(OSError, match="No space left on device") as raised,
-        Path("/dev/full").open("r+b", buffering=0) as full,
-    ):
-        results._fetch(results.find("table.csv"), full)
-    assert not isinstance(raised.value, StoreError)
+    cloud.clear_requests()
+    appearing = ipp_griffin.results._appearing
+
+    @contextlib.contextmanager
+    def on_a_full_disk(target):
+        with appearing(target), Path("/dev/full").open("r+b") as full:
+            yield full
+
+    monkeypatch.setattr(ipp_griffin.results, "_appearing", on_a_full_disk)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/copy.csv'"):
+        results.get("table.csv", tmp_path / "copy.csv")
+    assert [line[2].rpartition("/")[2] for line in cloud.requests if line[1] == "GET"].count("table.csv") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_an_interrupt_leaves_nothing_here_and_nothing_there(results, store, table, tmp_path, monkeypatch):
+    results.put(b"1", "x")
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ipp_griffin.uploader.Reader, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store(table)
+    monkeypatch.setattr(swiftclient.client._ObjectBody, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        results.get("x", tmp_path / "x")
+    monkeypatch.undo()
+    assert names(results) == [f"{UID}/x"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
 # -- the uploader
@@ -362,7 +438,7 @@ def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, cloud):
         ({"status": 503}, "the object store said 503"),
         ({"drop": True}, "Can't store"),
         ({"status": 413}, "larger than the object store"),
-        ({"status": 422}, "it changed while it was read"),
+        ({"status": 422}, "changed while it was read"),
     ],
 )
 def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results, cloud, fault, said):
