@@ -100,7 +100,7 @@ class Store:
             # Only of Swift is it known for every release that a PUT of what exists is answered otherwise.
             if not self._head(uid):
                 self._make(uid, labels, quota)
-            self._await_marker(uid)
+            self._await_marker(uid, labels, quota)
             self._signers[uid] = self._urls.settle(
                 self._signers[uid],
                 self._name(uid),
@@ -127,7 +127,7 @@ class Store:
             if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
                 self._made.add(uid)
                 self._mark(uid, labels, quota)
-            self._await_marker(uid)
+            self._await_marker(uid, labels, quota)
 
     def _mark(self, uid: str, labels: Mapping[str, str], quota: bool) -> None:
         headers = {MARKER: uid, KEY: secrets.token_hex(32)}
@@ -149,13 +149,17 @@ class Store:
             self._sleep(0.5)
         return True
 
-    def _await_marker(self, uid: str) -> None:
-        for _ in range(MARKER_WAIT * 2):
+    def _await_marker(self, uid: str, labels: Mapping[str, str], quota: bool) -> None:
+        """Wait for whoever made the container to mark it; mark it where nobody is going to, since they ended before that."""
+        for _ in range(MARKER_WAIT * 2 + 4):
             found = self._head(uid)
             if found.get(MARKER) == uid and found.get(KEY):
                 self._signers[uid] = self._urls.signer_of(found)
                 return
-            if found.get(MARKER, uid) != uid:
+            made_at = _made_at(found)
+            if made_at is not None and made_at + MARKER_WAIT < self.account.now():
+                self._mark(uid, labels, quota)  # then looked at again: another may do the same at this moment
+            elif found.get(MARKER, uid) != uid:
                 break
             self._sleep(0.5)
         raise self._foreign(uid)
@@ -205,13 +209,7 @@ class Store:
     def made_at(self, uid: str) -> float | None:
         """When the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
         killed just then. None for any other."""
-        found = self._head(uid)
-        if MARKER in found or found.get("x-container-object-count") != "0":
-            return None
-        try:
-            return float(found["x-timestamp"])
-        except (KeyError, ValueError):
-            return None
+        return _made_at(self._head(uid))
 
     def containers(self) -> list[str]:
         """The uids of all clusters that have a container of our kind of name."""
@@ -440,6 +438,16 @@ class Store:
 
     def _call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self.account.call(what, function, *args, **kwargs)
+
+
+def _made_at(found: Mapping[str, str]) -> float | None:
+    """See `Store.made_at`. ``found``: the container's headers."""
+    if MARKER in found or found.get("x-container-object-count") != "0":
+        return None
+    try:
+        return float(found["x-timestamp"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +18,7 @@ import swiftclient.client
 
 import ipp_griffin
 from ipp_griffin.calls import CloudError
+from ipp_griffin.devcloud.things import Container
 from ipp_griffin.plan import SettingError
 from ipp_griffin.results import NAME, Results
 from ipp_griffin.store import StoreUnavailable
@@ -337,6 +339,16 @@ def test_an_interrupt_leaves_nothing_here_and_nothing_there(results, store, tabl
     monkeypatch.undo()
     assert names(results) == [f"{UID}/x"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_a_container_that_was_made_and_never_marked_is_taken_over(results, cloud, monkeypatch):
+    """Whoever made it was interrupted just then."""
+    project = next(project for project in cloud.state.projects if project.name == "devcloud")
+    cloud.state.containers[project.id, results._container] = Container(time.time() - 11, {})
+    monkeypatch.setattr(results._store, "_sleep", lambda seconds: None)
+    results.put(b"1", "x")
+    patient(results.uploader())(b"2", "y")
+    assert names(Results()) == [f"{UID}/x", f"{UID}/y"]
 
 
 # -- the uploader
