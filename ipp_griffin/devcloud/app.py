@@ -233,7 +233,7 @@ class DevCloud:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         application = Application([(r".*", Handler, {"cloud": self})], log_function=lambda handler: None)
-        server = HTTPServer(application)
+        server = HTTPServer(application, max_body_size=1 << 50)  # that services answer for what is too large
         server.add_socket(listening)
         ready.set()
         await self._stopping.wait()

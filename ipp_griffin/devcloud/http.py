@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote
 
-from tornado.web import RequestHandler
+from tornado.web import RequestHandler, stream_request_body
 
 from . import access_rules, floating_ips, glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
@@ -36,13 +36,21 @@ _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
 _NO_SERVICE = ("none", Routes(), keystone.render)
 
 
+@stream_request_body
 class Handler(RequestHandler):
-    """Turns a request into a `Call`, lets latency and faults have their way, and answers with the `Reply`."""
+    """Turns a request into a `Call`, lets latency and faults have their way, and answers with the `Reply`.
+
+    Of a body, one byte more than an object may have is kept: enough to refuse it when all of it was read, so that the client sees why.
+    """
 
     SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "COPY")
 
     def initialize(self, cloud: DevCloud) -> None:
         self.cloud = cloud
+        self._body = bytearray()
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk[: swift.LARGEST + 1 - len(self._body)]
 
     def compute_etag(self) -> None:
         return None
@@ -56,7 +64,7 @@ class Handler(RequestHandler):
         path, method = unquote(request.path), request.method or ""
         service, routes, render = _SERVICES.get(path.split("/")[1], _NO_SERVICE)
         query = parse_qs(request.query, keep_blank_values=True)
-        call = Call(cloud.state, cloud.url, method, path, query, request.headers, request.body)
+        call = Call(cloud.state, cloud.url, method, path, query, request.headers, bytes(self._body))
         if path == "/devcloud" or path.startswith("/devcloud/"):
             self._send(_control(cloud, call), {"Content-Type": "application/json"})
             return

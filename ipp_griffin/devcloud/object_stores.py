@@ -28,7 +28,7 @@ _GATEWAY_INFO: dict[str, Any] = {
     "bulk_delete": {},
     "container_quotas": {},
     "swift": {
-        "max_file_size": 5 * 1024**3,
+        "max_file_size": swift.LARGEST,
         "container_listing_limit": 10000,
         "version": "18.2.4",
         "policies": [{"default": True, "name": "default-placement"}],

@@ -22,6 +22,7 @@ from .api import ApiError, Call, Reply, Routes
 from .things import Container, Project, StoredObject
 
 routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` look who it is
+LARGEST = 100 << 20  # bytes of an object: all of them are in this process's memory
 _MOST = 10000
 _PAGES = {
     202: ("Accepted", "The request is accepted for processing."),
@@ -66,7 +67,7 @@ def info(call: Call) -> Reply:
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
     limits = {"max_object_name_length": 1024, "max_container_name_length": 256, "max_meta_value_length": 256}
     limits |= {
-        "max_file_size": 5 * 1024**3 + 2,
+        "max_file_size": LARGEST,
         "container_listing_limit": _MOST,
         "account_listing_limit": _MOST,
     }
@@ -419,6 +420,8 @@ def object_put(call: Call, account: str, container: str, name: str) -> Reply:
     if call.headers.get("If-None-Match") == "*" and name in stored.objects:
         raise ApiError(412, "")
     _check_use(call, stored)
+    if len(call.body) > LARGEST:
+        raise ApiError(413, "Your request is too large.", "text/plain")
     if len(name.encode()) > 1024:
         raise ApiError(400, f"Object name length of {len(name)} longer than 1024", "text/plain")
     _check(call.headers, "Object")

@@ -208,6 +208,18 @@ def test_a_container_takes_no_more_than_its_quota_also_by_temp_urls(http, swift,
     assert http("PUT", f"{path}x", token="", data="abcdef").status_code == 401
 
 
+def test_an_object_is_as_large_as_info_says_and_no_larger(http, swift):
+    swift.put_container("box")
+    largest = http("GET", "/info").json()["swift"]["max_file_size"]
+    path = f"{urlsplit(swift.get_auth()[0]).path}/box/a"
+    body = bytes(largest + 1)
+    refused = http("PUT", path, data=body)
+    assert (refused.status_code, refused.text) == (413, "Your request is too large.")
+    assert http("HEAD", path).status_code == 404
+    assert http("PUT", path, data=memoryview(body)[1:]).status_code == 201
+    assert http("HEAD", path).headers["Content-Length"] == str(largest)
+
+
 @pytest.mark.parametrize("kind", ["Bytes", "Count"])
 def test_a_quota_is_a_number(http, swift, kind):
     swift.put_container("box")
