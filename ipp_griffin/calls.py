@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import shlex
 import threading
 import time
 import unicodedata
@@ -84,6 +85,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if _printable(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def typed(name: str) -> str:
+    """``name`` as one types it in a shell: exact, whatever is in it, and in one line that moves no terminal."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", name):
+        return name
+    if name.isprintable():
+        return shlex.quote(name)
+    safe = (c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in _bytes(c)) for c in name)
+    return f"$'{''.join(safe)}'"
+
+
+def _bytes(text: str) -> bytes:
+    """``text`` in UTF-8; also what is none in a name of a file."""
+    return text.encode(errors="surrogateescape")
 
 
 def _printable(character: str) -> bool:

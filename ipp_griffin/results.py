@@ -11,7 +11,8 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import IO, Any
 import swiftclient.client as swift
 
 from . import uploader
-from .calls import one_line
+from .calls import typed
+from .moments import iso, moment
 from .plan import SettingError
 from .settings import GriffinCloud, connect, open_store
 from .store import PREFIX, StoreError, container_name
@@ -28,11 +30,16 @@ from .uploader import Content, LocalFault, Uploader, local
 
 NAME = "results"  # where a cluster's container has the uid, which it is none of
 DAY = 86400
+UID = "[0-9a-f]{12}"  # a cluster's uid
 
 
 @dataclass(frozen=True)
 class Result:
-    """One stored file. ``cluster``: the uid of the cluster that it is of, "" for none; ``modified``: ISO 8601 in UTC."""
+    """One stored file. ``cluster``: the uid of the cluster that it is of, "" for none; ``bytes``: its size; ``modified``: ISO 8601,
+    in UTC; ``md5``: of its content, in hexadecimal, "" where that is not known.
+
+    ``name`` is exact. Whoever holds an uploader chose it: it may have anything in it.
+    """
 
     name: str
     bytes: int
@@ -42,7 +49,7 @@ class Result:
     @property
     def cluster(self) -> str:
         head, slash, _ = self.name.partition("/")
-        return head if slash and re.fullmatch("[0-9a-f]{12}", head) else ""
+        return head if slash and re.fullmatch(UID, head) else ""
 
 
 class Results:
@@ -61,7 +68,7 @@ class Results:
         launcher = None if cluster is None or isinstance(cluster, str) else _launcher_of(cluster)
         if launcher is None:
             self.uid = cluster or ""
-            if self.uid and not re.fullmatch("[0-9a-f]{12}", self.uid):
+            if cluster is not None and not re.fullmatch(UID, self.uid):
                 raise SettingError(f"{cluster!r} is no cluster's uid: `ipp-griffin ps` shows them.")
             settings = GriffinCloud(cloud=cloud, region=region, container=container, store_url=store_url)
             self._cloud = connect(None, settings.cloud_name(), region)
@@ -76,8 +83,7 @@ class Results:
 
     def all(self) -> list[Result]:
         """What there is, by name: of the cluster, or of the project. One request per 10,000."""
-        found = self._store.objects(NAME, f"{self.uid}/" if self.uid else "")
-        return [Result(one.name, one.bytes, one.last_modified, one.hash) for one in found]
+        return self._listed(f"{self.uid}/" if self.uid else "")
 
     def put(self, what: uploader.What, name: str = "", *, overwrite: bool = False) -> str:
         """Store bytes, or the file at a path, whose own name is the default; returns the name of the result.
@@ -124,17 +130,14 @@ class Results:
     def get(self, name: str, path: str | os.PathLike[str] = "", *, overwrite: bool = False) -> Path:
         """Fetch a result into a file, by default one of its own name in the working directory; returns the file's path.
 
-        ``name``: as `all` has it; without the uid where only one cluster has a result of that name. The file appears
-        when all of it has come and its checksum is right.
+        ``name``: as `all` has it; without the uid where only one cluster has a result of that name. ``path``: of a file, or of
+        a folder that is there. The file appears when all of it has come and its checksum is right; ``overwrite``: also in place
+        of another one, of which it takes over the permissions.
         """
         found = self.find(name)
-        target = Path(path or Path(found.name).name)
-        if target.is_dir():
-            target = target / Path(found.name).name
-        if target.exists() and not overwrite:
-            raise SettingError(f"There is a file {target} already: give another name for it, or say to overwrite it.")
+        target = _target(os.fspath(path), found.name, overwrite)
         try:
-            with _appearing(target) as file:
+            with _appearing(target, overwrite) as file:
                 self._fetch(found, file, target)
         except LocalFault as fault:
             raise fault.error from None
@@ -146,22 +149,30 @@ class Results:
         self._fetch(self.find(name), file)
         return file.getvalue()
 
-    def delete(self, name: str) -> None:
-        """Delete a result; ``name`` as for `get`."""
-        self._store.delete_objects(NAME, [self.find(name).name])
+    def delete(self, *names: str | Result) -> None:
+        """Delete results: what `all` or `find` gave, or names as for `get`, all of which must be there."""
+        self._store.delete_objects(
+            NAME, [one.name if isinstance(one, Result) else self.find(one).name for one in names]
+        )
 
     def find(self, name: str) -> Result:
         """The result of this name; without the uid where only one cluster has one. Raises `SettingError`."""
+        if not isinstance(name, str):
+            raise TypeError(f"The name of a result is text, not {type(name).__name__}.")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise SettingError(f"{name!r} can't be the name of a result: it is not UTF-8.")
+        full = name if not self.uid or name.startswith(f"{self.uid}/") else f"{self.uid}/{name}"
+        if name and (exact := self._at(full)):
+            return exact
         found = self.all()
-        hits = [one for one in found if one.name in (name, self._full(name))] or [
-            one for one in found if one.cluster and one.name.partition("/")[2] == name
-        ]
+        hits = [one for one in found if one.cluster and one.name.partition("/")[2] == name]
         if len(hits) == 1:
             return hits[0]
-        names = ", ".join(one_line(one.name, 100) for one in (hits or found)[:20]) or "none"
+        names = ", ".join(typed(one.name) for one in (hits or found)[:20]) or "none"
+        more = ", ..." if len(hits or found) > 20 else ""
         if hits:
-            raise SettingError(f"Several results are called {name!r}: say which: {names}.")
-        raise SettingError(f"There is no result {name!r}. There is: {names}{', ...' if len(found) > 20 else ''}.")
+            raise SettingError(f"Several results are called {name!r}: say which: {names}{more}.")
+        raise SettingError(f"There is no result {name!r}{self._of()}. There is: {names}{more}.")
 
     def uploader(self, name: str = "", *, seconds: float = DAY) -> Uploader:
         """A function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
@@ -172,11 +183,14 @@ class Results:
         """
         if not self.uid:
             raise SettingError("Say which cluster the results are of: Results(cluster).uploader().")
-        if name:
-            uploader.check_name(name)
+        if not isinstance(seconds, (int, float)) or seconds is True or not 0 < seconds < 100 * 365 * DAY:
+            raise SettingError(
+                f"An uploader can't be good for {seconds!r} seconds: give a number, such as 86400 for a day."
+            )
+        full = self._full(name) if name else ""
         self._store.publish(NAME, {}, quota=False)
-        if name:
-            start, _, query = self._store.put_url(NAME, self._full(name), seconds).partition("?")
+        if full:
+            start, _, query = self._store.put_url(NAME, full, seconds).partition("?")
         else:
             scoped = self._store.put_urls(NAME, f"{self.uid}/", seconds)
             if scoped is None:
@@ -186,23 +200,41 @@ class Results:
                 )
             start, query = scoped
         source = Path(uploader.__file__).read_text(encoding="utf-8")
-        return Uploader(start, query, self.uid, name, self._largest(), self._ca_certificates, source)
+        return Uploader(
+            start, query, self.uid, full[len(self.uid) + 1 :], self._largest(), self._ca_certificates, source
+        )
 
     def _full(self, name: str) -> str:
-        """The name in the container. Raises `SettingError` for one that can't be a result's."""
+        """The name in the container. Raises `SettingError` for one that can't be a new result's."""
         try:
-            uploader.check_name(name)
+            name = uploader.check_name(name, self.uid)
         except ValueError as error:
             raise SettingError(str(error)) from None
-        return f"{self.uid}/{name}" if self.uid and not name.startswith(f"{self.uid}/") else name
+        return f"{self.uid}/{name}" if self.uid else name
+
+    def _of(self) -> str:
+        """For errors: whose results are looked at."""
+        return f" of cluster {self.uid}" if self.uid else ""
 
     def _largest(self) -> int:
         """The most bytes that one object may have; 0 where the store does not say."""
         return int((self._store.account.capability("swift") or {}).get("max_file_size") or 0)
 
+    def _listed(self, prefix: str) -> list[Result]:
+        found = self._store.objects(NAME, prefix)
+        return [Result(one.name, one.bytes, _in_utc(one.last_modified), one.hash) for one in found]
+
     def _at(self, name: str) -> Result | None:
-        found = (one for one in self._store.objects(NAME, name) if one.name == name)
-        return next((Result(one.name, one.bytes, one.last_modified, one.hash) for one in found), None)
+        """The result of exactly this name in the container. One request: listings may be behind."""
+        if not _is_plain(name):
+            return next((one for one in self._listed(name) if one.name == name), None)
+        try:
+            found = self._store.account.call(f"Can't look at {name}", swift.head_object, self._container, name)
+        except StoreError as error:
+            if error.status == 404:
+                return None
+            raise
+        return Result(name, int(found.get("content-length") or 0), _modified(found), _md5(found))
 
     def _fetch(self, result: Result, file: IO[bytes], where: object = "memory") -> None:
         """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for what is wrong ``where`` that is."""
@@ -221,11 +253,8 @@ class Results:
             with local(where):
                 file.truncate()
                 file.flush()
-            etag = headers.get("etag", "").strip('"')
-            # That of a result in segments (`swift upload --segment-size`) is none of its content.
-            segments = "x-static-large-object" in headers or "x-object-manifest" in headers
-            known = re.fullmatch("[0-9a-f]{32}", etag) and not segments
-            if size != int(headers.get("content-length", size)) or (known and etag != digest.hexdigest()):
+            md5 = _md5(headers) if _is_plain(result.name) else result.md5
+            if size != int(headers.get("content-length", size)) or md5 not in ("", digest.hexdigest()):
                 raise ValueError("less came than there is, or something else")
 
         self._store.account.call(f"Can't fetch {result.name}", fetch, self._container, result.name)
@@ -244,16 +273,75 @@ def _taken(name: str) -> SettingError:
     return SettingError(f"There is a result {name} already: give another name, or say to overwrite it.")
 
 
+def _is_plain(name: str) -> bool:
+    """Whether it is this name's object that a URL with it names: some programs on the way resolve ``..`` and ``.``."""
+    return not {".", ".."} & set(name.split("/"))
+
+
+def _md5(headers: Mapping[str, str]) -> str:
+    """That of an object's content, "" where its ETag is none: of one in segments (`swift upload --segment-size`), say."""
+    etag = headers.get("etag", "").strip('"')
+    segments = "x-static-large-object" in headers or "x-object-manifest" in headers
+    return etag if re.fullmatch("[0-9a-f]{32}", etag) and not segments else ""
+
+
+def _modified(headers: Mapping[str, str]) -> str:
+    try:
+        return iso(float(headers["x-timestamp"]))
+    except (KeyError, ValueError):
+        return ""
+
+
+def _in_utc(listed: str) -> str:
+    """A listing's time, which names no zone."""
+    when = moment(listed)
+    return iso(when) if when else ""
+
+
+def _target(path: str, name: str, overwrite: bool) -> Path:
+    """The file to fetch the result ``name`` into. Raises `SettingError` where it can't be, or is there already.
+
+    The last part of the name is a file's, if it could be one of a result: nothing else that somebody chose is for a file system.
+    """
+    target = Path(path)
+    if not path or target.is_dir():
+        try:
+            target = target / uploader.check_name(name.rpartition("/")[2])
+        except ValueError:
+            raise SettingError(f"{typed(name)} does not end in a file's name: say which file to write.") from None
+    elif path.endswith("/"):
+        raise SettingError(f"There is no folder {path}: make it first.")
+    if not target.parent.is_dir():
+        raise SettingError(f"There is no folder {target.parent}: make it first.")
+    if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
+        raise SettingError(f"{typed(target.name)} is too long for a file's name: say which file to write.")
+    if os.path.lexists(target):
+        if not target.is_file():
+            raise SettingError(f"{target} is no regular file: give another name.")
+        if not overwrite:
+            raise _there(target)
+    return target
+
+
+def _there(target: Path) -> SettingError:
+    return SettingError(f"There is a file {target} already: give another name for it, or say to overwrite it.")
+
+
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes ``target`` when all went well, and is removed otherwise. Raises `LocalFault`."""
-    part = target.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # whatever is a long name for this folder
+def _appearing(target: Path, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A file that becomes ``target``, or what that links to, when all went well, and is removed otherwise. Raises `LocalFault`."""
+    real = Path(os.path.realpath(target))
+    part = real.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # however long the name may be here
     try:
         with local(target):
             file = part.open("xb")
         with file:
             yield file
         with local(target):
-            part.replace(target)
+            if real.exists():
+                if not overwrite:  # it came meanwhile
+                    raise _there(target)
+                shutil.copymode(real, part)
+            part.replace(real)
     finally:
         part.unlink(missing_ok=True)

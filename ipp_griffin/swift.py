@@ -187,6 +187,16 @@ class Account:
             return
 
 
+class _Session(swift.SwiftClientRequestsSession):  # type: ignore[misc]
+    """Leaves URLs as they are: requests would resolve a ``..``, which an object's name may have."""
+
+    def prepare_request(self, request: Any) -> Any:
+        prepared = super().prepare_request(request)
+        if re.search(r"/\.\.?(/|$)", urlsplit(request.url).path):
+            prepared.url = request.url  # quoted by swiftclient
+        return prepared
+
+
 class _Connection(swift.HTTPConnection):  # type: ignore[misc]
     """One kept-alive connection, with the session's TLS settings. For one thread at a time."""
 
@@ -201,6 +211,8 @@ class _Connection(swift.HTTPConnection):  # type: ignore[misc]
             cert_key=key,
             timeout=session.timeout or TIMEOUT,  # api_timeout of clouds.yaml
         )
+        self.request_session = _Session()
+        self.request_session.headers = None  # as swiftclient has it: none of requests' own
         self._heard = heard
 
     def getresponse(self) -> Any:

@@ -36,7 +36,7 @@ class Uploader:
     (its checksum goes with it), and replaces nothing unless ``overwrite`` says so. Repeated while the store is unavailable.
 
     Raises `FileExistsError` for a name that is taken, `PermissionError` once the URL has expired, `ValueError` for a name that is
-    none, and `OSError` for the rest. Only what Python itself has: it must be unpickled where there is no ipp_griffin, too.
+    none, `TypeError` for what is neither bytes nor a path, and `OSError` for the rest. Only what Python itself has: it must be unpickled where there is no ipp_griffin, too.
 
     It can be called, pickled, and sent to engines as an argument or by ``push``. Whoever has it may store results of this cluster
     until it expires, and read, list or delete none.
@@ -74,6 +74,10 @@ class Uploader:
         self, what: What, name: str = "", overwrite: bool = False, timeout: float = 60, retries: int = 4
     ) -> str:
         """``timeout``: seconds without any answer; ``retries``: how often it is tried again, with pauses of 0.5 s, 1 s, 2 s, ..."""
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise ValueError(f"retries: a whole number, 0 or more, not {retries!r}.")
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise ValueError(f"timeout: a number of seconds, more than 0, not {timeout!r}.")
         try:
             content = Content(what)
             return self._put(
@@ -110,10 +114,10 @@ class Uploader:
         raise _error(stored, status, said)
 
     def _checked(self, name: str) -> str:
-        fixed = self._state["name"]
-        if fixed and name not in ("", fixed, fixed.rpartition("/")[2]):
+        name, fixed = check_name(name, self._state["folder"]), self._state["name"]
+        if fixed and name not in (fixed, fixed.rpartition("/")[2]):
             raise ValueError(f"This uploader stores {fixed!r} only, not {name!r}.")
-        return check_name(fixed or name)
+        return fixed or name
 
     def _send(
         self, method: str, name: str, headers: dict[str, str], content: Reader | None, timeout: float
@@ -225,8 +229,14 @@ def changed(what: object) -> OSError:
     return OSError(f"{what} changed while it was read, or on its way: nothing is stored. Try again.")
 
 
-def check_name(name: str) -> str:
-    """``name``, if it can be one of a result. Raises `ValueError`: "..", say, would be another object's in a URL."""
+def check_name(name: str, folder: str = "") -> str:
+    """``name``, if it can be one of a result, without the ``folder`` (a cluster's uid) that it may begin with.
+
+    Raises `TypeError`, or `ValueError`: "..", say, would be another object's in a URL, and what can't be seen can't be typed.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"The name of a result is text, not {type(name).__name__}.")
+    name = name[len(folder) + 1 :] if folder and name.startswith(folder + "/") else name
     parts = name.split("/")
     if not name or {"", ".", ".."} & set(parts) or not name.isprintable() or len(name.encode()) > 900:
         raise ValueError(f'{name[:100]!r} can\'t be the name of a result: give it as "table.csv" or "run1/table.csv".')

@@ -5,11 +5,15 @@ import hashlib
 import json
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -18,7 +22,9 @@ import swiftclient.client
 
 import ipp_griffin
 from ipp_griffin.calls import CloudError
+from ipp_griffin.cli.results import ListResults
 from ipp_griffin.devcloud.things import Container
+from ipp_griffin.moments import moment
 from ipp_griffin.plan import SettingError
 from ipp_griffin.results import NAME, Results
 from ipp_griffin.store import StoreUnavailable
@@ -115,6 +121,46 @@ def _umask():
     return value
 
 
+def test_where_a_file_can_not_be_is_said_so_before_anything_is_fetched(results, tmp_path, cloud):
+    results.put(b"1", "x")
+    results.put(b"1", "長" * 100)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "astray").symlink_to("nowhere")
+    (tmp_path / "folder" / "x").mkdir(parents=True)
+    cloud.clear_requests()
+    for name, path, said in (
+        ("x", f"{tmp_path}/new/", f"There is no folder {tmp_path}/new/: make it first"),
+        ("x", f"{tmp_path}/new/x", f"There is no folder {tmp_path}/new: make it first"),
+        ("x", "/dev/null", "/dev/null is no regular file: give another name"),
+        ("x", f"{tmp_path}/loop", "loop is no regular file"),
+        ("x", f"{tmp_path}/astray", "astray is no regular file"),
+        ("x", f"{tmp_path}/folder", "folder/x is no regular file"),
+        ("長" * 100, tmp_path, "is too long for a file's name: say which file to write"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            results.get(name, path, overwrite=True)
+    assert "GET" not in [method for _, method, _, _ in cloud.requests]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["astray", "folder", "loop", "x"]
+
+
+def test_a_long_name_of_wide_letters_is_fetched(results, tmp_path):
+    name = "長" * 85  # 255 bytes, as much as file systems take
+    results.put(b"1", name)
+    assert results.get(name, tmp_path) == tmp_path / name
+
+
+def test_a_link_stays_one_and_a_file_keeps_its_permissions(results, tmp_path):
+    results.put(b"new", "x")
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(SettingError, match="There is a file .*link already"):
+        results.get("x", tmp_path / "link")
+    results.get("x", tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o600
+
+
 def test_nothing_is_replaced_unless_one_says_so(results, table, tmp_path):
     results.put(table)
     with pytest.raises(SettingError, match=f"There is a result {UID}/table.csv already"):
@@ -147,7 +193,9 @@ def test_a_name_without_its_cluster_is_enough_where_it_is_clear(results):
     with pytest.raises(SettingError, match=f"Several results are called 'both': say which: {UID}/both, {OTHER}/both"):
         everything.read("both")
     assert results.read("both") == b"1"
-    with pytest.raises(SettingError, match=f"There is no result 'nope'. There is: {UID}/both, {UID}/only"):
+    with pytest.raises(
+        SettingError, match=f"There is no result 'nope' of cluster {UID}. There is: {UID}/both, {UID}/only"
+    ):
         results.get("nope")
 
 
@@ -158,13 +206,122 @@ def test_a_deleted_result_is_gone_and_no_other(results):
     assert names(results) == [f"{UID}/x2"]
 
 
-@pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "/a", "a/", ".", "a\nb", "\x1b[2J", "é" * 451])
+@pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "/a", "a/", ".", "a\nb", "\x1b[2J", "é" * 451, "\udcff"])
 def test_what_can_be_no_name_is_refused_before_anything_is_made(results, cloud, name):
     with pytest.raises(SettingError, match="can't be the name of a result"):
         results.put(b"x", name)
+    with pytest.raises(SettingError, match="can't be the name of a result"):
+        results.uploader(name)
     with pytest.raises(ValueError, match="can't be the name of a result"):
         patient(Uploader("http://127.0.0.1:1/", "q", UID))(b"x", name)
     assert not cloud.state.containers
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(results, cloud):
+    cloud.clear_requests()
+    upload = patient(Uploader("http://127.0.0.1:1/", "q", UID))
+    for call in (
+        lambda: results.put(b"x", 5),
+        lambda: results.get(None),
+        lambda: results.delete(5),
+        lambda: upload(b"x", 5),
+    ):
+        with pytest.raises(TypeError, match="The name of a result is text, not (int|NoneType)"):
+            call()
+    for seconds in (0, -1, float("nan"), float("inf"), "60", None, True):
+        with pytest.raises(SettingError, match="An uploader can't be good for"):
+            results.uploader(seconds=seconds)
+    for retries in (-1, 1.5, "2", True):
+        with pytest.raises(ValueError, match="retries: a whole number, 0 or more"):
+            upload(b"x", "x", retries=retries)
+    for timeout in (0, -1, float("nan"), "2", None):
+        with pytest.raises(ValueError, match="timeout: a number of seconds, more than 0"):
+            upload(b"x", "x", timeout=timeout)
+    with pytest.raises(SettingError, match="'' is no cluster's uid"):
+        Results("")
+    assert cloud.requests == []
+
+
+def test_any_kind_of_bytes_is_stored(store, results):
+    for number, what in enumerate((b"1", bytearray(b"1"), memoryview(b"213")[1:2])):
+        store(what, f"x{number}")
+        assert results.read(f"x{number}") == b"1"
+
+
+ODD = [
+    "a?b#c%41&d=e +f",
+    "two  spaces ",
+    "line\nline",
+    "日本",
+    "'$(x)\"",
+    "-x",
+    "/lead",
+    "trail/",
+    "a//b",
+    "../up",
+    "./x",
+    "..",
+]
+
+
+def store_as_is(upload, name):
+    """What somebody on an engine can do who has an uploader: any name below the cluster's prefix."""
+    url = f"{upload._state['start']}{urllib.parse.quote(name)}?{upload._state['query']}"
+    urllib.request.urlopen(urllib.request.Request(url, data=name.encode(), method="PUT")).close()
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_whatever_name_there_is_can_be_read_fetched_and_deleted(results, tmp_path, monkeypatch, name):
+    """And nothing else is: `..` leads nowhere, here or there."""
+    others = Results()
+    upload = results.uploader()
+    for neighbour in ("up", "x", f"{UID}/up", f"{UID}/x"):
+        others.put(b"another", neighbour)
+    store_as_is(upload, name)
+    assert f"{UID}/{name}" in names(others)
+    for where in (results, others):
+        assert where.read(f"{UID}/{name}") == name.encode() == where.read(name if name != "-x" else f"{UID}/-x")
+    results.get(f"{UID}/{name}", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == name.encode()
+    results.delete(f"{UID}/{name}")
+    assert sorted(names(others)) == sorted(["up", "x", f"{UID}/up", f"{UID}/x"])
+
+
+@pytest.mark.parametrize("name", ["..", "x/..", "trail/", "line\nline", "\x1b[2J", "."])
+def test_a_name_that_ends_in_none_of_a_file_needs_one(results, tmp_path, monkeypatch, name):
+    folder = tmp_path / "within" / "here"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    store_as_is(results.uploader(), name)
+    for path in ("", ".", folder):
+        with pytest.raises(SettingError, match="does not end in a file's name: say which file to write"):
+            results.get(name, path)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "within", folder]
+
+
+def test_a_result_in_segments_has_no_md5_and_is_fetched_all_the_same(results, cloud, table):
+    """What `swift upload --segment-size` makes: its ETag is none of its content."""
+    results.put(table)
+    answer = {"ETag": f'"{"0" * 32}"', "X-Static-Large-Object": "True", "Content-Length": "3"}
+    for method in ("HEAD", "GET"):
+        cloud.faults.set(service=STORE, methods=[method], path="table.csv", status=200, body="1,2", headers=answer)
+        if method == "HEAD":
+            assert (results.find("table.csv").md5, results.find("table.csv").bytes) == ("", 3)
+        else:
+            assert results.read("table.csv") == b"1,2"
+
+
+def test_an_exact_name_is_one_request_and_no_listing(results, cloud):
+    """Listings of a busy Swift may be minutes behind."""
+    results.put(b"1", "x")
+    found = results.find("x")
+    (listed,) = results.all()
+    assert (found.name, found.bytes, found.md5) == (listed.name, listed.bytes, listed.md5)
+    assert abs(moment(found.modified) - moment(listed.modified)) < timedelta(milliseconds=2)
+    assert found.modified.endswith("Z") and listed.modified.endswith("Z")
+    cloud.clear_requests()
+    assert results.find(f"{UID}/x") == found
+    assert [(method, path.rpartition("results")[2]) for _, method, path, _ in cloud.requests] == [("HEAD", f"/{UID}/x")]
 
 
 def test_a_cluster_is_named_by_its_uid_or_itself(cloud):
@@ -313,8 +470,8 @@ def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, cloud, 
     appearing = ipp_griffin.results._appearing
 
     @contextlib.contextmanager
-    def on_a_full_disk(target):
-        with appearing(target), Path("/dev/full").open("r+b") as full:
+    def on_a_full_disk(target, overwrite):
+        with appearing(target, overwrite), Path("/dev/full").open("r+b") as full:
             yield full
 
     monkeypatch.setattr(ipp_griffin.results, "_appearing", on_a_full_disk)
@@ -408,8 +565,9 @@ def test_its_url_opens_nothing_but_new_results_of_its_cluster(results):
     assert Results(OTHER).read("x") == b"theirs"
 
 
-def test_it_expires_by_the_stores_clock_and_says_so(results, cloud):
-    upload = patient(results.uploader(seconds=-5))
+def test_it_expires_by_the_stores_clock_and_says_so(results, cloud, monkeypatch):
+    upload = patient(results.uploader(seconds=60))
+    monkeypatch.setattr(cloud.state, "clock", lambda: time.time() + 62)
     with pytest.raises(PermissionError, match=f"Can't store {UID}/x: this uploader has expired"):
         upload(b"1", "x")
 
@@ -418,6 +576,10 @@ def test_one_for_a_single_result_stores_no_other(results, table):
     upload = patient(results.uploader("run1/x"))
     assert upload(b"1") == upload(table, overwrite=True) == f"{UID}/run1/x"
     assert results.read("run1/x") == table.read_bytes()
+    again = patient(results.uploader(f"{UID}/run1/x"))
+    assert again(b"2", overwrite=True) == again(b"2", f"{UID}/run1/x", overwrite=True) == f"{UID}/run1/x"
+    assert patient(results.uploader())(b"2", f"{UID}/y") == f"{UID}/y"
+    assert names(results) == [f"{UID}/run1/x", f"{UID}/y"]
     with pytest.raises(ValueError, match="stores 'run1/x' only"):
         upload(b"1", "y")
     with pytest.raises(SettingError, match="Say which cluster"):
@@ -476,7 +638,12 @@ def command(cloud, tmp_path):
     def run(*args):
         program = "import sys; from ipp_griffin.cli import main; sys.argv[0] = 'ipp-griffin'; main()"
         done = subprocess.run(
-            [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60, cwd=tmp_path
+            [sys.executable, "-c", program, *args],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -488,7 +655,7 @@ def test_put_results_and_get_are_a_round_trip(command, results, table, tmp_path)
     assert command("put", str(table)) == (0, "table.csv\n")
     status, printed = command("results")
     assert (status, [line.split()[-2] for line in printed.splitlines()]) == (0, ["BYTES", "1", "400000"])
-    assert command("results", UID)[1].splitlines()[1].startswith(f"{UID}/of a cluster  1  ")
+    assert command("results", UID)[1].splitlines()[1].startswith(f"'{UID}/of a cluster'  1  ")
     listed = json.loads(command("results", "--json")[1])
     assert [(one["name"], one["cluster"], one["bytes"]) for one in listed] == [
         (f"{UID}/of a cluster", UID, 1),
@@ -502,6 +669,19 @@ def test_put_results_and_get_are_a_round_trip(command, results, table, tmp_path)
 def test_what_is_typed_wrong_is_one_line(command, table, cloud):
     for args, said in {
         ("put",): "put: say which files.",
+        ("put", ""): "put: say which files.",
+        ("put", "."): "put: Is a directory: .",
+        ("put", "/dev/stdin"): "put: Not a regular file: /dev/stdin",
+        ("put", str(table), "--of", ""): "put: There is no cluster '' in this project.",
+        ("put", str(table), "--name", ""): "put: --name is the name of one file's result.",
+        ("put", str(table), str(table), "--name", "x"): "put: --name is the name of one file's result.",
+        ("get", ""): "get: say which result: `ipp-griffin results` lists them.",
+        ("get", "x", "--output", ""): "get: --output is the file, or the folder, to write.",
+        ("get", b"\xff"): "get: '\\udcff' can't be the name of a result: it is not UTF-8.",
+        ("results", ""): "results: '' is no cluster's uid: `ipp-griffin ps` shows them.",
+        ("results", "--delete"): "results: say which results: `ipp-griffin results` lists them.",
+        ("results", "--delete", "nope"): "results: There is no result 'nope'. There is: none.",
+        ("results", "--delete", "nope/"): "results: There is no result 'nope/'. There is: none.",
         ("put", "missing.csv"): "put: No such file or directory: missing.csv",
         ("put", str(table), "--of", "nobody"): "put: There is no cluster 'nobody' in this project. There is: ",
         ("get",): "get: say which result: `ipp-griffin results` lists them.",
@@ -512,6 +692,8 @@ def test_what_is_typed_wrong_is_one_line(command, table, cloud):
         status, printed = command(*args)
         assert (status, printed.count("\n")) == (1, 1) and printed.startswith(f"ipp-griffin {said}"), printed
     assert command("results") == (0, "There is no result in this project.\n")
+    assert command("results", UID) == (0, f"There is no result of cluster {UID} in this project.\n")
+    assert json.loads(command("results", "--json")[1]) == []
     assert not cloud.state.containers
 
 
@@ -531,8 +713,69 @@ def test_what_is_there_is_replaced_only_with_overwrite(command, table, tmp_path)
     assert (tmp_path / "table.csv").read_bytes() == b"new"
 
 
-def test_names_that_an_engine_chose_can_not_move_the_terminal(command, results):
-    state = results.uploader()._state
-    url = f"{state['start']}%1B%5B2J?{state['query']}"
-    urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT")).close()
-    assert "\x1b" not in command("results")[1]
+def test_one_file_can_have_another_name_and_be_of_a_cluster_that_has_ended(command, table, results):
+    assert command("put", str(table), "--name", "monday/table", "--of", UID) == (0, f"{UID}/monday/table\n")
+    assert results.read("monday/table") == table.read_bytes()
+
+
+def test_names_that_an_engine_chose_are_shown_as_one_types_them_and_move_no_terminal(command, results, tmp_path):
+    upload, odd = results.uploader(), ["\x1b[2J", "\u202egpj.exe", *ODD]
+    for name in odd:
+        store_as_is(upload, name)
+    status, printed = command("results")
+    assert (status, printed.count("\n"), "\x1b" in printed, "\u202e" in printed) == (0, len(odd) + 1, False, False)
+    words = [re.fullmatch(r"(.*?) +\d+ +[\d-]+T[\d:]+Z", line)[1] for line in printed.splitlines()[1:]]
+    read = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {' '.join(words)}"], capture_output=True, text=True, check=True
+    )
+    assert read.stdout.split("\0")[:-1] == sorted(f"{UID}/{name}" for name in odd)
+    assert [one["name"] for one in json.loads(command("results", "--json")[1])] == read.stdout.split("\0")[:-1]
+    assert command("get", f"{UID}/line\nline", "--output", "copy") == (0, "copy\n")
+    assert command("results", "--delete", "--yes", *(f"{UID}/{name}" for name in odd))[0] == 0
+    assert names(results) == []
+
+
+def test_a_long_name_is_shown_exactly_though_it_looks_like_a_token(command, results):
+    name = "0123456789abcdef" * 6
+    results.put(b"1", name)
+    assert f"{UID}/{name} " in command("results")[1]
+
+
+def test_results_are_deleted_when_one_agrees(command, cloud, monkeypatch, capsys):
+    everything = Results()
+    for name in ("x", f"{UID}/x", f"{UID}/run1/a", f"{UID}/run1/b", f"{UID}/run10"):
+        everything.put(b"1", name)
+    status, printed = command("results", "--delete", f"{UID}/run1/")
+    assert (status, printed.splitlines()[-1]) == (
+        1,
+        "ipp-griffin results: nobody is there to say yes: add --yes, or leave out --delete to see only.",
+    )
+    assert [line.split()[0] for line in printed.splitlines()[1:-1]] == [f"{UID}/run1/a", f"{UID}/run1/b"]
+    assert json.loads(command("results", "--delete", "--json", "run10")[1])[0]["name"] == f"{UID}/run10"
+    assert command("results", "--delete", "--yes", "run10", "nope")[0] == 1
+    assert len(names(everything)) == 5
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer, left in (("n", 5), ("y", 3)):
+        monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)
+        app = ListResults()
+        app.initialize(["--delete", f"{UID}/run1/"])
+        app.start()
+        assert len(names(everything)) == left
+    assert capsys.readouterr().out.endswith("Deleted: 2.\n")
+    assert command("results", "--delete", "--yes", "x", f"{UID}/x", f"{UID}/x")[1].endswith("Deleted: 2.\n")
+    assert names(everything) == [f"{UID}/run10"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_command_that_is_ended_leaves_no_part_of_a_file(cloud, results, table, tmp_path, number, status):
+    results.put(table)
+    cloud.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=30)
+    program = "from ipp_griffin.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", program, "get", "table.csv"], cwd=tmp_path, stderr=-1) as get:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        get.send_signal(number)
+        said = get.communicate(timeout=30)[1]
+    assert (get.returncode, said) == (status, b"Interrupted.\n" if status == 130 else b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +13,7 @@ from traitlets import Bool, Integer, Unicode
 from ..calls import one_line
 from ..clusters import Cluster, Clusters, Leftover, Member, NoSuchCluster
 from ..moments import is_past, moment, seconds_since
-from .command import Command, agreed
+from .command import Command
 
 if TYPE_CHECKING:
     from ..engine_ids import Ids
@@ -160,18 +159,13 @@ class Reap(ClustersCommand):
             print("There is nothing to reap.")
         else:
             print("\n".join(f"{_named(left)} {left.why}" for left in found))
-        if not found or self.dry_run or not self._agreed(len(found)):
+        if not found or self.dry_run:
+            return
+        if not self.may_delete(len(found), yes=self.yes, ask=not self.json, look="--dry-run"):
             return
         deleted = clusters.reap(found, timeout=self.timeout)
         if not self.json:
             print(f"Deleted: {len(deleted)}.")
-
-    def _agreed(self, count: int) -> bool:
-        if self.yes or self.json:
-            return self.yes
-        if not sys.stdin.isatty():
-            self.fail("nobody is there to say yes: add --yes, or --dry-run to see only.")
-        return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
 
 
 def _named(left: Leftover) -> str:

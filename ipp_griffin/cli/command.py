@@ -89,6 +89,18 @@ class Command(Application):
     def run(self) -> None:
         raise NotImplementedError
 
+    def given(self, option: str) -> bool:
+        """Whether the command line has this option of this command, be it an empty one."""
+        return option in self.cli_config.get(type(self).__name__, {})
+
+    def may_delete(self, count: int, *, yes: bool, ask: bool, look: str) -> bool:
+        """Whether the user agrees to delete what was just shown. ``look``: what else there is to say to see it only."""
+        if yes or not ask:
+            return yes
+        if not sys.stdin.isatty():
+            self.fail(f"nobody is there to say yes: add --yes, or {look} to see only.")
+        return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
+
     def remark(self, message: str) -> None:
         print(f"{self.called}: {message}", file=sys.stderr)
 

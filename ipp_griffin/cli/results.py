@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+import signal
+import sys
 from dataclasses import asdict
 from typing import Any
 
 from traitlets import Bool, Unicode
 
-from ..calls import one_line
-from ..results import Results
+from ..calls import printable, typed
+from ..results import UID, Result, Results
 from .clusters import ClustersCommand, table
 
 
@@ -19,9 +21,8 @@ class ResultsCommand(ClustersCommand):
 
     takes_arguments = True
 
-    def results(self, uid: str = "") -> Results:
-        cloud = self.cloud or os.environ.get("OS_CLOUD", "")
-        return Results(uid or None, cloud=cloud, region=self.region, container=self.container)
+    def results(self, uid: str | None = None) -> Results:
+        return Results(uid, cloud=self.cloud, region=self.region, container=self.container)
 
 
 OVERWRITE = "Replace what is there under that name."
@@ -33,23 +34,34 @@ class Put(ResultsCommand):
 
     Nothing is replaced without --overwrite, and a file that did not come whole is not there.
     """
-    examples = "ipp-griffin put table.csv figure.png\nipp-griffin put table.csv --of griffin"
+    examples = """ipp-griffin put table.csv figure.png
+ipp-griffin put table.csv --name monday/table.csv
+ipp-griffin put table.csv --of griffin"""
     of = Unicode(
-        "", config=True, help="The cluster whose results they are: its uid, its profile, or profile/cluster id."
+        "",
+        config=True,
+        help="The cluster whose results they are: its uid, also when it has ended, its profile, or profile/cluster id.",
     )
+    rename = Unicode("", config=True, help="The name of the result, of one file. Default: the file's own.")
     overwrite = Bool(False, config=True, help=OVERWRITE)
-    aliases = {**ClustersCommand.aliases, "of": "Put.of"}  # noqa: RUF012
+    aliases = {**ClustersCommand.aliases, "of": "Put.of", "name": "Put.rename"}  # noqa: RUF012
     flags: dict[str, Any] = {  # noqa: RUF012
         **ClustersCommand.flags,
         "overwrite": ({"Put": {"overwrite": True}}, OVERWRITE),
     }
 
     def run(self) -> None:
-        if not self.extra_args:
+        if not self.extra_args or not all(self.extra_args):
             self.fail("say which files.")
-        results = self.results(self.clusters().find(self.of, everyone=self.all_owners).uid if self.of else "")
+        if self.given("rename") and (len(self.extra_args) > 1 or not self.rename):
+            self.fail("--name is the name of one file's result.")
+        results = self.results(self._uid() if self.given("of") else None)
         for path in self.extra_args:
-            print(results.put(path, overwrite=self.overwrite))
+            print(results.put(path, self.rename, overwrite=self.overwrite))
+
+    def _uid(self) -> str:
+        """That of the cluster whose results they are; one that has ended is known by nothing else."""
+        return self.of if re.fullmatch(UID, self.of) else self.clusters().find(self.of, everyone=self.all_owners).uid
 
 
 class Get(ResultsCommand):
@@ -62,26 +74,64 @@ class Get(ResultsCommand):
     flags = {"overwrite": ({"Get": {"overwrite": True}}, "Replace a file of that name.")}  # noqa: RUF012
 
     def run(self) -> None:
-        if len(self.extra_args) != 1:
+        if len(self.extra_args) != 1 or not self.extra_args[0]:
             self.fail("say which result: `ipp-griffin results` lists them.")
-        print(self.results().get(self.extra_args[0], self.output, overwrite=self.overwrite))
+        if self.given("output") and not self.output:
+            self.fail("--output is the file, or the folder, to write.")
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that half a file is removed, as after Ctrl-C
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
+        print(printable(str(self.results().get(self.extra_args[0], self.output, overwrite=self.overwrite))))
 
 
 class ListResults(ResultsCommand):
     name = "results"
-    description = "List what is stored in this project: all of it, or the results of one cluster, by its uid."
-    examples = "ipp-griffin results\nipp-griffin results 85b7916ade4a --json"
-    json = Bool(False, config=True, help="Print JSON.")
-    flags = {"json": ({"ListResults": {"json": True}}, "Print JSON.")}  # noqa: RUF012
+    description = """List what is stored in this project: all of it, or the results of one cluster, by its uid.
+
+    With --delete: delete results, named as for `ipp-griffin get`; those whose names begin so, with a name that ends in "/".
+    Shows what it found, and asks.
+    """
+    examples = """ipp-griffin results
+ipp-griffin results 85b7916ade4a --json
+ipp-griffin results --delete table.csv 85b7916ade4a/"""
+    json = Bool(False, config=True, help="Print JSON; deletes only with --yes.")
+    delete = Bool(False, config=True, help="Delete the results that are named.")
+    yes = Bool(False, config=True, help="Delete without asking.")
+    flags = {  # noqa: RUF012
+        "json": ({"ListResults": {"json": True}}, "Print JSON; deletes only with --yes."),
+        "delete": ({"ListResults": {"delete": True}}, "Delete the results that are named."),
+        "yes": ({"ListResults": {"yes": True}}, "Delete without asking."),
+    }
 
     def run(self) -> None:
-        if len(self.extra_args) > 1:
+        if self.delete:
+            self._delete()
+        elif len(self.extra_args) > 1:
             self.fail("say one cluster's uid, or none.")
-        found = self.results(*self.extra_args).all()
+        elif not self._show((results := self.results(*self.extra_args)).all()):
+            of = f" of cluster {results.uid}" if results.uid else ""
+            print(f"There is no result{of} in this project.")
+
+    def _delete(self) -> None:
+        if not self.extra_args:
+            self.fail("say which results: `ipp-griffin results` lists them.")
+        results = self.results()
+        found = list({one.name: one for name in self.extra_args for one in self._named(results, name)}.values())
+        self._show(found)
+        if self.may_delete(len(found), yes=self.yes, ask=not self.json, look="leave out --delete"):
+            results.delete(*found)
+            if not self.json:
+                print(f"Deleted: {len(found)}.")
+
+    def _named(self, results: Results, name: str) -> list[Result]:
+        below = [one for one in results.all() if one.name.startswith(name)] if name.endswith("/") else []
+        return below or [results.find(name)]
+
+    def _show(self, found: list[Result]) -> bool:
+        """Print them; whether anything was to be said."""
         if self.json:
             print(json.dumps([{**asdict(one), "cluster": one.cluster or None} for one in found], indent=2))
         elif found:
-            rows = [(one_line(one.name, 200), str(one.bytes), f"{one.modified[:19]}Z") for one in found]
+            rows = [(typed(one.name), str(one.bytes), one.modified[:19] + "Z" * bool(one.modified)) for one in found]
             print(table([("NAME", "BYTES", "STORED"), *rows]))
-        else:
-            print("There is no result in this project.")
+        return self.json or bool(found)
