@@ -120,14 +120,22 @@ def redact(text: str) -> str:
     return _SECRETS.sub(lambda match: "".join(part or "" for part in match.groups()) + "[redacted]", text)
 
 
-def from_status(what: str, status: int, text: object, headers: Mapping[str, str]) -> CloudError:
-    """The error for an answer of HTTP ``status`` with the service's message ``text``; ``what`` failed."""
+FEWER = "Start fewer engines, free what is no longer needed, or ask for more quota."
+
+
+def from_status(
+    what: str, status: int, text: object, headers: Mapping[str, str], *, over_quota: str = FEWER
+) -> CloudError:
+    """The error for an answer of HTTP ``status`` with the service's message ``text``; ``what`` failed.
+
+    ``over_quota``: what to do where a quota, or a lack of room, is the reason.
+    """
     plain = re.sub(r"<[^<>]*>|\(HTTP \d+\)|\(Request-ID: [^)]*\)", " ", str(text))  # HTML; keystoneauth's own
     said = one_line(plain).rstrip(". ") or "no explanation"
     ids = ("x-openstack-request-id", "x-compute-request-id", "x-trans-id")
     request_id = one_line(next((headers[name] for name in ids if headers.get(name)), ""), 100)
     logger.debug("%s: HTTP %d (request id %s)", what, status, request_id or "none")
-    kind, advice = _kind(status, said)
+    kind, advice = _kind(status, said, over_quota)
     return kind(
         f"{what}: the cloud said {status}: {said}.{advice}",
         request_id=request_id,
@@ -140,17 +148,17 @@ def from_status(what: str, status: int, text: object, headers: Mapping[str, str]
 _UNKNOWN_LOGIN = re.compile(r"(?i)could not (find application credential|find token|recognize \w+ token)")
 
 
-def _kind(status: int, said: str) -> tuple[type[CloudError], str]:
+def _kind(status: int, said: str, over_quota: str) -> tuple[type[CloudError], str]:
     """What an HTTP status means, and what to do about it."""
     if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
         return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
     over = (
         re.search(r"(?i)quota|exceed|limit", said)
         if status in (403, 413)
-        else status == 409 and "Quota exceeded" in said
+        else status == 507 or (status == 409 and "Quota exceeded" in said)
     )
     if over:
-        return QuotaError, " Start fewer engines, free what is no longer needed, or ask for more quota."
+        return QuotaError, f" {over_quota}"
     if status == 403:
         return CloudError, " These credentials lack the role for it (member)."
     if status == 406:

@@ -32,6 +32,7 @@ from .calls import (
 PAGE = 10_000  # Swift's own limit of a listing
 SHORT_PAGE = 1000  # entries after which another store may have more
 MOST_LISTED = 100_000  # entries of one listing: servers write without end, where the store has no quotas
+MAKE_ROOM = "Delete results that nobody needs (`ipp-griffin results --delete`), or ask for more quota."
 _FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
 
 
@@ -235,7 +236,7 @@ def _from_answer(what: str, error: swift.ClientException) -> CloudError:
     headers = {str(key).lower(): str(value) for key, value in (error.http_response_headers or {}).items()}
     said = error.http_response_content or error.http_reason or ""
     text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-    return from_status(what, error.http_status, text, headers)
+    return from_status(what, error.http_status, text, headers, over_quota=MAKE_ROOM)
 
 
 def as_store_error(error: CloudError) -> CloudError:

@@ -248,8 +248,11 @@ def _error(stored: str, status: int, said: str) -> OSError:
         return FileExistsError(f"There is a result {stored} already. Add overwrite=True to replace it.")
     if status in (401, 403):
         return PermissionError(f"Can't store {stored}: this uploader has expired, or the results' container is gone.")
-    if status == 413:
-        return OSError(f"Can't store {stored}: it is larger than the object store, or its quota, allows.")
+    if status in (413, 507):
+        return OSError(
+            f"Can't store {stored}: it is larger than the object store, or its quota, allows. Delete results that nobody needs, "
+            "or ask for more quota."
+        )
     if status in (422, 499):
         return changed(stored)
     return OSError(f"Can't store {stored}: {f'the object store said {status}: {said}' if status else said}.")

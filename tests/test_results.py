@@ -612,6 +612,7 @@ def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, cloud):
         ({"status": 503}, "the object store said 503"),
         ({"drop": True}, "Can't store"),
         ({"status": 413}, "larger than the object store"),
+        ({"status": 507}, "Delete results that nobody needs, or ask for more quota"),
         ({"status": 422}, "changed while it was read"),
     ],
 )

@@ -235,9 +235,14 @@ def test_a_store_that_hides_its_info_is_taken_for_a_plain_swift(
     assert "urls" in store.report_urls(UID, f"{SET}/0.0/", 60)
 
 
-def test_quota_errors_are_quota_errors(mock: responses.RequestsMock, store: Store) -> None:
-    mock.put(f"{CONTAINER}/x", status=413, body="<html><h1>Upload exceeds quota.</h1></html>")
-    with pytest.raises(QuotaError, match="413: Upload exceeds quota. Start fewer"):
+@pytest.mark.parametrize(("status", "said"), [(413, "Upload exceeds quota"), (507, "Insufficient Storage")])
+def test_where_there_is_no_room_one_can_make_some(
+    mock: responses.RequestsMock, store: Store, status: int, said: str
+) -> None:
+    mock.put(f"{CONTAINER}/x", status=status, body=f"<html><h1>{said}.</h1></html>")
+    with pytest.raises(
+        QuotaError, match=f"{status}: {said}. Delete results that nobody needs .*, or ask for more quota"
+    ):
         store.put(UID, "x", b"data")
 
 
