@@ -59,7 +59,7 @@ class Results:
     engines reach the object store, where that differs) are those of `GriffinCloud`; an `ipyparallel.Cluster` knows its own.
 
     Every method raises `GriffinError`: `SettingError` for a name that is taken, or not there, `StoreError` and `CloudError` for what
-    the cloud refuses. What is wrong with a file of this machine is an `OSError`.
+    the cloud refuses. What is wrong with a file of this machine is an `OSError`; what is neither text nor bytes is a `TypeError`.
     """
 
     def __init__(

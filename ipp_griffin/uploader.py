@@ -36,7 +36,8 @@ class Uploader:
     (its checksum goes with it), and replaces nothing unless ``overwrite`` says so. Repeated while the store is unavailable.
 
     Raises `FileExistsError` for a name that is taken, `PermissionError` once the URL has expired, `ValueError` for a name that is
-    none, `TypeError` for what is neither bytes nor a path, and `OSError` for the rest. Only what Python itself has: it must be unpickled where there is no ipp_griffin, too.
+    none, `TypeError` for what is neither bytes nor a path, and `OSError` for the rest, also for what is wrong with the file. Only what
+    Python itself has: it must be unpickled where there is no ipp_griffin, too.
 
     It can be called, pickled, and sent to engines as an argument or by ``push``. Whoever has it may store results of this cluster
     until it expires, and read, list or delete none.
@@ -129,7 +130,7 @@ class Uploader:
         if state["ca_certificates"]:
             context.load_verify_locations(cadata=state["ca_certificates"])
         request = urllib.request.Request(url, data=content, headers=headers, method=method)
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(_Http(), _Https(context=context))
         try:
             with opener.open(request, timeout=timeout) as answer:
                 answer.read()
@@ -139,6 +140,35 @@ class Uploader:
                 return error.code, error.reason
         except (OSError, http.client.HTTPException) as error:
             return 0, str(getattr(error, "reason", "") or error or type(error).__name__)
+
+
+class _HearsOut:
+    """A connection on which the store may answer, and close, before it has all of a request: that it is over quota, say."""
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        except (BrokenPipeError, ConnectionResetError):
+            if getattr(self, "sock", None) is None:  # it was never connected
+                raise
+
+
+class _Connection(_HearsOut, http.client.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_HearsOut, http.client.HTTPSConnection):
+    pass
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_Connection, request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_SecureConnection, request, context=self._context)  # type: ignore[attr-defined]
 
 
 class LocalFault(Exception):  # noqa: N818 - a carrier

@@ -7,8 +7,10 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -629,6 +631,30 @@ def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results
     )
 
 
+@pytest.mark.timeout(60)
+def test_a_refusal_that_comes_before_all_is_sent_is_heard():
+    """As of a Swift whose quota is used up: it answers when it has the headers, and closes."""
+    asked = []
+
+    def serve(listening):
+        while len(asked) < 2:
+            connection, _ = listening.accept()
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(1)
+            asked.append(head.split()[0])
+            status = b"404 Not Found" if asked[-1] == b"HEAD" else b"413 Request Entity Too Large"
+            connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=[listening], daemon=True).start()
+        upload = patient(Uploader(f"http://127.0.0.1:{listening.getsockname()[1]}/", "q", UID))
+        with pytest.raises(OSError, match="or its quota, allows"):
+            upload(bytes(50 << 20), "x", timeout=20)
+    assert asked == [b"HEAD", b"PUT"]
+
+
 # -- the command
 
 
@@ -749,7 +775,7 @@ def test_results_are_deleted_when_one_agrees(command, cloud, monkeypatch, capsys
     status, printed = command("results", "--delete", f"{UID}/run1/")
     assert (status, printed.splitlines()[-1]) == (
         1,
-        "ipp-griffin results: nobody is there to say yes: add --yes, or leave out --delete to see only.",
+        "ipp-griffin results: nobody is there to say yes: add --yes, or --json to see only.",
     )
     assert [line.split()[0] for line in printed.splitlines()[1:-1]] == [f"{UID}/run1/a", f"{UID}/run1/b"]
     assert json.loads(command("results", "--delete", "--json", "run10")[1])[0]["name"] == f"{UID}/run10"

@@ -118,7 +118,7 @@ ipp-griffin results --delete table.csv 85b7916ade4a/"""
         results = self.results()
         found = list({one.name: one for name in self.extra_args for one in self._named(results, name)}.values())
         self._show(found)
-        if self.may_delete(len(found), yes=self.yes, ask=not self.json, look="leave out --delete"):
+        if self.may_delete(len(found), yes=self.yes, ask=not self.json, look="--json"):
             results.delete(*found)
             if not self.json:
                 print(f"Deleted: {len(found)}.")
