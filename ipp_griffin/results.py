@@ -93,26 +93,20 @@ class Results:
         try:
             content = Content(what)
             return self._put(content, self._full(name or content.name), overwrite)
+        except uploader.TooLarge as error:
+            raise SettingError(str(error)) from None
         except LocalFault as fault:
             raise fault.error from None
 
     def _put(self, content: Content, name: str, overwrite: bool) -> str:
-        largest = self._largest()
-        if largest and content.size > largest:
-            raise SettingError(
-                f"{content.path or name} has {content.size} bytes; this object store takes {largest} in one object. Split it, or "
-                "store it in segments, by `swift upload --segment-size`."
-            )
-        digest = content.measure()
+        headers = content.prepare(self._largest(), overwrite)
         self._store.publish(NAME, {}, quota=False)
         if not overwrite and self._at(name):
             raise _taken(name)
-        headers = {"Content-Type": "application/octet-stream", **({} if overwrite else {"If-None-Match": "*"})}
 
         def put(*args: Any, **kwargs: Any) -> None:
             with content.reader() as reader:
-                how = {"content_length": content.size, "etag": digest, "headers": headers}
-                swift.put_object(*args, contents=reader, **how, **kwargs)
+                swift.put_object(*args, contents=reader, headers=headers, **kwargs)
 
         try:
             self._store.account.call(f"Can't store {name}", put, self._container, name)
@@ -123,7 +117,7 @@ class Results:
                 raise
             # Somebody was faster; or the answer to a try of ours was lost.
             found = self._at(name)
-            if found is None or found.md5 != digest:
+            if found is None or found.md5 != content.digest:
                 raise _taken(name) from None
         return name
 

@@ -89,20 +89,13 @@ class Uploader:
 
     def _put(self, content: Content, name: str, overwrite: bool, timeout: float, retries: int) -> str:
         stored: str = self._state["folder"] + "/" + name
-        if self._state["largest"] and content.size > self._state["largest"]:
-            raise OSError(
-                f"{stored} would have {content.size} bytes; this object store takes {self._state['largest']} in one object."
-            )
-        digest = content.measure()
-        headers = {"Content-Length": str(content.size), "ETag": digest, "Content-Type": "application/octet-stream"}
-        if not overwrite:
-            headers["If-None-Match"] = "*"
+        headers = content.prepare(self._state["largest"], overwrite)
         for attempt in range(retries + 1):
             if attempt:
                 self._sleep(2**attempt * random.uniform(0.25, 0.5))
             status, said = self._send("HEAD", name, {}, None, timeout)  # before gigabytes are on their way
             if status == 200 and not overwrite:
-                if attempt and said == digest:  # the answer to the try before was lost
+                if attempt and said == content.digest:  # the answer to the try before was lost
                     return stored
                 raise _error(stored, 412, "")
             if status in (200, 404):
@@ -188,8 +181,12 @@ def local(path: object) -> Iterator[None]:
         raise LocalFault(OSError(error.errno, error.strerror or str(error), str(path))) from None
 
 
+class TooLarge(OSError):
+    """A file has more bytes than the object store takes in one object."""
+
+
 class Content:
-    """What is to be stored: bytes, or a regular file of this machine; ``size`` in bytes, ``name``: the file's own, "" for bytes.
+    """What is to be stored: bytes, or a regular file of this machine. ``name``: the file's own, "" for bytes; ``digest``: see `prepare`.
 
     Raises `TypeError` for anything else, and `LocalFault` for a file that can't be read: at once, a pipe keeps nobody waiting.
     """
@@ -204,24 +201,37 @@ class Content:
         else:
             raise TypeError(f"Give bytes, or the path of a file, to be stored, not {type(what).__name__}.")
         self.name = self.path.name if self.path else ""
+        self.digest = ""
         with self._open() as file:
-            self.size = os.fstat(file.fileno()).st_size if self.path else len(self._data)
+            self._size = os.fstat(file.fileno()).st_size if self.path else len(self._data)
 
-    def measure(self) -> str:
-        """The MD5 of what is there now, in hexadecimal, which object stores call ETag; also sets ``size`` anew."""
+    def prepare(self, largest: int, overwrite: bool) -> dict[str, str]:
+        """Measure what is there now; returns the headers to PUT that with. ``digest`` is its MD5 then, which stores call ETag.
+
+        Raises `TooLarge` for more than ``largest`` bytes (0: any number will do) before it reads them.
+        """
+        if largest and self._size > largest:
+            raise TooLarge(
+                f"{self.path or 'This'} has {self._size} bytes; this object store takes {largest} in one object. Split it, or store "
+                "it in segments, by `swift upload --segment-size`."
+            )
+        self._measure()
+        headers = {"Content-Length": str(self._size), "ETag": self.digest, "Content-Type": "application/octet-stream"}
+        return headers if overwrite else {**headers, "If-None-Match": "*"}
+
+    def _measure(self) -> None:
         digest, size = hashlib.new("md5", usedforsecurity=False), 0
         with self._open() as file, local(self.path):
             while block := file.read(1 << 20):
                 digest.update(block)
                 size += len(block)
-        self.size = size
-        return digest.hexdigest()
+        self._size, self.digest = size, digest.hexdigest()
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:
         """What was measured, from its beginning, for one try."""
         with self._open() as file:
-            yield Reader(file, self.size, self.path)
+            yield Reader(file, self._size, self.path)
 
     def _open(self) -> IO[bytes]:
         if self.path is None:

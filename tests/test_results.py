@@ -33,6 +33,7 @@ from ipp_griffin.store import StoreUnavailable
 from ipp_griffin.uploader import Content, Uploader
 
 from .conftest import running_cloud
+from .tls import Authority, tls_in_front_of
 
 UID, OTHER = "0123456789ab", "ba9876543210"
 STORE = "object-store"
@@ -353,7 +354,7 @@ def test_a_file_larger_than_an_object_may_be_is_refused_before_anything_is_made(
     with pytest.raises(SettingError, match="has 400000 bytes; this object store takes 399999 in one object"):
         results.put(table)
     assert not cloud.state.containers
-    with pytest.raises(OSError, match="would have 400000 bytes; this object store takes 399999"):
+    with pytest.raises(OSError, match="table.csv has 400000 bytes; this object store takes 399999"):
         patient(results.uploader())(table)
     assert names(results) == []
 
@@ -386,14 +387,13 @@ def store(request, results):
 
 def after_measuring(monkeypatch, happens):
     """Let something happen when a file was measured, before it is sent."""
-    measure = Content.measure
+    measure = Content._measure
 
     def measured(content):
-        found = measure(content)
+        measure(content)
         happens()
-        return found
 
-    monkeypatch.setattr(Content, "measure", measured)
+    monkeypatch.setattr(Content, "_measure", measured)
 
 
 @pytest.mark.timeout(30)
@@ -629,6 +629,18 @@ def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results
     assert signature not in repr(raised.value) + repr(raised.value.__cause__) + repr(raised.value.__context__) + repr(
         upload
     )
+
+
+def test_it_trusts_the_cloud_s_own_authority_and_no_other(results, cloud, tmp_path):
+    authority = Authority(tmp_path)
+    upload = patient(results.uploader())
+    with tls_in_front_of(int(cloud.url.rpartition(":")[2]), authority.server()) as port:
+        upload._state["start"] = upload._state["start"].replace(cloud.url, f"https://127.0.0.1:{port}")
+        with pytest.raises(OSError, match="certificate verify failed"):
+            upload(b"1", "x")
+        upload._state["ca_certificates"] = authority.pem
+        upload(bytes(3_000_000), "x")
+    assert results.read("x") == bytes(3_000_000)
 
 
 @pytest.mark.timeout(60)

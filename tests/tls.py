@@ -77,7 +77,11 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        try:
+            await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        finally:
+            inner_writer.close()
+            writer.close()
 
     async def listen() -> asyncio.Server:
         return await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)

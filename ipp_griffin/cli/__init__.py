@@ -30,7 +30,7 @@ ipcluster stop --profile=griffin"""
         "connect": (Connect, "Use a cluster whose controller runs on a server from this machine."),
         "put": (Put, "Store files in the object store, where they outlive the clusters."),
         "get": (Get, "Fetch a result."),
-        "results": (ListResults, "List what is stored."),
+        "results": (ListResults, "List what is stored, or delete it."),
         "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
         "reap": (Reap, "Delete what clusters left behind."),
         "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),
