@@ -60,12 +60,12 @@ class ControllerServer(EngineSet):
         """What `publish_client_file` kept. Raises `GriffinError` where there is none of this cluster."""
         try:
             info = json.loads(self.store.get(self.uid, f"{self.prefix}{CLIENT}", FILE_LIMIT))
-            if cluster_uid(info) == self.uid:
+            if cluster_uid(info) == self.uid and address_of(info)[0] and ports_of(info):
                 return dict(info)
         except CloudError as error:
             if error.status != 404:
                 raise
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             pass
         raise GriffinError(
             f"The connection file of cluster {self.uid} is not in the object store: its controller runs on no server of the cloud, or "
@@ -110,8 +110,8 @@ def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
     """Why this machine can't connect to the controller of a client's connection file; "" if it can."""
     try:
         socket.create_connection(address_of(info), timeout=timeout).close()
-    except OSError as e:
-        return str(e.strerror or e or type(e).__name__)
+    except (OSError, UnicodeError) as e:
+        return str(getattr(e, "strerror", "") or e or type(e).__name__)
     return ""
 
 

@@ -161,14 +161,18 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def check_profile(launcher: Any) -> None:
-    """Refuse to start with a profile file that is broken Python: IPython logs it and goes on without its settings.
+    """`check_files` of the launcher's profile, under ipcluster: ipp.Cluster itself raises what is wrong with ipcluster_config.py."""
+    if application(launcher) is not None and launcher.profile_dir:
+        check_files(Path(launcher.profile_dir))
+
+
+def check_files(profile: Path) -> None:
+    """Refuse a profile with a file that is broken Python: IPython logs it and goes on without its settings.
 
     Raises `SettingError` naming the file and the line.
     """
-    if application(launcher) is None or not launcher.profile_dir:
-        return  # ipp.Cluster itself raises what is wrong with ipcluster_config.py
     for name in ("ipcluster_config.py", "ipcontroller_config.py", "ipengine_config.py"):
-        path = Path(launcher.profile_dir, name)
+        path = profile / name
         if not path.exists():
             continue
         try:

@@ -29,12 +29,6 @@ def profile_files(**settings: str) -> dict[str, str]:
     return files
 
 
-def write_profile(folder: Path, **settings: str) -> None:
-    """Write all files of the profile, with these settings of `GriffinCloud`."""
-    for name, text in profile_files(**settings).items():
-        (folder / name).write_text(text)
-
-
 def is_blank(folder: Path) -> bool:
     """Whether no file of this profile does anything: `ipcluster` makes such profiles."""
     return not any(_statements(text) for text in _texts(folder))
@@ -46,7 +40,8 @@ def names_griffin(folder: Path) -> bool:
 
 
 def _texts(folder: Path) -> list[str]:
-    return [path.read_text() for name in PROFILE_FILES if (path := folder / name).exists()]
+    paths = [folder / name for name in PROFILE_FILES]
+    return [path.read_text(errors="replace") for path in paths if path.exists()]
 
 
 def is_pristine(name: str, text: str) -> bool:
@@ -62,7 +57,7 @@ def without_cloud(text: str) -> list[str]:
 def _statements(text: str) -> list[str]:
     """What does something in a config file; none in those that `ipython profile create --parallel` makes."""
     lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "c = get_config()", "c = get_config("))]
+    return [line for line in lines if line and not re.fullmatch(r"#.*|c = get_config\(\)\s*(#.*)?", line)]
 
 
 def profile_path(name: str) -> Path:

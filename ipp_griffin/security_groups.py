@@ -82,9 +82,10 @@ class ClusterGroups:
         engines: Iterable[tuple[int, int]] = (),
         clients: Iterable[tuple[int, int]] = (),
         client: str = "",
-    ) -> list[str]:
-        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller. Returns
-        the ids of the rules that were not there before. Idempotent.
+        made: list[str] | None = None,
+    ) -> None:
+        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller. The ids of
+        rules that were not there before go into ``made``, also where it fails half-way. Idempotent.
 
         Raises `calls.QuotaError` where the project may have no more rules, `CloudError` where the groups are gone: they are not made
         again for a cluster that somebody stops at the same time.
@@ -95,7 +96,9 @@ class ClusterGroups:
         controller, members = parts[CONTROLLER], parts[ENGINES]
         wanted = [(members.name, {"remote_group_id": members.id}, ports) for ports in engines]
         wanted += [(client, {"remote_ip_prefix": client}, ports) for ports in clients]
-        return [made for rule in wanted if (made := self._let_in(controller, *rule))]
+        for rule in wanted:
+            if (id := self._let_in(controller, *rule)) and made is not None:
+                made.append(id)
 
     def shut(self, rules: Iterable[str]) -> None:
         """Delete rules, by their ids. Idempotent."""
@@ -106,6 +109,15 @@ class ClusterGroups:
             except CloudError as error:
                 if error.status != 404:
                     raise
+
+    def exist(self, uid: str) -> bool:
+        """Whether a cluster has any. One request; none where these credentials may not see any, or the cloud has no groups."""
+        try:
+            return bool(self.of(uid))
+        except CloudError as error:
+            if error.status not in (403, 404):
+                raise
+            return False
 
     def has_controller(self, uid: str) -> bool:
         """Whether the controller's port, of whichever server, is in a group of the cluster's. One request."""

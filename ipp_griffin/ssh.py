@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import shlex
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import psutil
@@ -27,6 +28,8 @@ PORTS = ("registration", "control", "mux", "task", "iopub", "notification", "bro
 TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that is the controller's own server
 # Nobody could know the key of a server that was just made. Nothing rests on it: what goes through is CurveZMQ, whose keys came by another way.
 _NEW_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
+TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: pid and start time of its process
+FAILED = 255  # exit status: `ssh` itself has failed
 ANSWER = 15  # seconds that a gateway may take to let somebody in
 
 
@@ -47,7 +50,8 @@ def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
             timeout=timeout + 5,
         )
         said = done.stdout
-        why = _last_line(done.stderr) or f"its exit status is {done.returncode}" if done.returncode else ""
+        # Another status is that of the command, which an account that may forward ports need not be able to run.
+        why = _last_line(done.stderr) or "ssh failed" if done.returncode == FAILED else ""
     except subprocess.TimeoutExpired:
         why = f"no answer within {timeout} s"
     except OSError as e:
@@ -67,9 +71,9 @@ def resolved(ssh_server: str) -> str:
     host = ssh_server.rpartition("@")[2].partition(":")[0]
     try:
         return socket.gethostbyname(host)
-    except OSError as e:
+    except (OSError, UnicodeError) as e:
         raise SettingError(
-            f"The SSH gateway {host} has no address that this machine knows ({e.strerror or e}), which the controller's security group could "
+            f"The SSH gateway {host} has no address that this machine knows ({getattr(e, 'strerror', '') or e}), which the controller's security group could "
             "let in: set GriffinServerControllerLauncher.client_address."
         ) from e
 
@@ -90,21 +94,26 @@ class Tunnel:
 
     pid: int
     created: float
-    info: Mapping[str, Any]
-    gateway: str = ""
-    _process: subprocess.Popen[bytes] | None = None
-    _said: IO[str] | None = None
+    info: Mapping[str, Any] = field(repr=False)  # which has keys
+    gateway: str
+    _process: subprocess.Popen[bytes] = field(repr=False)
+    _said: IO[str] = field(repr=False)
+
+    @property
+    def record(self) -> list[float]:
+        """What `close_tunnel` ends it by."""
+        return [self.pid, self.created]
 
     @property
     def ended(self) -> bool:
-        return self._process is not None and self._process.poll() is not None
+        return self._process.poll() is not None
 
     def wait(self, timeout: float) -> None:
         """Until it forwards. Raises `GriffinError` with the cause where it has ended, or does not within ``timeout`` seconds."""
-        if self._process is None or _answers(self.info["registration"], self._process, timeout):
+        if _answers(self.info["registration"], self._process, timeout):
             return
         why = f"no answer within {timeout:.0f} s"
-        if self.ended and self._said is not None:
+        if self.ended:
             self._said.seek(0)
             why = _last_line(self._said.read()) or f"its exit status is {self._process.returncode}"
         raise GriffinError(f"There is no tunnel through the SSH gateway {self.gateway}: {why}.")
@@ -112,17 +121,14 @@ class Tunnel:
     def close(self) -> None:
         """End it. Idempotent."""
         close_tunnel(self.pid, self.created)
-        if self._process is not None and self._process.returncode is None:
+        if self._process.returncode is None:
             self._process.wait()
-        if self._said is not None:
-            self._said.close()
+        self._said.close()
 
     def leave(self) -> None:
         """It goes on without this process: no ResourceWarning when this object goes."""
-        if self._process is not None:
-            self._process.returncode = 0
-        if self._said is not None:
-            self._said.close()
+        self._process.returncode = 0
+        self._said.close()
 
 
 def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
@@ -131,13 +137,14 @@ def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
     Raises `GriffinError` where `ssh` can't be run.
     """
     there, gateway = str(info["interface"]).partition("://")[2], str(info["ssh"])
+    arguments = _arguments(gateway, ANSWER, new=bool(info.get(TO_SERVER)))
     here = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     forwards = [word for name in PORTS for word in ("-L", f"127.0.0.1:{here[name]}:{there}:{info[name]}")]
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=30", *forwards]
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the tunnel's
     try:
         process = subprocess.Popen(
-            ["ssh", *options, *_arguments(gateway, ANSWER, new=bool(info.get(TO_SERVER)))],
+            ["ssh", *options, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -146,18 +153,31 @@ def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
     except OSError as e:
         said.close()
         raise GriffinError(f"Can't run ssh for a tunnel through {gateway}: {e.strerror}.") from e
-    local = {"interface": "tcp://127.0.0.1", "location": socket.gethostname(), "ssh": "", TO_SERVER: False}
     created = psutil.Process(process.pid).create_time()
-    return Tunnel(process.pid, created, {**info, **local, **here}, gateway, process, said)
+    local = {"interface": "tcp://127.0.0.1", "location": socket.gethostname(), "ssh": "", TO_SERVER: False}
+    known = {TUNNEL: [process.pid, created]}
+    return Tunnel(process.pid, created, {**info, **local, **here, **known}, gateway, process, said)
 
 
-def close_tunnel(pid: int, created: float) -> None:
+def is_open(pid: float, created: float) -> bool:
+    """Whether the process of that tunnel lives."""
+    return _process(pid, created) is not None
+
+
+def close_tunnel(pid: float, created: float) -> None:
     """End the tunnel of that process, if it is still the one. Idempotent."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - created) < 1:
+    if process := _process(pid, created):
+        with contextlib.suppress(psutil.Error):
             process.kill()
             process.wait(5)
+
+
+def _process(pid: float, created: float) -> psutil.Process | None:
+    with contextlib.suppress(psutil.Error, ValueError, TypeError, OverflowError):
+        process = psutil.Process(int(pid))
+        if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
 
 
 def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -173,8 +193,8 @@ def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> boo
 
 def check_name(ssh_server: str) -> str:
     """What is given. Raises `SettingError` for what is no gateway."""
-    host, _, port = ssh_server.partition(":")
-    if not host or host.startswith("-") or any(c.isspace() for c in ssh_server) or (port and not port.isdigit()):
+    found = re.fullmatch(r"(?:[\w.-]+@)?[\w.-]+(?::(\d{1,5}))?", ssh_server, re.ASCII)
+    if not found or ssh_server.startswith("-") or not 0 < int(found[1] or 22) < 1 << 16:
         raise SettingError(
             f"GriffinServerControllerLauncher.ssh_server {ssh_server!r} is no gateway: give it as user@host, or user@host:port."
         )

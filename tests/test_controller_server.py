@@ -16,6 +16,7 @@ from ipp_griffin.controller_server import (
 )
 from ipp_griffin.plan import GriffinError
 from ipp_griffin.rendezvous import ControllerKeys, ports_of
+from ipp_griffin.ssh import TO_SERVER
 
 from .test_engine_set import FakeCloud, FakeStore
 
@@ -99,7 +100,11 @@ def test_keys_do_not_show_and_make_the_uid():
         ("10.0.0.9", "", {}),
         ("203.0.113.5", "", {"interface": "tcp://203.0.113.5", "location": "203.0.113.5"}),
         ("10.0.0.9", "me@gate:2222", {"ssh": "me@gate:2222"}),
-        ("203.0.113.5", "debian@", {"ssh": "debian@203.0.113.5"}),  # to the server, and there to its own address
+        (
+            "203.0.113.5",
+            "debian@",
+            {"ssh": "debian@203.0.113.5", TO_SERVER: True},
+        ),  # to the server, and there to its own address
     ],
 )
 def test_clients_connect_where_they_can(address, ssh_server, changed):

@@ -4,11 +4,12 @@ import pytest
 from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin.plan import SettingError
-from ipp_griffin.profiles import is_blank, names_griffin, profile_files, profile_folder, profile_path, write_profile
+from ipp_griffin.profiles import is_blank, names_griffin, profile_files, profile_folder, profile_path
 
 
 def test_the_settings_that_say_where_are_written_and_the_others_stay_as_they_are_shipped(tmp_path):
-    write_profile(tmp_path, cloud="mine", region="", container="other")
+    for name, text in profile_files(cloud="mine", region="", container="other").items():
+        (tmp_path / name).write_text(text)
     loaded = PyFileConfigLoader("ipcluster_config.py", path=str(tmp_path)).load_config()
     assert loaded.GriffinCloud == {"cloud": "mine", "container": "other"}
     assert len((tmp_path / "ipcluster_config.py").read_text().splitlines()) == len(
@@ -25,12 +26,14 @@ def test_the_settings_that_say_where_are_written_and_the_others_stay_as_they_are
         ({"ipcontroller_config.py": "c.HubFactory.x = 3\n"}, False, False),
         ({"ipcluster_config.py": "c.Cluster.engine_launcher_class = 'griffin'\n"}, False, True),
         ({"ipcluster_config.py": "# c.Cluster.engine_launcher_class = 'griffin'\n"}, True, False),
+        ({"ipcluster_config.py": "c = get_config(); c.Cluster.n = 3\n"}, False, False),
+        ({"ipcluster_config.py": "# -*- coding: latin-1 -*-\n# \udce9\n"}, True, False),
         (profile_files(), False, True),
     ],
 )
 def test_what_a_profile_does_is_told_by_its_statements(tmp_path, texts, blank, griffin):
     for name, text in texts.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     assert (is_blank(tmp_path), names_griffin(tmp_path)) == (blank, griffin)
 
 

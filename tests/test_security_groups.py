@@ -179,13 +179,16 @@ def test_groups_tell_when_they_were_made(groups):
 
 def test_clients_are_let_in_to_their_ports_until_they_are_shut_out(dev, groups):
     groups.make_for_server(UID)
-    made = groups.let_in(UID, clients=[(20000, 20000), (20012, 20014)], client="203.0.113.7/32")
+    made = []
+    groups.let_in(UID, clients=[(20000, 20000), (20012, 20014)], client="203.0.113.7/32", made=made)
     found = rules(dev, f"griffin-{UID}-controller")
     assert [(rule["port_range_min"], rule["port_range_max"], rule["remote_ip_prefix"]) for rule in found] == [
         (20000, 20000, "203.0.113.7/32"),
         (20012, 20014, "203.0.113.7/32"),
     ]
-    assert groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32") == []  # no new one
+    again = []
+    groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32", made=again)
+    assert (again, len(made)) == ([], 2)  # no new one
     groups.shut(made)
     groups.shut(made)
     assert rules(dev, f"griffin-{UID}-controller") == []
@@ -197,3 +200,24 @@ def test_nobody_is_let_in_to_groups_that_a_stop_has_deleted(dev, groups):
     with pytest.raises(CloudError, match=f"The security groups of cluster {UID} are gone: somebody has stopped it"):
         groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32")
     assert dev.security_groups() == []
+
+
+def test_rules_that_are_there_when_another_is_refused_are_told(dev, groups):
+    groups.make_for_server(UID)
+    over = '{"NeutronError": {"type": "OverQuota", "message": "Quota exceeded for resources: [\'security_group_rule\'].", "detail": ""}}'
+    made = []
+    rules_only = {"service": "network", "path": "/security-group-rules$"}
+    dev.faults.set({**rules_only, "delay": 0.0, "count": 1}, {**rules_only, "status": 409, "body": over})
+    with pytest.raises(QuotaError):
+        groups.let_in(UID, clients=[(20000, 20000), (20012, 20014)], client="203.0.113.7/32", made=made)
+    assert len(made) == 1
+    groups.shut(made)
+    assert rules(dev, f"griffin-{UID}-controller") == []
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_where_groups_can_not_be_seen_there_are_none(dev, groups, status):
+    groups.make_for_server(UID)
+    assert groups.exist(UID)
+    dev.faults.set(service="network", path="/security-groups", status=status)
+    assert not groups.exist(UID)

@@ -8,7 +8,7 @@ import pytest
 
 from ipp_griffin import ssh as module
 from ipp_griffin.plan import GriffinError, SettingError
-from ipp_griffin.ssh import PORTS, TO_SERVER, check_gateway, close_tunnel, open_tunnel, resolved
+from ipp_griffin.ssh import PORTS, TO_SERVER, check_gateway, close_tunnel, is_open, open_tunnel, resolved
 
 INFO = {"interface": "tcp://10.0.0.9", "ssh": "me@gate:2222", **{name: 20000 + n for n, name in enumerate(PORTS)}}
 LISTENS = """
@@ -63,7 +63,7 @@ def test_the_address_that_it_has_for_the_cloud_is_what_it_says_of_itself(ssh, sa
     ("program", "why"),
     [
         ("print('banner\\nme@gate: Permission denied.', file=sys.stderr); sys.exit(255)", "me@gate: Permission denied"),
-        ("sys.exit(1)", "its exit status is 1"),
+        ("sys.exit(255)", "ssh failed"),
         ("print('\\x1b[2J', file=sys.stderr); sys.exit(255)", r"\\x1b\[2J"),
     ],
 )
@@ -75,6 +75,11 @@ def test_one_that_does_not_is_told_with_what_it_said_and_what_to_try(ssh, progra
         check_gateway("me@gate")
 
 
+def test_an_account_that_may_run_nothing_may_forward_ports_all_the_same(ssh):
+    ssh("print('This account is currently not available.'); sys.exit(1)")
+    assert check_gateway("me@gate") == ""
+
+
 def test_without_ssh_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SettingError, match="can't run ssh: No such file or directory"):
@@ -83,7 +88,22 @@ def test_without_ssh_that_is_said(tmp_path, monkeypatch):
         open_tunnel(INFO)
 
 
-@pytest.mark.parametrize("name", ["", "-oProxyCommand=evil", "me@gate:http", "me@gate;evil x", ":22"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "@gate",
+        "-oProxyCommand=evil",
+        "me@gate:http",
+        "me@gate;evil x",
+        ":22",
+        "me@g:0",
+        "me@g:99999",
+        "me@g:\u00b2",
+        "x@$(id)",
+        "a\x1b",
+    ],
+)
 def test_what_is_no_gateway_is_refused_before_anything_runs(ssh, name):
     asked = ssh("")
     with pytest.raises(SettingError, match="is no gateway"):
@@ -97,6 +117,8 @@ def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
     tunnel.wait(20)
     tunnel.leave()
     assert psutil.Process(tunnel.pid).is_running()
+    assert (tunnel.info["tunnel"], is_open(*tunnel.record)) == (tunnel.record, True)
+    assert str(INFO["mux"]) not in repr(tunnel)  # nor the keys that are in it
     assert tunnel.info["interface"] == "tcp://127.0.0.1"
     assert tunnel.info["ssh"] == ""
     (arguments,) = asked()
@@ -107,6 +129,7 @@ def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
     assert psutil.Process(tunnel.pid).is_running()
     tunnel.close()
     tunnel.close()
+    assert not is_open(*tunnel.record)
     assert not psutil.pid_exists(tunnel.pid) or psutil.Process(tunnel.pid).status() == psutil.STATUS_ZOMBIE
 
 
@@ -146,3 +169,8 @@ def test_the_address_of_a_gateways_name(monkeypatch):
     assert resolved("me@gate:2222") == "192.0.2.7"
     with pytest.raises(SettingError, match="set GriffinServerControllerLauncher.client_address"):
         resolved("me@elsewhere")
+
+
+def test_a_name_that_can_not_be_one_has_no_address():
+    with pytest.raises(SettingError, match="has no address"):
+        resolved("me@a..b")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Float, Unicode
 
 from ..plan import GriffinError, SettingError
-from ..rendezvous import ports_of
 from .clusters import ClustersCommand
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Connect(ClustersCommand):
 
     def run(self) -> None:
         from ..launchers.attaching import Unreachable
-        from ..launchers.connecting import connect
+        from ..launchers.connecting import connect, one_at_a_time
         from ..profiles import names_griffin, profile_path
 
         if len(self.extra_args) != 1:
@@ -59,7 +58,6 @@ class Connect(ClustersCommand):
         cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
         server, files = _controller(clusters, cluster)
         name, cloud = self._local_name(cluster), server.cloud
-        name.check(cluster.uid, cloud.project_id, clusters.exists)
         logging.getLogger("traitlets").setLevel(logging.WARNING)
         on_cloud = {
             "cloud": cloud.name,
@@ -67,16 +65,16 @@ class Connect(ClustersCommand):
             "project": cloud.project_id,
             "uid": cluster.uid,
             "container": cluster.labels["container"] or self.container,
-            "has_groups": bool(cloud.groups.of(cluster.uid)),
+            "has_groups": cloud.groups.exist(cluster.uid),
         }
-        settings = {"reach_timeout": self.timeout, "client_address": self.client_address}
-        try:
-            with _undone_by_signals():
-                connect(name, cluster, files, on_cloud, settings)
-        except Unreachable as e:
-            raise GriffinError(
-                f"The controller of cluster {cluster.uid} runs on a server, but {e} {self._advice(files, on_cloud)}"
-            ) from e
+        settings: dict[str, Any] = {"reach_timeout": self.timeout}
+        settings |= {"client_address": self.client_address} if self.client_address else {}  # else the profile's
+        with _undone_by_signals(), one_at_a_time():
+            tunnels = name.check(cluster.uid, cloud.project_id, clusters.exists)
+            try:
+                connect(name, cluster, files, on_cloud, settings, tunnels)
+            except Unreachable as e:
+                raise GriffinError(f"The controller of cluster {cluster.uid} runs on a server, but {e}") from e
         named = f'profile="{name.profile}"' + (f', cluster_id="{name.cluster_id}"' if name.cluster_id else "")
         print(f"Cluster {cluster.uid} can be used from here: ipp.Client({named}).")
         if not names_griffin(profile_path(name.profile)):
@@ -98,15 +96,6 @@ class Connect(ClustersCommand):
         except SettingError as e:
             raise SettingError(f"{e} Say --profile and --cluster-id, as this machine is to call it.") from None
         return LocalName(profile, cluster_id)
-
-    def _advice(self, files: dict[str, Any], on_cloud: dict[str, Any]) -> str:
-        from ..launchers.attaching import how_to_let_in
-
-        if not on_cloud["has_groups"]:
-            ports = ports_of(files["client"]) | ports_of(files["engine"])
-            return f"{how_to_let_in(f'{min(ports)}-{max(ports)}')}."
-        whom = self.client_address or "the address that this machine uses"
-        return f"Its security group would let in {whom}; if the cloud sees another one of this machine, say --client-address=ADDRESS/32."
 
 
 def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer, dict[str, Any]]:
@@ -131,9 +120,14 @@ def _undone_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end the body as Ctrl-C does, so that it can undo what it did."""
 
     def end(number: int, frame: Any) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # the undoing is not to be interrupted
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as under nohup
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -10,14 +10,26 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Float, Integer
+from traitlets import List
 
 from ..controller_server import ControllerServer, address_of, clients_way, own_address, port_ranges, why_unreachable
 from ..floating_ips import AUTO
 from ..plan import GriffinError, SettingError, Stopped
-from ..rendezvous import ports_of
-from ..ssh import TO_SERVER, Tunnel, check_gateway, check_name, close_tunnel, open_tunnel, resolved
+from ..rendezvous import cluster_uid, ports_of
+from ..ssh import (
+    TO_SERVER,
+    TUNNEL,
+    Tunnel,
+    check_gateway,
+    check_name,
+    close_tunnel,
+    is_ipv4,
+    is_open,
+    open_tunnel,
+    resolved,
+)
 from ..threads import in_thread
+from .controller_args import PORTS_NEEDED
 from .controller_settings import ControllerSettings
 from .servers import OnServers
 from .waiting import check_not_stopped
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
 
 TICK = 0.3  # seconds between two tries to reach the controller
 NAME = "GriffinServerControllerLauncher"
+DAY = 86400
 
 
 class Unreachable(GriffinError):
@@ -38,8 +51,7 @@ class Unreachable(GriffinError):
 class Attaching(OnServers, ControllerSettings):
     """The part of `GriffinServerControllerLauncher` that is about this machine."""
 
-    tunnel_pid = Integer(0, help="Process of the tunnel through an SSH gateway; 0: none").tag(to_dict=True)
-    tunnel_created = Float(help="Start time of that process; tells a reused pid").tag(to_dict=True)
+    tunnels = List(List(), help="Of the `ssh` of each tunnel through a gateway, pid and start time").tag(to_dict=True)
 
     connection_files: dict[str, str]
     _gateway = ""  # what it says of its address
@@ -47,9 +59,13 @@ class Attaching(OnServers, ControllerSettings):
 
     def check_settings(self) -> None:
         super().check_settings()
+        if not 1 <= self.reach_timeout <= DAY:  # nan
+            raise SettingError(
+                f"{NAME}.reach_timeout can't be {self.reach_timeout} seconds: give a number from 1 to {DAY}."
+            )
         if self.ssh_server:
             check_name(self.ssh_server + ("server" if self.ssh_server.endswith("@") else ""))
-        if self.floating_ip not in ("", AUTO) and not _is_address(self.floating_ip):
+        if self.floating_ip not in ("", AUTO) and not is_ipv4(self.floating_ip):
             raise SettingError(f'{NAME}.floating_ip {self.floating_ip!r} is neither "{AUTO}" nor an IPv4 address.')
         if self.client_address and not _is_network(self.client_address):
             raise SettingError(
@@ -70,19 +86,22 @@ class Attaching(OnServers, ControllerSettings):
         if client.get("ssh") and not client.get(TO_SERVER):  # the server itself may have just begun to boot
             self._gateway = check_gateway(str(client["ssh"]))
 
-    def let_in(self, client: Mapping[str, Any], engine: Mapping[str, Any] | None = None) -> list[str]:
+    def let_in(
+        self, client: Mapping[str, Any], engine: Mapping[str, Any] | None = None, made: list[str] | None = None
+    ) -> None:
         """Open exactly the ports of each to those who need them: this machine as a client, and the engines where their connection file is
-        given. Returns the ids of the rules that are new. Blocking; `stop` waits for it.
+        given. The ids of the rules that are new go into ``made``. Blocking; `stop` waits for it.
         """
         ports, address = clients_way(client)
         whom = self.client_address or self._whom(client, address)
         with self._cloud_work:
             check_not_stopped(self._stopping)
-            return self.connect().groups.let_in(
+            self.connect().groups.let_in(
                 self.uid,
                 engines=port_ranges(ports_of(engine)) if engine else (),
                 clients=ports,
                 client=str(ipaddress.ip_network(whom, strict=False)),
+                made=made,
             )
 
     def _whom(self, client: Mapping[str, Any], address: str) -> str:
@@ -91,19 +110,29 @@ class Attaching(OnServers, ControllerSettings):
             return self._gateway or resolved(str(client["ssh"]))
         return own_address(address)
 
+    def advice(self, client: Mapping[str, Any], setting: str) -> str:
+        """What to do where the controller can't be reached. ``setting``: what names the ``client_address``."""
+        if not self.has_groups:
+            return f"{how_to_let_in(client)}."
+        through_gateway = client.get("ssh") and not client.get(TO_SERVER)
+        whom = self.client_address or (
+            "the gateway's address" if through_gateway else "the address that this machine uses"
+        )
+        return f"Its security group lets in {whom}; if the cloud sees another one, {setting}."
+
     # --- reach
 
     def attach(self, files: Files, client: Mapping[str, Any]) -> None:
-        """Wait until the hub answers this machine, and write its connection files. Blocking.
+        """Wait until the hub answers this machine, and write its connection files. Blocking. `keep_tunnel` is to follow.
 
         ``client``: the connection file of clients as `client_view` made it. Raises `Unreachable` where there is no answer within
-        ``reach_timeout`` seconds: then there is no tunnel, and nothing is written.
+        ``reach_timeout`` seconds: then nothing is written, and a tunnel that was there before is there still.
         """
         try:
             local = self._reach(client)
             self._write({**files, "client": local})
         except BaseException:  # Ctrl-C, too
-            self.close_tunnel()
+            self.drop_tunnel()
             raise
 
     def _reach(self, client: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -115,64 +144,99 @@ class Attaching(OnServers, ControllerSettings):
             try:
                 local = self._through_tunnel(client, patience) if client.get("ssh") else client
                 _see_that_it_answers(local, patience)
-            except Stopped:
+                return local
+            except (Stopped, SettingError):
                 raise
             except GriffinError as e:
                 if time.monotonic() > deadline:
                     raise Unreachable(_told(client, str(e))) from e
-                self._stopping.wait(TICK)
-                continue
-            if self._tunnel is not None:
-                self._tunnel.leave()
-            return local
+            self._stopping.wait(TICK)
 
     def _through_tunnel(self, client: Mapping[str, Any], patience: float) -> Mapping[str, Any]:
         """``client`` with the ends of a tunnel that is open, or is opened anew. Raises `GriffinError` where there is none."""
         if self._tunnel is None or self._tunnel.ended:
-            self.close_tunnel()
+            self.drop_tunnel()
             self._tunnel = open_tunnel(client)
-            self.tunnel_pid, self.tunnel_created = self._tunnel.pid, self._tunnel.created
+            self.tunnels = [*self.tunnels, self._tunnel.record]
             self._record()  # at once: it outlives a process that is killed
         self._tunnel.wait(patience)
         return self._tunnel.info
 
-    def close_tunnel(self) -> None:
-        """End this machine's tunnel, if it has one. Idempotent."""
+    def drop_tunnel(self) -> None:
+        """End the tunnel that this process has opened, if any. Idempotent."""
         if self._tunnel is not None:
             self._tunnel.close()
-        elif self.tunnel_pid:
-            close_tunnel(self.tunnel_pid, self.tunnel_created)
-        self._tunnel, self.tunnel_pid = None, 0
+            self.tunnels = [record for record in self.tunnels if record != self._tunnel.record]
+        self._tunnel = None
+
+    def keep_tunnel(self) -> None:
+        """The one that this process has opened, if any, stays without it, and those that were there before end. Idempotent."""
+        kept = [self._tunnel.record] if self._tunnel else []
+        for record in self.tunnels:
+            if record not in kept:
+                close_tunnel(*record)
+        if self._tunnel is not None:
+            self._tunnel.leave()
+        self.tunnels = kept
+
+    def close_tunnels(self) -> None:
+        """End all that this machine has to the controller, whichever process opened them. Idempotent."""
+        self.drop_tunnel()
+        for record in [*self.tunnels, self._tunnel_of_clients()]:
+            if record:
+                close_tunnel(*record)
+        self.tunnels = []
+
+    def _tunnel_of_clients(self) -> list[float]:
+        """That through which clients of this machine go, by their connection file: another process may have opened it since. [] for none."""
+        try:
+            info = json.loads(Path(self.connection_files["client"]).read_text())
+            pid, created = info[TUNNEL] if cluster_uid(info) == self.uid else []
+            return [pid, created]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return []
 
     # --- connection files
 
     async def get_connection_info(self, timeout: float | None = None) -> Any:
         """What is in the connection files; where this machine has none, as the object store has them."""
-        if not all(Path(path).exists() for path in self.connection_files.values()) and self.uid:
+        if self.uid and (self._lacks_files() or self._is_cut_off()):
             await in_thread(self._fetch)
         return await super().get_connection_info(timeout)  # type: ignore[misc]  # ipyparallel's
+
+    def _lacks_files(self) -> bool:
+        return not all(Path(path).exists() for path in self.connection_files.values())
+
+    def _is_cut_off(self) -> bool:
+        """Whether clients of this machine go through a tunnel that is gone: it was rebooted, or is on another network."""
+        record = self._tunnel_of_clients()
+        return bool(record) and not is_open(*record)
 
     def _fetch(self) -> None:
         """Attach this machine anew, with what the object store has. Blocking. Raises `GriffinError` where it has nothing."""
         client = self.server.client_file()
         newest = max((incarnation for _, incarnation in self.server.last_reports()), default=0)
-        self.close_tunnel()
         try:
             self.attach(self.server.connection_files(newest), client)
         except Unreachable as e:
             raise GriffinError(
-                f"The controller of cluster {self.uid} runs on a server, but {e} Try `ipp-griffin connect {self.uid}`."
+                f"The controller of cluster {self.uid} runs on a server, but {e} `ipp-griffin connect` can say more."
             ) from e
+        self.keep_tunnel()
+        self._record()
 
     def _write(self, files: Files) -> None:
         """Write the connection files of this machine, for its user only."""
         Path(self.profile_dir, "log").mkdir(parents=True, exist_ok=True)  # ipcontroller makes it; local engines need it
-        for name, path in self.connection_files.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(f"{path}.{os.getpid()}")
-            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-                json.dump(files[name], f)
-            scratch.replace(path)
+        scratches = {Path(path): Path(f"{path}.{os.getpid()}") for path in self.connection_files.values()}
+        try:
+            for name, path in self.connection_files.items():
+                write_privately(scratches[Path(path)], json.dumps(files[name]))
+            for to, scratch in scratches.items():
+                scratch.replace(to)
+        finally:
+            for scratch in scratches.values():
+                scratch.unlink(missing_ok=True)
 
     def remove_stale_files(self) -> None:
         """Those of a controller that was killed: clients would be sent to it."""
@@ -191,13 +255,20 @@ class Attaching(OnServers, ControllerSettings):
         return ControllerServer(self.connect(), self.open_store(servers_url), self.uid)
 
 
+def write_privately(path: Path, text: str) -> None:
+    """Into a new file that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(text)
+
+
 def _see_that_it_answers(local: Mapping[str, Any], patience: float) -> None:
     """Raise `GriffinError` saying why the hub that ``local`` names does not answer this machine."""
     from ..hub import Hub
 
     if why := why_unreachable(local):
         raise GriffinError(why)
-    with Hub(local, timeout=max(patience, 10.0)):
+    with Hub(local, timeout=patience):
         pass
 
 
@@ -207,19 +278,16 @@ def _told(client: Mapping[str, Any], why: str) -> str:
     return f"this machine does not reach it at {address} port {port}{through} ({why.rstrip('.')})."
 
 
-def how_to_let_in(ports: str) -> str:
-    """What to type where a cluster has no security groups of its own; ``ports``: the first and the last, as a range."""
+def how_to_let_in(client: Mapping[str, Any]) -> str:
+    """What to type where a cluster has no security groups of its own."""
+    first, last = clients_way(client)[0][0]
+    if not client.get(TO_SERVER):
+        last = first + PORTS_NEEDED - 1  # those of engines are among them
+    whose = "the gateway" if client.get("ssh") and not client.get(TO_SERVER) else "this machine"
     return (
-        f"Let it in: `openstack security group rule create --ingress --protocol tcp --dst-port {ports.replace('-', ':')} --remote-ip ADDRESS/32 "
-        "GROUP`, with a security group of that server and the address that this machine has for the cloud"
+        f"Let it in: `openstack security group rule create --ingress --protocol tcp --dst-port {first}:{last} --remote-ip ADDRESS/32 GROUP`, "
+        f"with a security group of that server and the address that {whose} has for the cloud"
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ipaddress.IPv4Address(text))
-    except ValueError:
-        return False
 
 
 def _is_network(text: str) -> bool:

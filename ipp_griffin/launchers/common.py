@@ -42,9 +42,9 @@ def has_ended(controller: Any) -> bool:
 
 def check_cluster_id(cluster_id: str) -> None:
     """Raise `SettingError` for what can't be part of a file's name."""
-    if not re.fullmatch(r"[\w.@+-]*", cluster_id):
+    if not re.fullmatch(r"[\w.@+-]*", cluster_id) or len(cluster_id.encode()) > 200:
         raise SettingError(
-            f"The cluster id {cluster_id!r} can't be part of a file's name: use letters, digits and any of . _ - + @."
+            f"The cluster id {cluster_id[:200]!r} can't be part of a file's name: use letters, digits and any of . _ - + @, 200 at most."
         )
 
 

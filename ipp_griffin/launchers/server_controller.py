@@ -17,7 +17,7 @@ from ..plan import GriffinError, Plan, SettingError, choose_network
 from ..rendezvous import ControllerKeys, build_for_controller
 from ..roster import Roster
 from ..threads import in_thread
-from .attaching import NAME, Attaching, Unreachable, how_to_let_in
+from .attaching import NAME, Attaching, Unreachable
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
 from .controller_waiting import WaitForController
 from .waiting import check_not_stopped
@@ -181,21 +181,18 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         try:
             self.attach(files, client)
         except Unreachable as e:
-            raise GriffinError(f"The controller runs on server {server.name}, but {e} {self._advice()}") from e
-        self.server.publish_client_file(client)
-        self.log.info(f"The controller runs on server {server.name}, at {address}.")
-
-    def _advice(self) -> str:
-        """What to set, where the controller can't be reached."""
-        text = ""
-        if not self.floating_ip and not self.ssh_server:
-            text = (
+            outside = (
                 f'If this machine is outside of the server\'s network: set {NAME}.floating_ip = "auto", or ssh_server. '
             )
-        if not self.has_groups:
-            return f"{text}{how_to_let_in(self.ports)}; or set GriffinCloud.manage_security_group = True."
-        whom = self.client_address or "the address that this machine uses"
-        return f"{text}Its security group lets in {whom}; if the cloud sees another one of this machine, set {NAME}.client_address."
+            advice = self.advice(client, f"set {NAME}.client_address")
+            if not self.has_groups:
+                advice += " GriffinCloud.manage_security_group = True does that."
+            if not self.floating_ip and not self.ssh_server:
+                advice = outside + advice
+            raise GriffinError(f"The controller runs on server {server.name}, but {e} {advice}") from e
+        self.keep_tunnel()
+        self.server.publish_client_file(client)
+        self.log.info(f"The controller runs on server {server.name}, at {address}.")
 
     # --- the end
 
@@ -218,7 +215,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         """Keep the output, which goes with the server, and delete whatever the cluster has."""
         self._output.read(self._on_cloud(), 1)
         self.sweep()
-        self.close_tunnel()
+        self.close_tunnels()
         self.remove_connection_files()
 
     def signal(self, sig: int) -> Any:

@@ -136,6 +136,16 @@ def shell(bare_shell: Shell) -> Iterator[Shell]:
 
 
 @pytest.fixture
+def elsewhere(shell, tmp_path):
+    """A shell of the same user on another machine: nothing but credentials."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    other = Shell(folder, shell.cloud)
+    yield other
+    other.close()
+
+
+@pytest.fixture
 def openstack_client(cloud: Cloud, tmp_path: Path) -> OpenStackClient:
     """The plain ``openstack`` command on that cloud."""
     return OpenStackClient(cloud, tmp_path)

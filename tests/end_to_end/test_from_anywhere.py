@@ -7,17 +7,7 @@ import shutil
 import ipyparallel as ipp
 import pytest
 
-from .conftest import Shell
-
 START = ("ipcluster", "start", "--profile=griffin", "--daemonize")
-
-
-@pytest.fixture
-def elsewhere(shell, tmp_path):
-    """A shell of the same user on another machine: nothing but credentials."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    yield Shell(folder, shell.cloud)
 
 
 def container(shell) -> str:

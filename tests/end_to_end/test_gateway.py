@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -166,7 +167,7 @@ def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know(she
         with ipp.Client(str(client_file(each))) as rc:
             assert rc[:].apply_sync(pow, 2, 5) == [32]
         state = json.loads((each.profile() / "security" / "cluster-.json").read_text())["controller"]["state"]
-        used.append(psutil.Process(state["tunnel_pid"]))
+        used.append(psutil.Process(state["tunnels"][0][0]))
     assert all("me@127.80." in tunnel.cmdline()[-1] for tunnel in used)
     for each in (shell, elsewhere):
         each.run(*STOP)
@@ -188,6 +189,35 @@ def test_a_connect_that_is_interrupted_leaves_no_tunnel_and_no_file(shells, gate
             assert connecting.wait(30) == 128 + number
             assert tunnels(gateway) == before
             assert not elsewhere.profile().exists()
+    shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_a_stop_while_it_connects_again_is_not_undone(shells, gateway, eventually):
+    shell, elsewhere = shells
+    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
+    elsewhere.run("ipp-griffin", "connect", "griffin")
+    with suspended(clusters(shell)[0]["uid"]):
+        again = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=5")
+        eventually(lambda: len(tunnels(gateway)) == 3, "another tunnel")
+        elsewhere.run(*STOP)
+        assert again.wait(90) == 1
+        assert re.search("does not reach it|was stopped meanwhile", "".join(again.stdout))
+    assert elsewhere.cluster_files() == []
+    assert not list(elsewhere.ipython.glob("profile_*/security/*.json"))
+    shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_after_a_tunnel_has_ended_the_cluster_opens_another(shells, gateway):
+    """This machine was rebooted, or moved."""
+    shell, elsewhere = shells
+    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
+    for pid in tunnels(gateway):
+        psutil.Process(pid).kill()
+    script = 'import ipyparallel as ipp; print(ipp.Cluster.from_file(profile="griffin").connect_client_sync().ids)'
+    assert "[0]" in shell.run("python", "-c", script)
+    assert len(tunnels(gateway)) == 1
     shell.run(*STOP)
 
 

@@ -37,9 +37,8 @@ class Groups(FakeGroups):
         self.made.append(uid)
         return SecurityGroup("g-2", f"griffin-{uid}-controller", uid, "controller")
 
-    def let_in(self, uid, *, engines=(), clients=(), client=""):
+    def let_in(self, uid, *, engines=(), clients=(), client="", made=None):
         self.let.append((list(engines), list(clients), client))
-        return []
 
 
 class Floating(FakeFloatingIps):
@@ -237,6 +236,7 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"ssh_server": "-oProxyCommand=x@"}, "is no gateway"),
         ({"ssh_server": "debian@"}, "lets in who has the key of a key pair: set GriffinCloud.key_name"),
         ({"ssh_server": "me@gate", "floating_ip": "auto"}, "is of no use behind the gateway me@gate"),
+        ({"reach_timeout": float("nan")}, "reach_timeout can't be nan seconds"),
         ({"floating_ip": "automatic"}, "floating_ip 'automatic' is neither \"auto\" nor an IPv4 address"),
         ({"client_address": "my house"}, "client_address 'my house' is no IPv4 address"),
         ({"client_address": "2001:db8::/64"}, "is no IPv4 address"),
@@ -383,8 +383,16 @@ async def test_without_a_floating_ip_left_no_server_is_asked_for(make, cloud, st
 
 class FakeTunnel(Tunnel):
     def __init__(self, log, info):
-        super().__init__(4_000_000, 1.0, info)
+        super().__init__(4_000_000, 1.0, info, "me@gate", None, None)
         object.__setattr__(self, "log", log)
+
+    ended = False
+
+    def wait(self, timeout):
+        pass
+
+    def leave(self):
+        pass
 
     def close(self):
         self.log.append(("close", self.pid))
@@ -415,7 +423,7 @@ async def test_through_a_gateway_this_machine_has_a_tunnel_until_the_stop(make, 
     await launcher.start()
     assert files_of(launcher)["client"]["interface"] == "tcp://127.0.0.1"
     assert json.loads(store.containers[launcher.uid]["controller/client.json"])["ssh"] == "me@gate"
-    assert launcher.to_dict()["tunnel_pid"] == 4_000_000
+    assert launcher.to_dict()["tunnels"] == [[4_000_000, 1.0]]
     await launcher.stop()
     assert log == [("check", "me@gate"), ("open", "me@gate"), ("close", 4_000_000)]
 
@@ -429,7 +437,7 @@ async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is
     on_record = []
 
     def wait(tunnel, timeout):
-        on_record.append(cluster.written[-1][0]["tunnel_pid"])
+        on_record.append(cluster.written[-1][0]["tunnels"])
         if refusals:
             raise refusals.pop(0)
 
@@ -439,7 +447,7 @@ async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is
     await launcher.start()
     assert [what for what, _ in log] == ["open", "close", "open", "close", "open"]
     assert log[0] == ("open", f"debian@{ADDRESS}")
-    assert on_record == [4_000_000] * 3
+    assert on_record == [[[4_000_000, 1.0]]] * 3
 
 
 async def test_nobody_is_let_in_by_a_start_that_was_stopped(make, cloud):
