@@ -11,6 +11,7 @@ import gzip
 import json
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -73,15 +74,8 @@ def render(parameters: Mapping[str, object], agent_source: str) -> bytes:
 
     Raises ValueError if the program has not exactly one place for them, or if they can't be written as a literal.
     """
-    literal = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
-    if ast.literal_eval(literal) != parameters:
-        raise ValueError("these parameters can't be written into a Python program")
-    lines = agent_source.splitlines(keepends=True)
-    if lines.count(PLACEHOLDER) != 1:
-        raise ValueError(f"the agent's program has {lines.count(PLACEHOLDER)} lines {PLACEHOLDER.strip()!r}, not one")
-    place = lines.index(PLACEHOLDER)
-    lines[place] = PLACEHOLDER.replace("{}", literal)
-    return "".join(lines).encode()
+    before, after = _around(agent_source)
+    return b"".join((before, _line(parameters), after))
 
 
 def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
@@ -89,7 +83,8 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
 
     Raises what `render` raises, and `SettingError` if the result is larger than Nova takes.
     """
-    data = gzip.compress(render(parameters, agent_source), mtime=0)
+    before, after = _compressed(agent_source)
+    data = b"".join((before, _gzip(_line(parameters)), after))
     if len(data) > LIMIT:
         size = len(str(parameters.get("ca_certificates", "")).encode())
         raise SettingError(
@@ -97,3 +92,32 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
             "GriffinCloud.ca_certificates to a file with the one CA certificate that signed the object store's, and no other."
         )
     return data
+
+
+def _line(parameters: Mapping[str, object]) -> bytes:
+    """The parameters as the program has them."""
+    literal = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
+    if ast.literal_eval(literal) != parameters:
+        raise ValueError("these parameters can't be written into a Python program")
+    return PLACEHOLDER.replace("{}", literal).encode()
+
+
+@lru_cache(maxsize=1)
+def _around(agent_source: str) -> tuple[bytes, bytes]:
+    """The program before and after its parameters."""
+    lines = agent_source.splitlines(keepends=True)
+    if lines.count(PLACEHOLDER) != 1:
+        raise ValueError(f"the agent's program has {lines.count(PLACEHOLDER)} lines {PLACEHOLDER.strip()!r}, not one")
+    place = lines.index(PLACEHOLDER)
+    return "".join(lines[:place]).encode(), "".join(lines[place + 1 :]).encode()
+
+
+@lru_cache(maxsize=1)
+def _compressed(agent_source: str) -> tuple[bytes, bytes]:
+    """`_around`, compressed once for all servers: a gzip file may have several parts (RFC 1952, 2.2)."""
+    before, after = _around(agent_source)
+    return _gzip(before), _gzip(after)
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
