@@ -35,6 +35,7 @@ from .floating_ips import FloatingIps
 from .plan import Flavor, Image, Limits, Network, Plan, ServerPlan
 from .ports import Ports
 from .security_groups import ClusterGroups
+from .threads import at_once
 
 __all__ = [
     "Cloud",
@@ -157,9 +158,11 @@ class Cloud:
         return [flavor for flavor in found if flavor is not None]
 
     def networks(self) -> list[Network]:
-        """This project's networks, those shared with it and external ones, with their CIDRs. Two requests."""
-        networks = self._api.listing("network", "/networks", "networks", self._network)
-        subnets = self._api.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"]))
+        """This project's networks, those shared with it and external ones, with their CIDRs. Two requests at the same time."""
+        networks, subnets = at_once(
+            lambda: self._api.listing("network", "/networks", "networks", self._network),
+            lambda: self._api.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"])),
+        )
         return [
             Network(n.id, n.name, tuple(cidr for id, cidr in subnets if id == n.id), n.external)
             for n in networks

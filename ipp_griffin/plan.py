@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -81,6 +81,19 @@ class Limits:
     cores_used: int
     ram: int
     ram_used: int
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a cloud has for a project, of what the settings ask for. ``security_groups``: id -> name."""
+
+    networks: Sequence[Network]
+    images: Sequence[Image]
+    flavors: Sequence[Flavor]
+    limits: Limits
+    key_names: Sequence[str] = ()
+    security_groups: Mapping[str, str] = field(default_factory=dict)
+    zones: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -16,6 +16,7 @@ from traitlets.config import LoggingConfigurable
 
 from . import certificates
 from .plan import (
+    Catalogue,
     Limits,
     Naming,
     Network,
@@ -28,6 +29,7 @@ from .plan import (
     make_plan,
     shared_setting,
 )
+from .threads import at_once
 
 if TYPE_CHECKING:
     from .cloud import Cloud
@@ -116,25 +118,38 @@ class GriffinCloud(LoggingConfigurable):
         """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
+    def look_up(self, cloud: Cloud) -> Catalogue:
+        """What there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
+        kinds: dict[str, Callable[[], Any]] = {
+            "networks": cloud.networks,
+            "images": cloud.images,
+            "flavors": cloud.flavors,
+            "limits": lambda: self._limits(cloud),
+            **({"key_names": cloud.key_names} if self.key_name else {}),
+            **({"security_groups": cloud.security_groups} if self.security_groups else {}),
+            **({"zones": cloud.zones} if self.availability_zone else {}),
+        }
+        return Catalogue(**dict(zip(kinds, at_once(*kinds.values()), strict=True)))
+
     def plan(
         self,
-        cloud: Cloud,
+        there: Catalogue,
         network: Network,
         *,
         labels: Mapping[str, str],
         naming: Naming = shared_setting,
         **request: Any,
     ) -> Plan:
-        """What these settings mean on this cloud, for a ``request`` as `plan.make_plan` takes it. Blocking.
+        """What these settings mean on a cloud that has what is ``there``, for a ``request`` as `plan.make_plan` takes it. Pure.
 
         ``naming``: what errors call a setting that is to be changed.
 
         Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
         """
-        image = choose_image(self.image, cloud.images(), naming)
+        image = choose_image(self.image, there.images, naming)
         plan = make_plan(
             image=image,
-            flavor=choose_flavor(self.flavor, cloud.flavors(), image, naming),
+            flavor=choose_flavor(self.flavor, there.flavors, image, naming),
             network=network,
             key_name=self.key_name,
             security_groups=self.security_groups,
@@ -143,13 +158,13 @@ class GriffinCloud(LoggingConfigurable):
             **request,
         )
         if plan.key_name:
-            check_names(naming("key_name"), "key pair", [plan.key_name], cloud.key_names())
+            check_names(naming("key_name"), "key pair", [plan.key_name], there.key_names)
         if plan.security_groups:
-            groups = cloud.security_groups()
+            groups = there.security_groups
             check_names(naming("security_groups"), "security group", plan.security_groups, groups.values(), groups)
         if plan.availability_zone:
-            check_names(naming("availability_zone"), "availability zone", [plan.availability_zone], cloud.zones())
-        check_quota(plan, self._limits(cloud))
+            check_names(naming("availability_zone"), "availability zone", [plan.availability_zone], there.zones)
+        check_quota(plan, there.limits)
         return plan
 
     def _limits(self, cloud: Cloud) -> Limits:

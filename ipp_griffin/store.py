@@ -84,6 +84,10 @@ class Store:
         self._signers: dict[str, Signer] = {}
         self._made: set[str] = set()  # uids whose container this object has made
 
+    def prepare(self) -> None:
+        """Ask what the store can do, now instead of when it matters. Raises `Unsupported` without TempURL."""
+        self._urls.digests()
+
     # -- the container ---------------------------------------------------------------------------------
 
     def publish(self, uid: str, labels: Mapping[str, str], *, quota: bool = True) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from .calls import in_parallel
 
 T = TypeVar("T")
 
@@ -68,3 +70,20 @@ def within(seconds: float, function: Callable[[], object]) -> bool:
     if errors:
         raise errors[0]
     return not thread.is_alive()
+
+
+def at_once(*functions: Callable[[], Any]) -> list[Any]:
+    """Run these beside each other, and return what each returns when all have ended. Raises the error of the first of them that has one."""
+    results: dict[int, Any] = {}
+    errors: dict[int, Exception] = {}
+
+    def run(number: int) -> None:
+        try:
+            results[number] = functions[number]()
+        except Exception as e:  # raised below
+            errors[number] = e
+
+    in_parallel(range(len(functions)), run, len(functions))
+    if errors:
+        raise errors[min(errors)]
+    return [results[number] for number in range(len(functions))]

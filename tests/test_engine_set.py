@@ -141,6 +141,9 @@ class FakeStore:
         if self.fail.get(method):
             raise self.fail[method].pop(0)
 
+    def prepare(self):
+        self.may_fail("prepare")
+
     def publish(self, uid, labels):
         self.may_fail("publish")
         self.containers.setdefault(uid, {})

@@ -258,6 +258,9 @@ class OneOfEach:
 
     error: Exception
 
+    def networks(self):
+        return [Network("n1", "net")]
+
     def images(self):
         return [Image("i1", "snapshot1")]
 
@@ -274,7 +277,13 @@ class OneOfEach:
 def make_plan(settings, cloud):
     network = Network("n1", "net")
     return settings.plan(
-        cloud, network, labels={"owner": "ada"}, n=2, uid="0123456789ab", engine_set="cafe0001", engines_per_server=0
+        settings.look_up(cloud),
+        network,
+        labels={"owner": "ada"},
+        n=2,
+        uid="0123456789ab",
+        engine_set="cafe0001",
+        engines_per_server=0,
     )
 
 

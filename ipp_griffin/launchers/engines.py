@@ -76,13 +76,14 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         quorum = self.quorum(n)
         settings = self.settle_cloud()
         await in_thread(lambda: self.record_project(settings))
-        network = await in_thread(lambda: choose_network(settings.network, self.connect().networks(), self.naming))
+        there = await in_thread(lambda: self._look_up(settings))
+        network = choose_network(settings.network, there.networks, self.naming)
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
         try:
             plan = await in_thread(
                 lambda: self._plan_servers(
-                    n, settings, network, engine_set=self.engine_set, engines_per_server=self.engines_per_server
+                    n, settings, there, network, engine_set=self.engine_set, engines_per_server=self.engines_per_server
                 )
             )
         except QuotaTooSmall:

@@ -58,11 +58,12 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         settings = self.settle_cloud()
         await in_thread(lambda: self._check_way(settings))
         await in_thread(lambda: self.record_project(settings))
-        network = await in_thread(lambda: choose_network(settings.network, self.connect().networks(), self.naming))
+        there = await in_thread(lambda: self._look_up(settings))
+        network = choose_network(settings.network, there.networks, self.naming)
         keys = ControllerKeys.make()
         self.uid = keys.uid
         plan = await in_thread(
-            lambda: self._plan_servers(1, settings, network, engine_set=CONTROLLER, engines_per_server=1)
+            lambda: self._plan_servers(1, settings, there, network, engine_set=CONTROLLER, engines_per_server=1)
         )
         plan = dataclasses.replace(plan, servers=tuple(_without_engines(server) for server in plan.servers))
         self.has_groups = settings.manage_security_group

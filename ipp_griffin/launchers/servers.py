@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
-from ..plan import GriffinError, Network, Plan, ServerPlan, Stopped
+from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, Stopped
 from ..roster import Roster
-from ..threads import in_thread
+from ..threads import at_once, in_thread
 from .agent_settings import AgentSettings
 from .common import OnCloud
 from .given import check_environment, check_user
@@ -147,12 +147,19 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
                 self._finish({"exit_code": 1, "identifier": self.identifier})
             return
 
-    def _plan_servers(self, n: int, settings: GriffinCloud, network: Network, **request: Any) -> Plan:
+    def _look_up(self, settings: GriffinCloud) -> Catalogue:
+        """What there is on the cloud, and whether its object store can be used. Blocking."""
+        there: Catalogue
+        there, _ = at_once(
+            lambda: settings.look_up(self.connect()),
+            lambda: self.open_store(settings.store_url).prepare(),
+        )
+        return there
+
+    def _plan_servers(self, n: int, settings: GriffinCloud, there: Catalogue, network: Network, **request: Any) -> Plan:
         """Which servers. Blocking."""
         self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
-        return settings.plan(
-            self.connect(), network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request
-        )
+        return settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
 
     def _labels(self) -> dict[str, str]:
         return labels_of(self, started=self._started, expires=self._expires)
