@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..calls import Unavailable
 from ..plan import GriffinError
 from .keeper import Keeper
+from .pace import Pace
 from .waiting import check_not_stopped
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..controller_server import ControllerServer
 
 Json = dict[str, Any]
+
+QUICKER = 4  # looks in the time of one at engines
 
 
 class WaitForController:
@@ -46,6 +49,8 @@ class WaitForController:
 
         Raises `Stopped`, or `GriffinError` with the cause: servers that failed, or the deadline. An outage of the cloud is no cause.
         """
+        # Each step of it is waited for here, and so is whoever starts it.
+        pace = Pace(self._poll_interval / QUICKER, self._keeper.clock())
         while True:
             check_not_stopped(self._stopping)
             self._keeper.look({}, reports=True, replace_settled=True)
@@ -66,7 +71,7 @@ class WaitForController:
                     f"The controller's server was not ready within {self._timeout:.0f} s (it is in phase {slot.phase}). It is deleted. "
                     "Set GriffinServerControllerLauncher.start_timeout for slower clouds."
                 )
-            self._stopping.wait(self._poll_interval)
+            self._stopping.wait(pace.pause(self._keeper.roster, self._keeper.clock()))
 
     def _go_on(self) -> tuple[Server, dict[str, Json]] | None:
         """Do what can be done of the server as it is now. May raise `CloudError`."""

@@ -10,6 +10,7 @@ from ..plan import GriffinError, Stopped
 from ..roster import engines_by_place
 from .common import has_ended
 from .keeper import Keeper
+from .pace import Pace
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class WaitForEngines:
         Raises `Stopped`, or `GriffinError` with the cause: failed servers, an ended controller, the deadline.
         """
         clock, roster = self._keeper.clock, self._keeper.roster
-        next_look = 0.0
+        pace, next_look = Pace(self._poll_interval, clock()), 0.0
         self._check_controller()
         with open_hub() as hub, self._progress as progress:
             while True:
@@ -66,7 +67,7 @@ class WaitForEngines:
                     self._keeper.look(registered, reports=True, replace_settled=True, hub=hub)
                     self._keeper.check_quorum()
                     progress.show(listed, roster.phases())
-                    next_look = clock() + self._poll_interval
+                    next_look = clock() + pace.pause(roster, clock())
                 if listed >= roster.quorum and not roster.unsettled:
                     return
                 if clock() > self._deadline:

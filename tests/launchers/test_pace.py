@@ -1,0 +1,57 @@
+"""`Pace`: how long the pauses between two looks are, by what the servers have done so far."""
+
+import pytest
+
+from ipp_griffin.launchers.pace import LONGEST, MARGIN, Pace
+
+from ..test_roster import roster as roster_of
+
+
+@pytest.fixture
+def roster():
+    """Three servers, asked for at 0, 1 and 2 s."""
+    made = roster_of(3)
+    for number, slot in enumerate(made.slots):
+        slot.since, slot.phase = float(number), "building"
+    return made
+
+
+def test_nothing_happens_for_long_and_the_looks_become_rare(roster):
+    pace = Pace(1.0, 0.0)
+    assert [round(pace.pause(roster, now), 3) for now in (2, 5, 13, 22, 42, 600)] == [1, 1, 1.1, 2, 4, LONGEST]
+
+
+def test_a_change_makes_them_frequent_again(roster):
+    pace = Pace(1.0, 0.0)
+    assert pace.pause(roster, 40.0) == 1  # the first look is one
+    assert pace.pause(roster, 80.0) == 4
+    roster.slots[0].phase = "active"
+    assert pace.pause(roster, 84.0) == 1
+
+
+def test_the_last_server_is_looked_for_when_it_should_be_there(roster):
+    """The first took 4.6 s at most: the third, asked for at 2 s, is expected at 6.6 s."""
+    pace = Pace(1.0, 0.0)
+    pace.pause(roster, 3.6)
+    roster.slots[0].phase = "active"
+    pace.pause(roster, 4.6)
+    roster.slots[1].phase = "active"
+    roster.slots[0].phase = "agent"
+    assert pace.pause(roster, 6.4) == pytest.approx(2 + 4.6 + MARGIN - 6.4)
+
+
+def test_one_that_is_late_is_looked_for_as_always(roster):
+    pace = Pace(1.0, 0.0)
+    pace.pause(roster, 4.0)
+    roster.slots[0].phase = roster.slots[1].phase = "active"
+    pace.pause(roster, 5.0)
+    assert pace.pause(roster, 30.0) == pytest.approx(2.5)
+
+
+def test_a_server_that_takes_the_place_of_another_is_waited_for_anew(roster):
+    pace = Pace(1.0, 0.0)
+    pace.pause(roster, 3.0)
+    del roster.slots[2]
+    roster.slots[0].phase = "active"
+    assert pace.pause(roster, 4.0) == 1  # the second is expected at 1 + 4 s, in a second
+    assert pace.pause(roster, 4.5) == pytest.approx(1 + 4 + MARGIN - 4.5)
