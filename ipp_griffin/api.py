@@ -18,6 +18,7 @@ from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
 from .calls import (
+    LONGEST_PAUSE,
     CloudError,
     CredentialsError,
     Unavailable,
@@ -28,12 +29,15 @@ from .calls import (
     one_line,
     persist,
     quiet,
+    retry_after,
 )
 from .clouds_yaml import configure
 
 FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
 
 ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
+TOO_MANY = 429  # requests in a time: a service, or a proxy before it, slows its clients down
+BREATH = 0.25  # seconds, where it does not say how long
 PAGE = 1000  # items asked for per page; services cut it to their own limit
 _ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
 
@@ -52,10 +56,13 @@ class Api:
         *,
         retries: int,
         sleep: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self.retries = retries
         self.sleep = sleep
+        self._clock = clock
+        self._resting: dict[str, float] = {}  # until when each service wants to be left alone
         self._adapters: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.session = connection.session
@@ -72,6 +79,7 @@ class Api:
         region: str = "",
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Api:
         """Log in as the entry ``name`` of clouds.yaml; "": as OS_CLOUD says, else the OS_* variables.
 
@@ -81,7 +89,7 @@ class Api:
         label = f"cloud {wanted!r}" if wanted else "the cloud of the OS_* variables"
         connection = configure(name, region, label)
         try:
-            api = cls(connection, retries=retries, sleep=sleep)
+            api = cls(connection, retries=retries, sleep=sleep, clock=clock)
             persist(lambda: api._authenticate(label), retries=retries, sleep=sleep)
         except FAILURES as error:
             raise from_exception(f"Can't log in to {label}", error) from None
@@ -193,15 +201,25 @@ class Api:
         # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
         # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
+        self._let_rest(service)
         with quiet():
             try:
                 response: requests.Response = self._adapter(service).request(path, method, **options, **kwargs)
             except FAILURES as error:
                 raise from_exception(what, error) from None
         logger.debug("%s %s %s: %d", method, service, path, response.status_code)
+        if response.status_code == TOO_MANY:
+            asked = retry_after(response.headers)
+            self._resting[service] = self._clock() + min(BREATH if asked is None else asked, LONGEST_PAUSE)
         if response.status_code >= 400:
             raise from_status(what, response.status_code, _message(response), response.headers)
         return response
+
+    def _let_rest(self, service: str) -> None:
+        """A service that has enough for now gets its pause from all threads, not only from the one that it told."""
+        pause = self._resting.get(service, 0.0) - self._clock()
+        if pause > 0:
+            self.sleep(pause)
 
     def ask(
         self,

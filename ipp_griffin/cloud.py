@@ -105,9 +105,10 @@ class Cloud:
         region: str = "",
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Cloud:
         """Log in as the entry ``name`` of clouds.yaml; "": as OS_CLOUD says, else the OS_* variables."""
-        return cls(Api.connect(name, region=region, retries=retries, sleep=sleep), name)
+        return cls(Api.connect(name, region=region, retries=retries, sleep=sleep, clock=clock), name)
 
     # -- what there is ---------------------------------------------------------------------------------
 

@@ -66,12 +66,15 @@ class UserDataSettings:
 
 
 class EngineSet:
-    """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`."""
+    """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`.
+
+    ``parallel``: requests of this set to Nova that are in flight at the same time, at most.
+    """
 
     more_objects: tuple[str, ...] = ()  # that a server may write besides its reports
 
-    def __init__(self, cloud: Cloud, store: Store, uid: str, engine_set: str) -> None:
-        self.cloud, self.store, self.uid, self.engine_set = cloud, store, uid, engine_set
+    def __init__(self, cloud: Cloud, store: Store, uid: str, engine_set: str, parallel: int = PARALLEL) -> None:
+        self.cloud, self.store, self.uid, self.engine_set, self.parallel = cloud, store, uid, engine_set, parallel
 
     @property
     def prefix(self) -> str:
@@ -98,7 +101,6 @@ class EngineSet:
         *,
         on_created: Callable[[ServerPlan, Server], None],
         stop: threading.Event,
-        parallel: int,
     ) -> None:
         """Create the servers of ``plan``; ``on_created`` hears of each as soon as it exists.
 
@@ -126,7 +128,7 @@ class EngineSet:
                 role=settings.role,
             )
             wanted.append((server, user_data(parameters, source)))
-        self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=parallel)
+        self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)
 
     def survey(self, *, reports: bool = True) -> Survey:
         """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""
@@ -229,7 +231,16 @@ class EngineSet:
         any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
         tags = uid_tag(self.uid), set_tag(self.engine_set)
-        delete_servers(self.cloud, tags, known, timeout=timeout, sleep=sleep, clock=clock, farewell=farewell)
+        delete_servers(
+            self.cloud,
+            tags,
+            known,
+            timeout=timeout,
+            sleep=sleep,
+            clock=clock,
+            farewell=farewell,
+            parallel=self.parallel,
+        )
         self.store.delete_prefix(self.uid, self.prefix)
         if self.store.remove_if_empty(self.uid) and groups:
             self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
@@ -277,6 +288,7 @@ def delete_servers(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
     farewell: Farewell = lambda servers: None,
+    parallel: int = PARALLEL,
 ) -> None:
     """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
     theirs Nova has left, as it does where Neutron fails it just then."""
@@ -288,14 +300,14 @@ def delete_servers(
         try:
             listed = {server.id: server for server in cloud.servers(*tags)}
         except CloudError:
-            cloud.delete_servers(sorted(known - asked))  # what can be deleted without a listing, is
+            cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
             raise
         if not asked:
             farewell(list(listed.values()))
         # A server that was created a moment ago may be missing from the first listing.
         todo = (set(listed) | known) - asked
         if todo:
-            cloud.delete_servers(sorted(todo))
+            cloud.delete_servers(sorted(todo), parallel)
             asked |= todo
         elif not listed:
             break

@@ -70,7 +70,7 @@ def clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cloud(mock: responses.RequestsMock, slept: list[float], clouds_yaml: Path) -> Cloud:
     serve_identity(mock)
-    cloud = Cloud.connect("fake", sleep=slept.append)
+    cloud = Cloud.connect("fake", sleep=slept.append, clock=lambda: sum(slept))
     mock.calls.reset()
     return cloud
 
@@ -736,6 +736,22 @@ def test_rate_limiting_slows_creation_down_without_ending_it(mock: responses.Req
     create(cloud, 18, on_created=told)
     assert sorted(told.ids) == list(range(18))
     assert len(nova.posts) == 18 + 8
+
+
+def test_a_pause_that_one_thread_was_asked_for_is_kept_by_all(
+    mock: responses.RequestsMock, cloud: Cloud, slept: list[float]
+) -> None:
+    mock.delete(f"{COMPUTE}/servers/a", status=429, headers={"Retry-After": "7"})
+    mock.delete(f"{COMPUTE}/servers/a", status=204)
+    mock.delete(f"{COMPUTE}/servers/b", status=204)
+    cloud.retries = 0
+    with pytest.raises(Unavailable):
+        cloud.delete_servers(["a"])  # who was told gives up, without a pause
+    assert slept == []
+    cloud.delete_servers(["b"])
+    assert slept == [7]
+    cloud.delete_servers(["a"])
+    assert slept == [7]  # it is over
 
 
 def test_once_stopped_no_new_creation_begins(mock: responses.RequestsMock, cloud: Cloud) -> None:

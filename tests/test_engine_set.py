@@ -108,7 +108,7 @@ class FakeCloud:
         self.may_fail("console_output")
         return self.consoles.get(id, "")
 
-    def delete_servers(self, ids):
+    def delete_servers(self, ids, parallel=10):
         self.deleted.append(list(ids))
         self.may_fail("delete_servers")
         for id in ids:
@@ -271,8 +271,8 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
     cloud, created, stop = FakeCloud(), [], threading.Event()
     settings = UserDataSettings(read_seconds=11, report_seconds=22, fetch_timeout=33, proxy="http://proxy:3128")
     wanted = plan(2)
-    EngineSet(cloud, FakeStore(), UID, SET).create(
-        wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop, parallel=7
+    EngineSet(cloud, FakeStore(), UID, SET, parallel=7).create(
+        wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop
     )
     ((given_plan, work, given_stop, parallel),) = cloud.creations
     assert (given_plan, given_stop, parallel) == (wanted, stop, 7)

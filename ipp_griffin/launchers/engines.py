@@ -316,4 +316,4 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     def _open(self, servers_url: str) -> EngineSet:
         from ..engine_set import EngineSet
 
-        return EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set)
+        return EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set, self.parallel)

@@ -36,7 +36,6 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
 
     entrypoint_name = "griffin-server"
     role = CONTROLLER
-    parallel = 1
 
     def find_args(self) -> list[str]:
         """For ipyparallel's log lines only: there is no local process."""

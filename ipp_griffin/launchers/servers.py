@@ -54,7 +54,6 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     notify_stop: Callable[[Any], Any]
 
     role = ""  # what agents run: "controller", or "" for engines
-    parallel: int  # requests to Nova in flight at the same time, at most
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -184,7 +183,6 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
                 ),
                 on_created=lambda planned, server: created(planned, server.id),
                 stop=self._stopping,
-                parallel=self.parallel,
             )
 
     # --- watching
