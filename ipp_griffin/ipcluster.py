@@ -17,16 +17,14 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from traitlets.config.loader import PyFileConfigLoader
-
-from .plan import GriffinError, SettingError, Stopped
+from .plan import GriffinError, Stopped
+from .profiles import check_files
 
 
 def application(launcher: Any) -> Any | None:
@@ -164,25 +162,6 @@ def check_profile(launcher: Any) -> None:
     """`check_files` of the launcher's profile, under ipcluster: ipp.Cluster itself raises what is wrong with ipcluster_config.py."""
     if application(launcher) is not None and launcher.profile_dir:
         check_files(Path(launcher.profile_dir))
-
-
-def check_files(profile: Path) -> None:
-    """Refuse a profile with a file that is broken Python: IPython logs it and goes on without its settings.
-
-    Raises `SettingError` naming the file and the line.
-    """
-    for name in ("ipcluster_config.py", "ipcontroller_config.py", "ipengine_config.py"):
-        path = profile / name
-        if not path.exists():
-            continue
-        try:
-            PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
-        except Exception as e:  # whatever the user's Python raises
-            frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
-            line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
-            raise SettingError(
-                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or have it written anew: `ipp-griffin init --force`."
-            ) from e
 
 
 def stop_on_hangup(launcher: Any) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import traceback
 from importlib import resources
 from pathlib import Path
+
+from traitlets.config import Config
+from traitlets.config.loader import JSONFileConfigLoader, PyFileConfigLoader
 
 from .plan import SettingError
 
@@ -27,6 +31,38 @@ def profile_files(**settings: str) -> dict[str, str]:
             text = re.sub(rf"^# c\.GriffinCloud\.{name} = .*$", lambda _: line, text, flags=re.MULTILINE)  # noqa: B023 - used at once
         files["ipcluster_config.py"] = text
     return files
+
+
+def profile_config(name: str) -> Config:
+    """What `ipcluster` would read of a profile. Raises `SettingError` where there is none, or where it is broken."""
+    folder = profile_path(name)
+    if not folder.exists():
+        raise SettingError(f"There is no profile {name!r} yet: make it with `ipp-griffin init --profile={name}`.")
+    check_files(folder)
+    config = Config()
+    for loader, file in ((JSONFileConfigLoader, "ipcluster_config.json"), (PyFileConfigLoader, "ipcluster_config.py")):
+        if (folder / file).exists():
+            config.merge(loader(file, path=str(folder)).load_config())
+    return config
+
+
+def check_files(profile: Path) -> None:
+    """Refuse a profile with a file that is broken Python: IPython logs it and goes on without its settings.
+
+    Raises `SettingError` naming the file and the line.
+    """
+    for name in ("ipcluster_config.py", "ipcontroller_config.py", "ipengine_config.py"):
+        path = profile / name
+        if not path.exists():
+            continue
+        try:
+            PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
+        except Exception as e:  # whatever the user's Python raises
+            frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
+            line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
+            raise SettingError(
+                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or have it written anew: `ipp-griffin init --force`."
+            ) from e
 
 
 def is_blank(folder: Path) -> bool:

@@ -23,7 +23,6 @@ from .plan import (
     Plan,
     SettingError,
     check_names,
-    check_quota,
     choose_flavor,
     choose_image,
     make_plan,
@@ -124,7 +123,7 @@ class GriffinCloud(LoggingConfigurable):
             "networks": cloud.networks,
             "images": cloud.images,
             "flavors": cloud.flavors,
-            "limits": lambda: self._limits(cloud),
+            "limits": lambda: self.limits(cloud),
             **({"key_names": cloud.key_names} if self.key_name else {}),
             **({"security_groups": cloud.security_groups} if self.security_groups else {}),
             **({"zones": cloud.zones} if self.availability_zone else {}),
@@ -144,7 +143,7 @@ class GriffinCloud(LoggingConfigurable):
 
         ``naming``: what errors call a setting that is to be changed.
 
-        Raises `SettingError` where a name does not exist, or where the quota can't hold the plan.
+        Raises `SettingError` where a name does not exist. Whether the quota holds it is another question: `plan.check_quota`.
         """
         image = choose_image(self.image, there.images, naming)
         plan = make_plan(
@@ -164,10 +163,9 @@ class GriffinCloud(LoggingConfigurable):
             check_names(naming("security_groups"), "security group", plan.security_groups, groups.values(), groups)
         if plan.availability_zone:
             check_names(naming("availability_zone"), "availability zone", [plan.availability_zone], there.zones)
-        check_quota(plan, there.limits)
         return plan
 
-    def _limits(self, cloud: Cloud) -> Limits:
+    def limits(self, cloud: Cloud) -> Limits:
         """The quota; none where this cloud does not tell it, and where creating servers will show it."""
         from .cloud import CloudError, Unavailable
 

@@ -10,6 +10,7 @@ from .connect import Connect
 from .devcloud import DevCloud
 from .init import Init
 from .logs import Logs
+from .plan import MakePlan
 from .results import Get, ListResults, Put
 from .timeline import Timeline
 
@@ -24,6 +25,7 @@ ipcluster start --profile=griffin -n 8
 ipcluster stop --profile=griffin"""
     subcommands = {  # noqa: RUF012
         "init": (Init, "Put the griffin profile into the IPython folder."),
+        "plan": (MakePlan, "Show what a start would take, without making anything."),
         "ps": (Ps, "List one's own clusters in the cloud project."),
         "logs": (Logs, "Show what a cluster's servers said: agents, engines, consoles."),
         "timeline": (Timeline, "Show how long each server of a cluster took to start, and where."),

@@ -102,6 +102,7 @@ class Command(Application):
         return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
 
     def remark(self, message: str) -> None:
+        sys.stdout.flush()  # what was said before comes first
         print(f"{self.called}: {message}", file=sys.stderr)
 
     def fail(self, message: str) -> None:

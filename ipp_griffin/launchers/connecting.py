@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..calls import CloudError
 from ..controller_server import CONTROLLER
-from ..ipcluster import check_files
 from ..plan import SettingError, Stopped
-from ..profiles import is_blank, profile_files, profile_folder, profile_path
+from ..profiles import check_files, is_blank, profile_files, profile_folder, profile_path
 from .attaching import Unreachable, write_privately
 from .engines import GriffinEngineSetLauncher
 from .server_controller import GriffinServerControllerLauncher

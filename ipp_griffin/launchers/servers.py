@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
-from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, Stopped
+from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, Stopped, check_quota
 from ..roster import Roster
 from ..threads import at_once, in_thread
 from .agent_settings import AgentSettings
@@ -156,9 +156,11 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return there
 
     def _plan_servers(self, n: int, settings: GriffinCloud, there: Catalogue, network: Network, **request: Any) -> Plan:
-        """Which servers. Blocking."""
+        """Which servers. Blocking. Raises `SettingError` where a name does not exist, or the quota can't hold them."""
         self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
-        return settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
+        plan = settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
+        check_quota(plan, there.limits)
+        return plan
 
     def _labels(self) -> dict[str, str]:
         return labels_of(self, started=self._started, expires=self._expires)

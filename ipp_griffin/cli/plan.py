@@ -1,0 +1,111 @@
+"""`ipp-griffin plan`: what a start would take, without making anything."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from traitlets import Bool, Integer, Unicode
+from traitlets.config import LoggingConfigurable
+
+from ..forecast import Forecast
+from ..plan import Plan, choose_network
+from ..profiles import profile_config
+from .clusters import table
+from .command import Command
+
+if TYPE_CHECKING:
+    from ..launchers.servers import OnServers
+    from ..settings import GriffinCloud
+
+SERVER_CONTROLLER = "griffin-server"
+
+
+class MakePlan(Command):
+    name = "plan"
+    description = """Show what `ipcluster start` would take: servers, quota, requests and time. Nothing is created.
+
+    Status 1 where the project's quota can't hold it now.
+    """
+    examples = (
+        "ipp-griffin plan -n 2000\nipp-griffin plan -n 64 --controller=griffin-server --GriffinCloud.flavor=m1.large"
+    )
+    n = Integer(8, min=1, config=True, help="Number of engines.")
+    profile = Unicode("griffin", config=True, help="Profile whose settings count.")
+    controller = Unicode(
+        "", config=True, help='"griffin-server": with the controller on a server, too. Default: as the profile says.'
+    )
+    json = Bool(False, config=True, help="Print JSON.")
+    aliases = {"n": "MakePlan.n", "profile": "MakePlan.profile", "controller": "MakePlan.controller"}  # noqa: RUF012
+    flags = {"json": ({"MakePlan": {"json": True}}, "Print JSON.")}  # noqa: RUF012
+
+    def run(self) -> None:
+        from ..launchers import GriffinEngineSetLauncher, GriffinServerControllerLauncher
+
+        config = profile_config(self.profile)
+        config.merge(self.config)
+        cluster = LoggingConfigurable(config=config)  # whose launchers share a login
+        engines = GriffinEngineSetLauncher(parent=cluster)
+        settings = engines.settle_cloud()
+        engines.check_settings()
+        engines.record_project(settings)
+        began = time.monotonic()
+        limits = settings.limits(engines.connect())
+        latency = time.monotonic() - began
+        plans = [_plan(engines, settings, n=self.n, engines_per_server=engines.engines_per_server)]
+        if (self.controller or config.Cluster.get("controller_launcher_class", "")) == SERVER_CONTROLLER:
+            controller = GriffinServerControllerLauncher(parent=cluster)
+            plans.append(_plan(controller, controller.settle_cloud(), n=1, engines_per_server=1))
+        self._show(Forecast(plans, limits, latency, engines.parallel))
+
+    def _show(self, forecast: Forecast) -> None:
+        if self.json:
+            print(json.dumps(_as_json(forecast), indent=2))
+        else:
+            print(_as_text(forecast))
+        if not forecast.enough:
+            short = [kind for kind, quota in forecast.quota.items() if not quota.enough]
+            self.fail(f"the project's quota is too small: {', '.join(short)}. `ipcluster start` would refuse this.")
+
+
+def _plan(launcher: OnServers, settings: GriffinCloud, **request: Any) -> Plan:
+    there = settings.look_up(launcher.connect())
+    network = choose_network(settings.network, there.networks, launcher.naming)
+    nobody = {"uid": "0" * 12, "engine_set": "0" * 8}
+    return settings.plan(there, network, labels={}, naming=launcher.naming, **nobody, **request)
+
+
+def _as_text(forecast: Forecast) -> str:
+    engines, *controllers = forecast.plans
+    lines = [str(engines), *(f"the controller on 1 server: {plan.on}" for plan in controllers), ""]
+    rows: list[tuple[str, ...]] = [("QUOTA", "NEEDED", "LEFT")]
+    for kind, quota in forecast.quota.items():
+        rows.append((kind, str(quota.needed), "no limit" if quota.left is None else str(quota.left)))
+    looks = "one or two more for each look at all of them, once a second at first, every five later"
+    return "\n".join(
+        [
+            *lines,
+            table(rows),
+            "",
+            f"Requests: about {forecast.requests} until all servers are asked for, and {looks}.",
+            f"Time: about {forecast.seconds:.1f} s until all servers are asked for, {forecast.parallel} at a time, at {forecast.latency * 1000:.0f} ms a request "
+            "(measured just now); then they boot.",
+        ]
+    )
+
+
+def _as_json(forecast: Forecast) -> dict[str, Any]:
+    return {
+        "engines": forecast.plans[0].engines,
+        "servers": forecast.servers,
+        "image": forecast.plans[0].image.name,
+        "flavor": forecast.plans[0].flavor.name,
+        "network": forecast.plans[0].network.name,
+        "quota": {kind: {**asdict(quota), "left": quota.left} for kind, quota in forecast.quota.items()},
+        "enough": forecast.enough,
+        "requests": forecast.requests,
+        "seconds": round(forecast.seconds, 2),
+        "latency": round(forecast.latency, 4),
+    }

@@ -1,0 +1,72 @@
+"""What a start would take, before it is made: servers, quota, requests and time. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .plan import Limits, Plan
+
+# Requests of a start that do not depend on the number of servers: logging in, what there is, the container, what earlier clusters left.
+FIXED = 17
+ROUNDS = 9  # of requests before the first creation, one after the other
+
+
+@dataclass(frozen=True)
+class Quota:
+    """One kind of the project's quota. ``most``: -1 for no limit."""
+
+    needed: int
+    most: int
+    used: int
+
+    @property
+    def left(self) -> int | None:
+        """None: without a limit."""
+        return None if self.most < 0 else max(self.most - self.used, 0)
+
+    @property
+    def enough(self) -> bool:
+        return self.left is None or self.needed <= self.left
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of ``plans``, the engines' and that of a controller on a server. ``latency``: seconds that one request takes; ``parallel``: creations
+    at the same time, at most."""
+
+    plans: Sequence[Plan]
+    limits: Limits
+    latency: float
+    parallel: int
+
+    @property
+    def servers(self) -> int:
+        return sum(len(plan.servers) for plan in self.plans)
+
+    @property
+    def quota(self) -> Mapping[str, Quota]:
+        """By kind: servers, vCPUs, and RAM in MiB."""
+        limits = self.limits
+        vcpus, ram = (sum(len(p.servers) * getattr(p.flavor, kind) for p in self.plans) for kind in ("vcpus", "ram"))
+        return {
+            "servers": Quota(self.servers, limits.instances, limits.instances_used),
+            "vCPUs": Quota(vcpus, limits.cores, limits.cores_used),
+            "RAM (MiB)": Quota(ram, limits.ram, limits.ram_used),
+        }
+
+    @property
+    def enough(self) -> bool:
+        """Whether the quota holds it now."""
+        return all(quota.enough for quota in self.quota.values())
+
+    @property
+    def requests(self) -> int:
+        """Those until the last server is asked for; each look at the servers, of any number, is one or two more."""
+        return FIXED + self.servers
+
+    @property
+    def seconds(self) -> float:
+        """From the first request until the last server is asked for: some rounds of requests one after the other, and the creations."""
+        return (ROUNDS + math.ceil(self.servers / self.parallel)) * self.latency
