@@ -36,6 +36,7 @@ from .clouds_yaml import configure
 FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
 
 ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
+UNAUTHORIZED = 401
 TOO_MANY = 429  # requests in a time: a service, or a proxy before it, slows its clients down
 BREATH = 0.25  # seconds, where it does not say how long
 PAGE = 1000  # items asked for per page; services cut it to their own limit
@@ -202,11 +203,19 @@ class Api:
         # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
         self._let_rest(service)
-        with quiet():
-            try:
-                response: requests.Response = self._adapter(service).request(path, method, **options, **kwargs)
-            except FAILURES as error:
-                raise from_exception(what, error) from None
+
+        def request() -> requests.Response:
+            with quiet():
+                try:
+                    response: requests.Response = self._adapter(service).request(path, method, **options, **kwargs)
+                    return response
+                except FAILURES as error:
+                    raise from_exception(what, error) from None
+
+        response = request()
+        if response.status_code == UNAUTHORIZED:
+            # The session asks again with a new token; but not where another thread has thrown the old one away just now.
+            response = request()
         logger.debug("%s %s %s: %d", method, service, path, response.status_code)
         if response.status_code == TOO_MANY:
             asked = retry_after(response.headers)

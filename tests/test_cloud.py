@@ -25,6 +25,7 @@ from ipp_griffin.cloud import (
     Unsupported,
 )
 from ipp_griffin.plan import Flavor, Image, Network, Plan, ServerPlan, make_plan, set_tag, uid_tag
+from ipp_griffin.threads import at_once
 
 from .openstack_responses import (
     AUTH,
@@ -413,6 +414,28 @@ def test_retry_after_is_honoured(mock: responses.RequestsMock, cloud: Cloud, sle
     assert 20 <= slept[1] < 21
     assert 60 <= slept[2] < 61  # no service may hold us for a day
     assert slept[3] < 5
+
+
+def test_a_token_that_expires_while_many_threads_use_it_is_renewed_for_all(
+    mock: responses.RequestsMock, cloud: Cloud
+) -> None:
+    """keystoneauth repeats a request of the thread that throws the old token away, and of no other."""
+    barrier, refused = threading.Barrier(4, timeout=10), []
+
+    def refuse(request: Any) -> Any:
+        refused.append(request)
+        if len(refused) <= 4:
+            barrier.wait()
+            return (
+                401,
+                {},
+                json.dumps({"error": {"code": 401, "message": "The request you have made requires authentication."}}),
+            )
+        return 200, {}, json.dumps({"images": []})
+
+    mock.add_callback(responses.GET, f"{IMAGE}/images", refuse)
+    assert at_once(*[cloud.images] * 4) == [[]] * 4
+    assert len(refused) == 8
 
 
 def test_retries_end_with_unavailable_and_the_cause(
