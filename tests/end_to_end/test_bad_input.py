@@ -33,6 +33,11 @@ def test_engines_that_fail_to_start_leave_the_running_cluster_alone(shell):
     shell.run("ipcluster", "stop", "--profile=griffin")
 
 
+def local(*values):
+    """What no cloud has a say in: one is enough to try it on."""
+    return pytest.param(*values, marks=pytest.mark.needs("devcloud"))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -50,10 +55,10 @@ def test_engines_that_fail_to_start_leave_the_running_cluster_alone(shell):
             "needs 8 instances, but 0 of 2 are used",
             marks=pytest.mark.needs("tiny"),
         ),
-        (["-n", "0"], "Can't start 0 engines"),
-        (["-n", "-1"], "Can't start -1 engines"),
-        (["--GriffinEngineSetLauncher.engines_per_server=-1"], "engines_per_server"),
-        (["--GriffinControllerLauncher.ports=80"], "GriffinControllerLauncher.ports"),
+        local(["-n", "0"], "Can't start 0 engines"),
+        local(["-n", "-1"], "Can't start -1 engines"),
+        local(["--GriffinEngineSetLauncher.engines_per_server=-1"], "engines_per_server"),
+        local(["--GriffinControllerLauncher.ports=80"], "GriffinControllerLauncher.ports"),
     ],
 )
 def test_a_wrong_setting(shell, options, expected):
@@ -64,6 +69,7 @@ def test_a_wrong_setting(shell, options, expected):
     assert expected.format(cloud=shell.cloud) in cause(output)
 
 
+@pytest.mark.needs("devcloud")
 def test_no_credentials(shell):
     output = shell.run(*START, status=1, OS_CLOUD="", OS_CLIENT_CONFIG_FILE="/nowhere")
     assert "clouds.yaml" in cause(output)
@@ -78,6 +84,7 @@ def test_a_wrong_password(shell):
     assert "The cloud knows that request as req-" in output
 
 
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize("text", ["c.GriffinCloud.image = (", "c.GriffinCloud.image = undefined_name"])
 def test_a_profile_that_is_broken_python_starts_no_local_engines(shell, text):
     path = shell.profile() / "ipcluster_config.py"
@@ -88,11 +95,13 @@ def test_a_profile_that_is_broken_python_starts_no_local_engines(shell, text):
     assert f"{path}, line {len(path.read_text().splitlines())}" in done.stderr
 
 
+@pytest.mark.needs("devcloud")
 def test_no_controller_for_ipcluster_engines(shell):
     output = shell.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
     assert "No controller is running here" in cause(output)
 
 
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
@@ -107,10 +116,12 @@ def test_a_setting_of_the_wrong_kind(shell, option, expected):
     assert expected in cause(shell.run(*START, "--daemonize", option, status=1))
 
 
+@pytest.mark.needs("devcloud")
 def test_files_of_an_earlier_run_cannot_be_used_again(shell):
     assert "can't be used again" in cause(shell.run(*START, "--daemonize", "--", "--reuse", status=1))
 
 
+@pytest.mark.needs("devcloud")
 def test_a_clouds_yaml_that_is_no_yaml(shell):
     broken = shell.folder / "broken.yaml"
     broken.write_text("clouds:\n  mycloud: {auth: [\n")
