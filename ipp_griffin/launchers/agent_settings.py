@@ -76,7 +76,13 @@ class AgentSettings(HasTraits):
         help="""Seconds between two looks of a server at the logs of what it runs: what was written since goes to the object store,
         for `get_output` and `ipp-griffin logs`. 0: only when something starts or ends.""",
     )
-    poll_interval = Float(1.0, min=0, config=True, help="Seconds between two looks at the servers while they start.")
+    poll_interval = Float(
+        1.0,
+        min=0,
+        config=True,
+        help="""Seconds between two looks at the servers of a start while something happens; five times as many, at most, while nothing
+        does. At a controller's own server it is looked four times as often.""",
+    )
     watch_interval = Float(
         10.0,
         min=0.1,
