@@ -28,7 +28,10 @@ def test_what_the_quota_can_not_hold_is_shown_and_is_status_1(shell):
     assert "2000 engines on 2000 servers" in output
     assert "the controller on 1 server: image snapshot10" in output
     assert ["servers", "2001", "64"] in [line.split() for line in output.splitlines()]
-    assert "ipp-griffin plan: the project's quota is too small: servers, vCPUs, RAM (MiB). `ipcluster start` would refuse this." in output
+    assert (
+        "ipp-griffin plan: the project's quota is too small: servers, vCPUs, RAM (MiB). `ipcluster start` would refuse this."
+        in output
+    )
     assert changes(shell.cloud) == []
 
 
