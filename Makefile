@@ -42,8 +42,14 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed  ## the figures of docs/performance.md
-	$(BIN)/python benchmarks/servers.py
+.tools/peers/installed:
+	$(PYTHON) -m venv .tools/peers
+	.tools/peers/bin/python -m pip install --quiet --disable-pip-version-check 'dask-cloudprovider[openstack]'
+	touch $@
+
+bench: .venv/installed .tools/peers/installed  ## the figures of docs/performance.md; SHORT=1: some of them; QUICK=1: fewer, on the screen only
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(SHORT),--short)
 
 clean:
 	rm -rf .venv .tools .state build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,50 @@
+"""``python -m benchmarks [--short | --quick]``: measure, print, and write docs/performance.md.
+
+``--short``: one latency and one boot time only, in five minutes. ``--quick``: 32 servers at most, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from . import page
+from .measure import PEERS, SCRIPTS, Bench, Figures, Setting
+
+NUMBERS = (1, 8, 32, 128, 512)
+LATENCIES, BOOTS = (0.02, 0.2), (1.0, 30.0)
+ENGINES = (1, 8, 32, 64)
+DASK_MOST = 128  # servers; 512 take it many times as long as anybody would wait
+
+
+def settings(most: int, others: bool) -> list[Setting]:
+    numbers = [Setting(n) for n in NUMBERS if n <= most]
+    if not others:
+        return numbers
+    more = [Setting(n, latency=latency) for latency in LATENCIES for n in (32, 512)]
+    more += [Setting(n, boot=boot) for boot in BOOTS for n in (32, 512)]
+    return numbers + more
+
+
+def contenders(setting: Setting, dask_most: int) -> list[str]:
+    return [name for name in SCRIPTS if name != "dask-cloudprovider" or setting.n <= dask_most]
+
+
+def main() -> None:
+    quick, short = "--quick" in sys.argv, "--short" in sys.argv
+    if not PEERS.exists():
+        sys.exit("dask-cloudprovider is not there: `make bench` installs it.")
+    servers: list[Figures] = []
+    for setting in settings(32 if quick else 512, others=not (quick or short)):
+        for contender in contenders(setting, 32 if short else DASK_MOST):
+            servers.append(Bench(setting).measure(contender))
+            print(page.servers_table(servers).splitlines()[-1], flush=True)
+    engines = []
+    for n in ENGINES[: 2 if quick or short else None]:
+        engines.append(Bench(Setting(n, engines=True)).measure("ipp-griffin"))
+        print(page.engines_table(engines).splitlines()[-1], flush=True)
+    if not quick:
+        page.write(servers, engines)
+
+
+if __name__ == "__main__":
+    main()
