@@ -239,7 +239,7 @@ async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and
 ):
     """As a unit of systemd. A reset ends no connection; the engine is a local one, configured as one on a server is."""
     machines.ports = range(20000, 20020)
-    monkeypatch.setattr(cloud.state, "_address", lambda: GUEST)
+    monkeypatch.setattr(cloud.state, "_address", lambda network: GUEST)
     store_url = cloud.url.replace("127.0.0.1", HOST)
     settings = {"reach_timeout": 240}
     cluster = ipp.Cluster(
