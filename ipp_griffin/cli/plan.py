@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..launchers.servers import OnServers
     from ..settings import GriffinCloud
 
-SERVER_CONTROLLER = "griffin-server"
+LOCAL_CONTROLLER, SERVER_CONTROLLER = "griffin", "griffin-server"
 
 
 class MakePlan(Command):
@@ -44,6 +44,8 @@ class MakePlan(Command):
     def run(self) -> None:
         from ..launchers import GriffinEngineSetLauncher, GriffinServerControllerLauncher
 
+        if self.controller not in ("", LOCAL_CONTROLLER, SERVER_CONTROLLER):
+            self.fail(f"--controller is {LOCAL_CONTROLLER} or {SERVER_CONTROLLER}, not {self.controller!r}.")
         config = profile_config(self.profile)
         config.merge(self.config)
         cluster = LoggingConfigurable(config=config)  # whose launchers share a login

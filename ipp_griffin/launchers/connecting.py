@@ -76,7 +76,9 @@ class LocalName:
         except OSError as e:
             raise SettingError(f"Can't read {self.file}: {e.strerror}.") from e
         except (ValueError, KeyError, TypeError):
-            known, state, on_server, tunnels = "another one", {}, False, []
+            raise SettingError(
+                f"{self.file} is damaged, or of a cluster that is not griffin's: delete it if it is of no use, or say --cluster-id=NAME."
+            ) from None
         if known == uid or (on_server and state.get("project") == project and not exists(known)):
             return tunnels
         raise SettingError(

@@ -153,6 +153,10 @@ def test_a_file_of_the_profile_that_is_broken_is_told_and_changes_nothing(shell,
 @pytest.mark.parametrize("timeout", ["nan", "1e400", "0.5"])
 def test_a_time_that_can_not_be_is_told(shell, elsewhere, timeout):
     shell.run(*START, "-n", "1")
+    (elsewhere.profile("other") / "security").mkdir(parents=True)
+    (elsewhere.profile("other") / "security" / "cluster-.json").write_text("{}}")
+    assert "cluster-.json is damaged, or of a cluster that" in connect(elsewhere, "--profile=other", status=1)
+    (elsewhere.profile("other") / "security" / "cluster-.json").unlink()
     output = connect(elsewhere, f"--timeout={timeout}", status=1)
     assert "timeout" in output and "Traceback" not in output
     assert elsewhere.cluster_files() == []

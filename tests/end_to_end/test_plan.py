@@ -51,6 +51,7 @@ def test_programs_read_json(shell):
             "There is no profile 'nobodys' yet: make it with `ipp-griffin init --profile=nobodys`.",
         ),
         (("-n", "0"), "The value of the 'n' trait of a MakePlan instance should not be less than 1"),
+        (("--controller=slurm",), "--controller is griffin or griffin-server, not 'slurm'."),
         (("--GriffinCloud.flavor=huge",), "No flavor 'huge'. This cloud has:"),
         (("--GriffinCloud.cloud=nowhere",), "Can't use cloud 'nowhere'"),
     ],
