@@ -146,8 +146,13 @@ def until(there, what, seconds=30):
 
 
 def files(security):
-    """What engines and clients are told: where the wire begins."""
-    found = {name: json.loads((security / f"ipcontroller-{name}.json").read_text()) for name in ("engine", "client")}
+    """What engines and clients are told: where the wire begins. Empty while they are not written: in place, by ipcontroller."""
+    try:
+        found = {
+            name: json.loads((security / f"ipcontroller-{name}.json").read_text()) for name in ("engine", "client")
+        }
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
     return {name: {**info, "interface": f"tcp://{SEEN}", "location": SEEN} for name, info in found.items()}
 
 
@@ -164,12 +169,7 @@ def test_engines_nannies_and_clients_find_a_controller_again_that_lost_its_power
     machine = Machine(tmp_path)
     with contextlib.closing(machine):
         security = machine.controller()
-        until(
-            lambda: (
-                (security / "ipcontroller-engine.json").exists() and (security / "ipcontroller-client.json").exists()
-            ),
-            "files",
-        )
+        until(lambda: files(security), "files")
         told = files(security)
         ports = ports_of(told["engine"]) | ports_of(told["client"])
         with contextlib.closing(Wire(ports)) as wire:

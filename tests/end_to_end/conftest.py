@@ -1,6 +1,7 @@
 """A user's shell on a cloud: an IPython folder of its own, and the griffin profile in it."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import ipyparallel as ipp
 import openstack
@@ -81,9 +83,20 @@ class Shell:
     def cluster_files(self) -> list[str]:
         return sorted(str(p.relative_to(self.ipython)) for p in self.ipython.glob("profile_*/security/cluster-*.json"))
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A file of the profile's security folder; empty while ipyparallel has not written it: it does so in place."""
+        path = self.profile() / "security" / name
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            return dict(json.loads(path.read_text()))
+        return {}
+
+    def engine_sets(self) -> list[dict[str, Any]]:
+        """Those of the cluster file."""
+        return list(self.read_json("cluster-.json").get("engines", {}).get("sets", {}).values())
+
     def wait_until_connected(self, eventually: Callable[..., None], n: int) -> None:
         """Until the controller lists ``n`` engines."""
-        eventually((self.profile() / "security" / "ipcontroller-client.json").exists, "the controller")
+        eventually(lambda: self.read_json("ipcontroller-client.json"), "the controller")
         eventually(lambda: len(self.engine_ids()) == n, f"{n} engines")
 
     def engine_ids(self) -> list[int]:

@@ -166,7 +166,7 @@ def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know(she
     for each in (shell, elsewhere):
         with ipp.Client(str(client_file(each))) as rc:
             assert rc[:].apply_sync(pow, 2, 5) == [32]
-        state = json.loads((each.profile() / "security" / "cluster-.json").read_text())["controller"]["state"]
+        state = each.read_json("cluster-.json")["controller"]["state"]
         used.append(psutil.Process(state["tunnels"][0][0]))
     assert all("me@127.80." in tunnel.cmdline()[-1] for tunnel in used)
     for each in (shell, elsewhere):

@@ -37,8 +37,7 @@ def test_daemonize_comes_back_to_a_cluster_that_works_and_stop_leaves_nothing(sh
 def test_ctrl_c_ends_a_foreground_cluster(shell, eventually):
     process = shell.start(*START, "-n", "2")
     eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
-    security = shell.profile() / "security" / "cluster-.json"
-    eventually(lambda: security.exists() and len(json.loads(security.read_text())["engines"]["sets"]) == 1, "a set")
+    eventually(lambda: len(shell.engine_sets()) == 1, "a set")
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
@@ -98,7 +97,7 @@ def test_engines_join_a_running_cluster_and_stop_ends_them_all(shell):
     """ipyparallel alone forgets the controller and the first engine set in the cluster file."""
     shell.run(*START, "-n", "1", "--daemonize")
     shell.run("ipcluster", "engines", "--profile=griffin", "-n", "2", "--daemonize")
-    content = json.loads((shell.profile() / "security" / "cluster-.json").read_text())
+    content = shell.read_json("cluster-.json")
     assert sorted(s["n"] for s in content["engines"]["sets"].values()) == [1, 2]
     assert content["controller"]["state"]["pid"] > 0
     assert shell.run("ipcluster", "list", "--profile=griffin").splitlines()[1].split()[3] == "3"
@@ -146,7 +145,7 @@ def test_already_running_after_everything_died(shell):
 def test_after_the_controller_alone_was_killed_a_stop_ends_its_children_too(shell):
     """As the kernel does when memory is short: ipcontroller's schedulers go on."""
     shell.run(*START, "-n", "1", "--daemonize")
-    pid = json.loads((shell.profile() / "security" / "cluster-.json").read_text())["controller"]["state"]["pid"]
+    pid = shell.read_json("cluster-.json")["controller"]["state"]["pid"]
     os.kill(pid, signal.SIGKILL)
     output = shell.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
     assert "does not answer" in output
@@ -172,7 +171,7 @@ def test_a_users_own_ip_is_kept(shell):
     """A repeated --ip is fatal to ipcontroller."""
     address = shell.cloud.address
     shell.run(*START, "-n", "1", "--daemonize", f"--ip={address}")
-    info = json.loads((shell.profile() / "security" / "ipcontroller-engine.json").read_text())
+    info = shell.read_json("ipcontroller-engine.json")
     assert info["interface"] == f"tcp://{address}"
     shell.run(*STOP)
     shell.run(*START, "-n", "1", "--daemonize", "--", "--ip=*", f"--location={address}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -139,9 +138,7 @@ def wait_until_connected(bench: Bench) -> None:
 
 def is_recorded(bench: Bench) -> bool:
     """Whether the cluster file has the engine set's server."""
-    path = bench.shell.profile() / "security" / "cluster-.json"
-    sets = json.loads(path.read_text())["engines"]["sets"].values() if path.exists() else []
-    return any(one.get("servers") for one in sets)
+    return any(one.get("servers") for one in bench.shell.engine_sets())
 
 
 def controller_is_killed(bench: Bench, row: Row) -> None:
