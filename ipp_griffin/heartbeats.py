@@ -1,11 +1,26 @@
-"""Connections that notice that the other end has lost its power. Pure: Python that goes below that of a profile's configuration.
+"""Heartbeats: ipyparallel's, which list and drop engines, and ZeroMQ's, by which connections notice that the other end has lost its power.
 
-A controller on a server comes back after a power loss, with its ports and keys. TCP tells its peers nothing of that, and most of their
+Pure: Python that goes below that of a profile's configuration, or what counts less than that.
+
+ipyparallel's: the hub lists an engine one to two periods after it has registered, and drops it when so many beats are missing; an engine
+that misses so many ends itself. Here the period is short, so that a start does not wait for it, and the times until somebody is taken for
+dead are those of ipyparallel's defaults. What it costs is in docs/performance.md.
+
+ZeroMQ's: a controller on a server comes back after a power loss, with its ports and keys. TCP tells its peers nothing of that, and most of their
 sockets only receive: so ZeroMQ asks over each connection whether it lives (PING and PONG of ZMTP 3.1, https://rfc.zeromq.org/spec/37/;
-options: zmq_setsockopt(3), ZMQ_HEARTBEAT_*), and makes those anew that don't. What ipyparallel calls heartbeats ends engines instead.
+options: zmq_setsockopt(3), ZMQ_HEARTBEAT_*), and makes those anew that don't.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PERIOD = 500  # ms; ipyparallel's: 3000
+DROPPED = 30_000  # ms without a beat of an engine: 10 periods of ipyparallel's
+ALONE = 150_000  # ms without a beat of the controller, about 50 periods of ipyparallel's; an engine looks for one every period and half a second
+CONTROLLER_DEFAULTS = {"HeartMonitor": {"period": PERIOD, "max_heartmonitor_misses": DROPPED // PERIOD}}
+ENGINE_DEFAULTS = {"IPEngine": {"max_heartbeat_misses": ALONE // (PERIOD + 500)}}
 
 ASK = 15  # seconds between two questions; the controller takes a connection for dead that answers none for as long
 PEERS_WAIT = (
@@ -13,6 +28,12 @@ PEERS_WAIT = (
 )
 
 MARK = "griffin_heartbeats"  # in the engines' connection file, where the controller has them
+
+_DEFAULT = """
+# ipp-griffin: where nothing above says otherwise.
+if {name!r} not in get_config().{kind}:
+    get_config().{kind}.{name} = {value!r}
+"""
 
 _CODE = """
 # ipp-griffin: this end of each connection notices when the other one has lost its power.
@@ -42,13 +63,24 @@ def for_controller(config: str, *, ask: float = ASK, peers_wait: float = PEERS_W
     That does for nannies and clients. But a message takes the limit back until the next question: a connection that had one just before
     the power went is noticed when something is sent over it.
     """
-    return _with(config, HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=ask, HEARTBEAT_TTL=peers_wait)
+    options = _options(HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=ask, HEARTBEAT_TTL=peers_wait)
+    return config + _defaults(CONTROLLER_DEFAULTS) + options
 
 
-def for_engine(config: str, *, ask: float = ASK, wait: float = PEERS_WAIT) -> str:
-    """``config``, an ipengine_config.py, for engines of such a controller: they ask, too, since they may never send anything."""
-    return _with(config, HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=wait)
+def for_engine(config: str, connection: Mapping[str, Any], *, ask: float = ASK, wait: float = PEERS_WAIT) -> str:
+    """``config``, an ipengine_config.py, for engines of the controller with this ``connection``: where that asks, they do, too, since they
+    may never send anything."""
+    options = _options(HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=wait) if connection.get(MARK) else ""
+    return config + _defaults(ENGINE_DEFAULTS) + options
 
 
-def _with(config: str, **seconds: float) -> str:
-    return f"{config}\n{_CODE.format(options={name: int(value * 1000) for name, value in seconds.items()})}"
+def _defaults(settings: Mapping[str, Mapping[str, int]]) -> str:
+    return "".join(
+        _DEFAULT.format(kind=kind, name=name, value=value)
+        for kind, values in settings.items()
+        for name, value in values.items()
+    )
+
+
+def _options(**seconds: float) -> str:
+    return _CODE.format(options={name: int(value * 1000) for name, value in seconds.items()})

@@ -1,6 +1,6 @@
-"""ipcontroller without its keys in what it logs: ``python -m ipp_griffin.redaction ipyparallel.controller ARGUMENTS``.
+"""A process that neither logs nor prints its keys, for ipcontroller: see `ipcontroller`.
 
-At DEBUG it logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
+At DEBUG that logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
 signing key. No setting of a profile or argument of the user's turns this off, as it would a filter of `logging`.
 """
 
@@ -9,14 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import runpy
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from .agent import Redactor
-
-VARIABLES = ("IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY", "IPP_CURVE_PUBLICKEY")
 
 
 class RedactedStream:
@@ -50,14 +47,3 @@ def redact_this_process(secrets: Iterable[str]) -> None:
     for name in ("stdout", "stderr"):
         setattr(sys, name, RedactedStream(getattr(sys, name), redactor))
     os.umask(0o077)  # for --log-to-file, and the database of results
-
-
-def main() -> None:
-    """Run the module that the first argument names, with the others, as ``python -m`` does."""
-    redact_this_process(os.environ.get(name, "") for name in VARIABLES)
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

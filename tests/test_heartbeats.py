@@ -13,6 +13,7 @@ import threading
 import time
 
 import ipyparallel as ipp
+from traitlets.config import Config
 
 from ipp_griffin import heartbeats
 from ipp_griffin.agent import controller_command
@@ -165,6 +166,30 @@ def pid():
 pid.__module__ = "__main__"
 
 
+def configured(text):
+    """What a config file says, as traitlets reads it."""
+    config = Config()
+    exec(text, {"c": config, "get_config": lambda: config})
+    return config
+
+
+def test_engines_are_listed_soon_and_nobody_is_taken_for_dead_sooner_than_by_ipyparallels_defaults():
+    monitor = configured(heartbeats.for_controller("")).HeartMonitor
+    assert monitor.period <= 500
+    assert monitor.period * monitor.max_heartmonitor_misses == 3000 * 10
+    engine = configured(heartbeats.for_engine("", {})).IPEngine
+    assert (monitor.period + 500) * engine.max_heartbeat_misses == 3000 * 50
+
+
+def test_a_profiles_own_heartbeats_count():
+    told = "c.HeartMonitor.period = 3000\nc.HeartMonitor.max_heartmonitor_misses = 7"
+    monitor = configured(heartbeats.for_controller(told)).HeartMonitor
+    assert (monitor.period, monitor.max_heartmonitor_misses) == (3000, 7)
+    assert (
+        configured(heartbeats.for_engine("c.IPEngine.max_heartbeat_misses = 9", {})).IPEngine.max_heartbeat_misses == 9
+    )
+
+
 def test_engines_nannies_and_clients_find_a_controller_again_that_lost_its_power(tmp_path):
     machine = Machine(tmp_path)
     with contextlib.closing(machine):
@@ -173,7 +198,9 @@ def test_engines_nannies_and_clients_find_a_controller_again_that_lost_its_power
         told = files(security)
         ports = ports_of(told["engine"]) | ports_of(told["client"])
         with contextlib.closing(Wire(ports)) as wire:
-            engine = machine.engine(told["engine"], heartbeats.for_engine("", ask=ASK, wait=WAIT))
+            engine = machine.engine(
+                told["engine"], heartbeats.for_engine("", {heartbeats.MARK: True}, ask=ASK, wait=WAIT)
+            )
             client = tmp_path / "client.json"
             client.write_text(json.dumps(told["client"]))
             with ipp.Client(str(client), timeout=30) as rc:

@@ -1,4 +1,4 @@
-"""`python -m ipp_griffin.redaction MODULE`: a process that neither logs nor prints the keys in its environment."""
+"""`redaction`: a process that neither logs nor prints the keys in its environment."""
 
 import os
 import subprocess
@@ -10,7 +10,9 @@ import pytest
 KEY = "5ecre7-signing'key"
 PROGRAM = """
 import logging, os, sys
+from ipp_griffin.redaction import redact_this_process
 key = os.environ["IPP_SESSION_KEY"]
+redact_this_process([key, ""])
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")
 logging.getLogger().addHandler(logging.FileHandler("own.log"))
 log = logging.getLogger("x")
@@ -29,8 +31,8 @@ if sys.argv[1] == "raises":
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "program.py").write_text(PROGRAM)
     return subprocess.run(
-        [sys.executable, "-m", "ipp_griffin.redaction", "program", *arguments],
-        env={**os.environ, "IPP_SESSION_KEY": KEY, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "program.py", *arguments],
+        env={**os.environ, "IPP_SESSION_KEY": KEY},
         cwd=tmp_path,
         capture_output=True,
         text=True,

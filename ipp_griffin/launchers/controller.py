@@ -65,9 +65,9 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     _reservation: socket.socket | None = None
 
     @default("controller_cmd")
-    def _without_keys(self) -> list[str]:
-        """As ipyparallel runs ipcontroller, but without keys in what it logs."""
-        return [sys.executable, "-m", "ipp_griffin.redaction", "ipyparallel.controller"]
+    def _our_ipcontroller(self) -> list[str]:
+        """As ipyparallel runs ipcontroller, but without keys in what it logs, and with heartbeats of our own."""
+        return [sys.executable, "-m", "ipp_griffin.ipcontroller"]
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]

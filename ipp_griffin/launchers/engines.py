@@ -186,7 +186,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""
         path = Path(self.profile_dir, "ipengine_config.py")
         config = path.read_text() if path.is_file() else ""
-        return heartbeats.for_engine(config) if connection.get(heartbeats.MARK) else config
+        return heartbeats.for_engine(config, connection)
 
     # --- state in the cluster file
 

@@ -109,9 +109,7 @@ class Shell:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if "ipyparallel.controller" in " ".join(process.cmdline()) and process.environ().get("HOME") == str(
-                    self.folder
-                ):
+                if "ipcontroller" in " ".join(process.cmdline()) and process.environ().get("HOME") == str(self.folder):
                     found.append(process.pid)
         return found
 

@@ -234,7 +234,7 @@ async def test_what_the_user_set_for_engines_travels_and_the_connection_info_onl
         "engine_args": ["--log-level=10"],
         "engine_cmd": ["/opt/bin/my-engine"],
         "packages": ["numpy"],
-        "ipengine_config": "c.IPEngine.timeout = 3\n",
+        "ipengine_config": heartbeats.for_engine("c.IPEngine.timeout = 3\n", {}),
     }
     assert json.dumps(content).count(KEY) == 1
 
@@ -243,7 +243,9 @@ async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(
     (tmp_path / "ipengine_config.py").write_text("c.IPEngine.timeout = 3\n")
     launcher.environment = {"IPP_CONNECTION_INFO": json.dumps({**CONNECTION, heartbeats.MARK: True})}
     await launcher.start(1)
-    assert rendezvous(launcher, store)["ipengine_config"] == heartbeats.for_engine("c.IPEngine.timeout = 3\n")
+    assert rendezvous(launcher, store)["ipengine_config"] == heartbeats.for_engine(
+        "c.IPEngine.timeout = 3\n", {heartbeats.MARK: True}
+    )
 
 
 async def test_ipyparallels_own_engine_command_stays_here(launcher, store):

@@ -251,7 +251,7 @@ async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and
     )
     try:
         await cluster.start_controller()
-        Path(cluster.profile_dir, "ipengine_config.py").write_text(heartbeats.for_engine(""))
+        Path(cluster.profile_dir, "ipengine_config.py").write_text(heartbeats.for_engine("", {heartbeats.MARK: True}))
         await cluster.start_engines(1)
         console = machines.one().console
         assert "the agent is installed as ipp-griffin-agent.service" in console.read_text(errors="replace")

@@ -1,0 +1,44 @@
+"""`python -m ipp_griffin.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "period"),
+    [
+        ("", [], 500),
+        ("c = get_config()\nc.HeartMonitor.period = 700\n", [], 700),
+        ("c = get_config()\nc.HeartMonitor.period = 700\n", ["--ping=900"], 900),
+    ],
+    ids=["default", "file", "argument"],
+)
+def test_a_profile_or_an_argument_says_how_fast_hearts_beat_and_no_key_is_logged(
+    tmp_path: Path, config: str, arguments: list[str], period: int
+) -> None:
+    (tmp_path / "ipcontroller_config.py").write_text(config)
+    key = "5ecre7-signing-key"
+    command = [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--log-level=10"]
+    output = tmp_path / "output"
+    with output.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--ip=127.0.0.1", *arguments],
+            env={**os.environ, "IPP_SESSION_KEY": key},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while f"Heartmonitor beating every {period}ms" not in output.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, output.read_text()
+            time.sleep(0.05)
+        assert key in (tmp_path / "security" / "ipcontroller-client.json").read_text()
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert key not in output.read_text()
