@@ -81,9 +81,12 @@ class EngineSet:
         """Of the names of this set's objects in the cluster's container."""
         return f"{self.engine_set}/"
 
-    def publish(self, rendezvous: bytes, labels: Mapping[str, str]) -> None:
-        """Make the cluster's private container, if it is not there yet, and put the rendezvous object into it."""
+    def open_container(self, labels: Mapping[str, str]) -> None:
+        """Make the cluster's private container, if it is not there yet."""
         self.store.publish(self.uid, labels)
+
+    def publish(self, rendezvous: bytes) -> None:
+        """Put the rendezvous object, which agents wait for, into the container."""
         self.store.put(self.uid, self._rendezvous, rendezvous)
 
     def is_published(self) -> bool:

@@ -6,7 +6,8 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -15,6 +16,7 @@ from traitlets import Bool, List, Unicode
 from traitlets.config import LoggingConfigurable
 
 from . import certificates
+from .ahead import Ahead
 from .plan import (
     Catalogue,
     Limits,
@@ -28,7 +30,6 @@ from .plan import (
     make_plan,
     shared_setting,
 )
-from .threads import at_once
 
 if TYPE_CHECKING:
     from .cloud import Cloud
@@ -38,6 +39,9 @@ INTERFACES = ("public", "internal", "admin")
 
 # The connection that the launchers of one Cluster share, so that a start authenticates once.
 _connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
+# What was opened and asked through a connection.
+_stores: weakref.WeakKeyDictionary[Cloud, dict[tuple[str, str], Store]] = weakref.WeakKeyDictionary()
+_ahead: weakref.WeakKeyDictionary[Cloud, Ahead] = weakref.WeakKeyDictionary()
 _connecting = threading.Lock()
 
 
@@ -117,9 +121,23 @@ class GriffinCloud(LoggingConfigurable):
         """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
+    def ask_ahead(self, cloud: Cloud) -> None:
+        """Ask for what `look_up` and the object store will be asked for, in the background. Raises nothing of what comes of it."""
+        store = partial(open_store, cloud, container=self.container, servers_url=self.store_url)
+        _ahead_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
+
     def look_up(self, cloud: Cloud) -> Catalogue:
         """What there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
-        kinds: dict[str, Callable[[], Any]] = {
+        return Catalogue(
+            **_ahead_of(cloud).answers(self._kinds(cloud), once=("limits",))
+        )  # servers will be made of them
+
+    def networks(self, cloud: Cloud) -> Sequence[Network]:
+        """Those of the cloud. Blocking."""
+        return list(_ahead_of(cloud).answers({"networks": cloud.networks})["networks"])
+
+    def _kinds(self, cloud: Cloud) -> dict[str, Callable[[], Any]]:
+        return {
             "networks": cloud.networks,
             "images": cloud.images,
             "flavors": cloud.flavors,
@@ -128,7 +146,6 @@ class GriffinCloud(LoggingConfigurable):
             **({"security_groups": cloud.security_groups} if self.security_groups else {}),
             **({"zones": cloud.zones} if self.availability_zone else {}),
         }
-        return Catalogue(**dict(zip(kinds, at_once(*kinds.values()), strict=True)))
 
     def plan(
         self,
@@ -250,9 +267,21 @@ def connect(cluster: Any, name: str, region: str) -> Cloud:
 
 
 def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
-    """The object store of ``cloud``. Raises `ipp_griffin.cloud.Unsupported` where it has none."""
+    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `ipp_griffin.cloud.Unsupported` where
+    there is none."""
     from .store import Store
 
     if servers_url in INTERFACES:
         servers_url = cloud.object_store_url(servers_url)
-    return Store(cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url)
+    with _connecting:
+        opened = _stores.setdefault(cloud, {})
+        if (container, servers_url) not in opened:
+            opened[container, servers_url] = Store(
+                cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url
+            )
+        return opened[container, servers_url]
+
+
+def _ahead_of(cloud: Cloud) -> Ahead:
+    with _connecting:
+        return _ahead.setdefault(cloud, Ahead())

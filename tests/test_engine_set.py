@@ -153,6 +153,7 @@ class FakeStore:
         return {"user": "me"} if uid in self.containers else {}
 
     def put(self, uid, name, data):
+        self.may_fail("put")
         if uid not in self.containers:
             raise CloudError("There is no such container.", status=404)
         self.containers[uid][name] = data
@@ -262,7 +263,9 @@ def parameters(user_data: bytes) -> dict:
 
 def test_publish_puts_the_rendezvous_into_the_clusters_container():
     store = FakeStore()
-    EngineSet(FakeCloud(), store, UID, SET).publish(b"secret", {"owner": "me"})
+    engines = EngineSet(FakeCloud(), store, UID, SET)
+    engines.open_container({"owner": "me"})
+    engines.publish(b"secret")
     assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
     assert store.published == {"owner": "me"}
 
@@ -346,7 +349,8 @@ def test_why_an_agent_gave_up_is_what_it_says_and_the_last_lines_of_engines_that
 
 
 def test_a_set_is_published_from_its_start_until_the_end_of_its_stop(engines, store):
-    engines.publish(b"{}", {})
+    engines.open_container({})
+    engines.publish(b"{}")
     assert engines.is_published()
     engines.destroy(timeout=1, sleep=lambda seconds: None)
     assert not engines.is_published()

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import types
+from collections import Counter
 from pathlib import Path
 
 import certifi
@@ -23,7 +24,7 @@ from ipp_griffin.launchers.agent_settings import AgentSettings
 from ipp_griffin.launchers.controller_settings import ControllerSettings
 from ipp_griffin.launchers.engine_settings import EngineSettings
 from ipp_griffin.launchers.server_settings import ServerSettings
-from ipp_griffin.plan import Flavor, Image, Network, SettingError
+from ipp_griffin.plan import Flavor, Image, Limits, Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
 
 from .tls import Authority
@@ -285,6 +286,37 @@ def make_plan(settings, cloud):
         engine_set="cafe0001",
         engines_per_server=0,
     )
+
+
+def test_what_was_asked_ahead_is_not_asked_again_but_the_quota_counts_what_was_made_since():
+    asked = Counter()
+
+    class Counting(OneOfEach):
+        def networks(self):
+            asked["networks"] += 1
+            return super().networks()
+
+        def images(self):
+            asked["images"] += 1
+            return super().images()
+
+        def limits(self):
+            asked["limits"] += 1
+            return Limits(asked["limits"], 0, -1, 0, -1, 0)
+
+        def object_store_url(self, interface=""):
+            raise CloudError("There is none.")
+
+    settings, cloud = GriffinCloud(), Counting()
+    settings.ask_ahead(cloud)
+    quotas = []
+    assert [n.name for n in settings.networks(cloud)] == ["net"]
+    for _ in range(2):
+        there = settings.look_up(cloud)
+        quotas.append(there.limits.instances)
+        assert [image.name for image in there.images] == ["snapshot1"]
+    assert (asked["networks"], asked["images"]) == (1, 1)
+    assert quotas == [1, 2]
 
 
 def test_a_cloud_that_does_not_tell_its_quota_is_used_without_a_look_at_it():

@@ -69,7 +69,6 @@ class OnCloud(HasTraits):
 
     def __init__(self, **kwargs: Any) -> None:
         check_given(type(self), kwargs)
-        self._stores: dict[str, Store] = {}
         try:
             super().__init__(**kwargs)
         except TraitError as e:  # ipcluster can't handle an exception here: `start` raises it
@@ -150,10 +149,8 @@ class OnCloud(HasTraits):
             raise
 
     def open_store(self, servers_url: str = "") -> Store:
-        """The object store of that cloud; always the same, which remembers what it has asked. Blocking."""
-        if servers_url not in self._stores:
-            self._stores[servers_url] = open_store(self.connect(), container=self.container, servers_url=servers_url)
-        return self._stores[servers_url]
+        """The object store of that cloud; the launchers of one `ipyparallel.Cluster` share it. Blocking."""
+        return open_store(self.connect(), container=self.container, servers_url=servers_url)
 
     def open_hub(self, timeout: float = 30) -> Hub:
         """A client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""

@@ -90,6 +90,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self.check_settings()
             settings = self.settle_cloud()
             await in_thread(lambda: self.record_project(settings))
+            if self._starts_engines_on_servers():
+                settings.ask_ahead(self.connect())
             self._own_args = await in_thread(lambda: self._decide_args(settings))
             self._remove_stale_files()
             self._make_output_private()
@@ -249,6 +251,10 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             last = [line for line in self.get_output().splitlines() if line.strip()][-5:]
             raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
 
+    def _starts_engines_on_servers(self) -> bool:
+        """Whether engine sets of this cluster, which start when the controller has, will ask the cloud what it has."""
+        return issubclass(getattr(self.parent, "engine_launcher_class", object), OnCloud)
+
     def _give_back_reservation(self) -> None:
         if self._reservation is not None:
             self._reservation.close()
@@ -283,7 +289,7 @@ def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
     Where `GriffinCloud` names no network, engine sets may name theirs: then any of the project's that this machine is on will
     do. Raises `SettingError` where that leaves a choice.
     """
-    networks = cloud.networks()
+    networks = settings.networks(cloud)
     if settings.network:
         servers_on = [choose_network(settings.network, networks)]
     else:

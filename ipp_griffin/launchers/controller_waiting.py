@@ -53,6 +53,7 @@ class WaitForController:
         pace = Pace(self._poll_interval / QUICKER, self._keeper.clock())
         while True:
             check_not_stopped(self._stopping)
+            began = self._keeper.clock()
             self._keeper.look({}, reports=True, replace_settled=True)
             self._keeper.check_quorum()
             try:
@@ -71,7 +72,7 @@ class WaitForController:
                     f"The controller's server was not ready within {self._timeout:.0f} s (it is in phase {slot.phase}). It is deleted. "
                     "Set GriffinServerControllerLauncher.start_timeout for slower clouds."
                 )
-            self._stopping.wait(pace.pause(self._keeper.roster, self._keeper.clock()))
+            self._stopping.wait(pace.pause(self._keeper.roster, began, self._keeper.clock()))
 
     def _go_on(self) -> tuple[Server, dict[str, Json]] | None:
         """Do what can be done of the server as it is now. May raise `CloudError`."""

@@ -31,7 +31,6 @@ from .waiting import WaitForEngines, check_not_stopped
 
 if TYPE_CHECKING:
     from ..engine_set import EngineSet
-    from ..settings import GriffinCloud
 
 
 class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # type: ignore[misc]
@@ -80,6 +79,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         network = choose_network(settings.network, there.networks, self.naming)
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
+        rendezvous = self._rendezvous(connection)
         try:
             plan = await in_thread(
                 lambda: self._plan_servers(
@@ -96,9 +96,10 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self.notify_start(self.engine_set)
         self._record()  # uid and engine set: enough to find whatever is made from here on
         self.log.info(f"Starting {plan}")
-        await in_thread(lambda: self._publish(connection, settings))
+        await in_thread(lambda: self._open_container(settings))
         if self.has_groups:
-            plan = await in_thread(lambda: self._admit(plan, connection))
+            plan = await in_thread(lambda: self._admit(plan, connection, rendezvous))
+        publish = [] if self.has_groups else [lambda: self._on_cloud().publish(rendezvous)]
         keeper = self._make_keeper(
             Roster.of_plan(
                 plan.servers,
@@ -107,9 +108,9 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
                 quorum=quorum,
                 replacements=self.replacements(len(plan.servers)),
             ),
-            create=lambda servers, created: self._create(plan, servers, settings, created),
+            create=lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside),
         )
-        await in_thread(lambda: keeper.create(plan.servers))
+        await in_thread(lambda: keeper.create(plan.servers, *publish))
         self._record()
         try:
             await self._wait_for_engines(keeper, n, deadline)
@@ -154,31 +155,28 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         app = ipcluster.application(self)
         return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
 
-    def _publish(self, connection: dict[str, Any], settings: GriffinCloud) -> None:
-        """Put the rendezvous into the object store. Blocking; `stop` waits for it."""
+    def _rendezvous(self, connection: dict[str, Any]) -> bytes:
+        """What agents read in the object store."""
         import ipyparallel
 
-        with self._cloud_work:
-            check_not_stopped(self._stopping)
-            engine_set = self._on_cloud(settings.store_url)
-            rendezvous = build(
-                connection,
-                ipyparallel_version=ipyparallel.__version__,
-                ipengine_config=self._ipengine_config(connection),
-                environment={**self.cluster_env, **self.environment},
-                engine_cmd=[] if self.engine_cmd == ipengine_cmd_argv else self.engine_cmd,
-                engine_args=self.engine_args,
-                **self.for_agents(),
-            )
-            engine_set.publish(rendezvous, {**self._labels(), "user": engine_set.cloud.user_id})
+        return build(
+            connection,
+            ipyparallel_version=ipyparallel.__version__,
+            ipengine_config=self._ipengine_config(connection),
+            environment={**self.cluster_env, **self.environment},
+            engine_cmd=[] if self.engine_cmd == ipengine_cmd_argv else self.engine_cmd,
+            engine_args=self.engine_args,
+            **self.for_agents(),
+        )
 
-    def _admit(self, plan: Plan, connection: dict[str, Any]) -> Plan:
+    def _admit(self, plan: Plan, connection: dict[str, Any], rendezvous: bytes) -> Plan:
         """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
 
         After the rendezvous: while that is there, no stop of another set takes them away.
         """
         with self._cloud_work:
             check_not_stopped(self._stopping)
+            self._on_cloud().publish(rendezvous)
             group = admit_engines(self.connect(), self.uid, connection, plan.network, self.log)
             return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 

@@ -28,7 +28,7 @@ Created = Callable[["ServerPlan", str], None]
 class Keeper:
     """Both the wait for a start and the watch over a running set look through it, one after the other. Blocking.
 
-    ``create``: makes servers, and calls back with the id of each; None for a set that another process made: then nothing is
+    ``create``: makes servers, calls back with the id of each, and does what it gets besides at the same time; None for a set that another process made: then nothing is
     replaced. ``on_change``: called when there are other servers than before. ``goes_on``: whether the cluster is to live on, so
     that a server may be replaced.
     """
@@ -38,7 +38,7 @@ class Keeper:
         open_engine_set: Callable[[], EngineSet],
         roster: Roster,
         *,
-        create: Callable[[Sequence[ServerPlan], Created], None] | None,
+        create: Callable[..., None] | None,
         on_change: Callable[[], None],
         goes_on: Callable[[], bool],
         stopping: threading.Event,
@@ -63,15 +63,15 @@ class Keeper:
         """The ids of the set's servers."""
         return [slot.id for slot in self.roster.slots if slot.id and not slot.given_up]
 
-    def create(self, servers: Sequence[ServerPlan]) -> None:
-        """Create these servers of the roster. Raises what the cloud raises."""
+    def create(self, servers: Sequence[ServerPlan], *beside: Callable[[], None]) -> None:
+        """Create these servers of the roster, with what is done ``beside`` that. Raises what the cloud raises."""
 
         def created(planned: ServerPlan, id: str) -> None:
             self.roster.created((planned.slot, planned.incarnation), id, self.clock())
             self._on_change()
 
         assert self._create is not None
-        self._create(servers, created)
+        self._create(servers, created, *beside)
 
     def look(
         self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 REST = 10  # a wait without a change is followed by a pause of this part of it,
 LONGEST = 5  # up to so many intervals
 MARGIN = 0.05  # seconds after the moment at which something should have happened
+STRETCH = 1.5  # a pause may be longer by this factor, so that one look does instead of two
 
 
 class Pace:
@@ -25,8 +26,8 @@ class Pace:
         self._asked: dict[Place, float] = {}  # when those that are not ACTIVE yet were asked for
         self._boot: float | None = None  # seconds, the least that a server has been seen to take
 
-    def pause(self, roster: Roster, now: float) -> float:
-        """Seconds until the next look, after one that has brought the ``roster`` to where it is."""
+    def pause(self, roster: Roster, began: float, now: float) -> float:
+        """Seconds until the next look, after one that ``began`` then, and has brought the ``roster`` to where it is."""
         phases = {slot.place: slot.phase for slot in roster.slots}
         if phases != self._phases:
             self._phases, self._changed = phases, now
@@ -34,8 +35,10 @@ class Pace:
         regular = min(max(self._interval, (now - self._changed) / REST), LONGEST * self._interval)
         if self._boot is None or not self._asked:
             return regular
-        expected = max(self._asked.values()) + self._boot + MARGIN - now
-        return expected if 0 < expected < regular else regular
+        expected = max(self._asked.values()) + self._boot + MARGIN
+        if began < expected < now + regular * STRETCH:
+            return max(expected - now, 0)
+        return regular
 
     def _learn(self, roster: Roster, now: float) -> None:
         for slot in roster.slots:

@@ -74,6 +74,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         def publish(server: str, address: str) -> None:
             self._publish(keys, args, server, address, settings)
 
+        await in_thread(lambda: self._open_container(settings))
         await in_thread(lambda: publish("", ""))
         if self.has_groups:
             plan = await in_thread(lambda: self._admit(plan))
@@ -87,7 +88,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
                 replacements=self.replacements(1),
                 role=CONTROLLER,
             ),
-            create=lambda servers, created: self._create(plan, servers, settings, created),
+            create=lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside),
         )
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
@@ -158,7 +159,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
                 engine_python=self.controller_python,
                 **self.for_every_agent(),
             )
-            server.publish(rendezvous, {**self._labels(), "user": server.cloud.user_id})
+            server.publish(rendezvous)
 
     def _admit(self, plan: Plan) -> Plan:
         """Make the cluster's security groups; its plan with that for the controller. Blocking; `stop` waits for it."""

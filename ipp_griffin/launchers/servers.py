@@ -165,27 +165,50 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     def _labels(self) -> dict[str, str]:
         return labels_of(self, started=self._started, expires=self._expires)
 
-    def _create(self, plan: Plan, servers: Sequence[ServerPlan], settings: GriffinCloud, created: Created) -> None:
-        """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it."""
+    def _open_container(self, settings: GriffinCloud) -> None:
+        """Make the cluster's container, if it is not there yet. Blocking; `stop` waits for it."""
+        with self._cloud_work:
+            check_not_stopped(self._stopping)
+            engine_set = self._on_cloud(settings.store_url)
+            engine_set.open_container({**self._labels(), "user": engine_set.cloud.user_id})
+
+    def _create(
+        self,
+        plan: Plan,
+        servers: Sequence[ServerPlan],
+        settings: GriffinCloud,
+        created: Created,
+        *beside: Callable[[], None],
+    ) -> None:
+        """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it.
+
+        ``beside``: what is done at the same time.
+        """
         from ..engine_set import UserDataSettings
 
         with self._cloud_work:
             check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
-            engine_set.create(
-                dataclasses.replace(plan, servers=tuple(labelled_anew(s, self.start_timeout) for s in servers)),
-                UserDataSettings(
-                    read_seconds=int(self.start_timeout) + HOUR,
-                    report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
-                    fetch_timeout=int(self.start_timeout),
-                    proxy=settings.proxy,
-                    ca_certificates=settings.ca_text(engine_set.cloud.ca_file()),
-                    expires=self._expires,
-                    role=self.role,
-                ),
-                on_created=lambda planned, server: created(planned, server.id),
-                stop=self._stopping,
+            wanted = dataclasses.replace(plan, servers=tuple(labelled_anew(s, self.start_timeout) for s in servers))
+            for_all = UserDataSettings(
+                read_seconds=int(self.start_timeout) + HOUR,
+                report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
+                fetch_timeout=int(self.start_timeout),
+                proxy=settings.proxy,
+                ca_certificates=settings.ca_text(engine_set.cloud.ca_file()),
+                expires=self._expires,
+                role=self.role,
             )
+
+            def create() -> None:
+                engine_set.create(
+                    wanted,
+                    for_all,
+                    on_created=lambda planned, server: created(planned, server.id),
+                    stop=self._stopping,
+                )
+
+            at_once(*beside, create)
 
     # --- watching
 
@@ -198,7 +221,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         launcher._watch(launcher._make_keeper(nobody, create=None))
         return launcher
 
-    def _make_keeper(self, roster: Roster, create: Callable[[Sequence[ServerPlan], Created], None] | None) -> Keeper:
+    def _make_keeper(self, roster: Roster, create: Callable[..., None] | None) -> Keeper:
         def on_change() -> None:
             self.servers = keeper.servers
 

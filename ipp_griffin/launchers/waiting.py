@@ -63,11 +63,11 @@ class WaitForEngines:
                 if listed >= roster.engines or (listed >= roster.quorum and not self._settle):
                     progress.show(listed, roster.phases())
                     return
-                if clock() >= next_look:
+                if (began := clock()) >= next_look:
                     self._keeper.look(registered, reports=True, replace_settled=True, hub=hub)
                     self._keeper.check_quorum()
                     progress.show(listed, roster.phases())
-                    next_look = clock() + pace.pause(roster, clock())
+                    next_look = clock() + pace.pause(roster, began, clock())
                 if listed >= roster.quorum and not roster.unsettled:
                     return
                 if clock() > self._deadline:

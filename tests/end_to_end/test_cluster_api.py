@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import Counter
 from pathlib import Path
 
 import ipyparallel as ipp
@@ -42,6 +43,25 @@ def test_a_sync_context_manager_without_any_profile(profile):
     with ipp.Cluster(engines="griffin", controller="griffin", n=2) as rc:
         assert rc.ids == [0, 1]
         assert rc[:].apply_sync(abs, -42) == [42, 42]
+
+
+@pytest.mark.needs("faults")
+@pytest.mark.parametrize(("engines", "asked"), [("griffin", True), ("local", False)])
+def test_what_engines_need_is_asked_once_while_the_controller_starts(profile, cloud, engines, asked):
+    """And only where they are to be on servers."""
+    cluster = ipp.Cluster(engines=engines, controller="griffin", n=1)
+    cluster.start_controller_sync()
+    try:
+        if asked:
+            cluster.start_engines_sync()
+        looked_up = Counter(path.rsplit("/", 1)[-1] for _, method, path, _ in cloud.running.requests if method == "GET")
+        kinds = {kind: looked_up[kind] for kind in ("networks", "subnets", "images", "info", "limits")}
+        assert kinds == {
+            **dict.fromkeys(("networks", "subnets"), 1),
+            **dict.fromkeys(("images", "info", "limits"), int(asked)),
+        }
+    finally:
+        cluster.stop_cluster_sync()
 
 
 async def test_an_async_context_manager_without_any_profile(profile):

@@ -248,6 +248,33 @@ async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(
     )
 
 
+async def test_the_rendezvous_is_put_while_servers_are_created(launcher, cloud, store, monkeypatch):
+    creating, put = threading.Event(), threading.Event()
+    put_now = store.put
+
+    def slow_put(*args):
+        assert creating.wait(10)
+        put_now(*args)
+        put.set()
+
+    def before_landing(stop):
+        creating.set()
+        assert put.wait(10)
+
+    monkeypatch.setattr(store, "put", slow_put)
+    cloud.before_landing = before_landing
+    await launcher.start(2)
+    assert rendezvous(launcher, store)
+
+
+async def test_a_rendezvous_that_can_not_be_put_fails_the_start_and_leaves_no_server(launcher, cloud, store):
+    store.fail["put"] = [CloudError("413: Too Large")]
+    with pytest.raises(CloudError, match="Too Large"):
+        await launcher.start(2)
+    assert cloud.creations
+    assert cloud.there == {}
+
+
 async def test_ipyparallels_own_engine_command_stays_here(launcher, store):
     """It names this machine's Python."""
     assert launcher.engine_cmd == ipengine_cmd_argv

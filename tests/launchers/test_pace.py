@@ -18,40 +18,57 @@ def roster():
 
 def test_nothing_happens_for_long_and_the_looks_become_rare(roster):
     pace = Pace(1.0, 0.0)
-    assert [round(pace.pause(roster, now), 3) for now in (2, 5, 13, 22, 42, 600)] == [1, 1, 1.1, 2, 4, LONGEST]
+    assert [round(pace.pause(roster, now, now), 3) for now in (2, 5, 13, 22, 42, 600)] == [1, 1, 1.1, 2, 4, LONGEST]
 
 
 def test_a_change_makes_them_frequent_again(roster):
     pace = Pace(1.0, 0.0)
-    assert pace.pause(roster, 40.0) == 1  # the first look is one
-    assert pace.pause(roster, 80.0) == 4
+    assert pace.pause(roster, 40.0, 40.0) == 1  # the first look is one
+    assert pace.pause(roster, 80.0, 80.0) == 4
     roster.slots[0].phase = "active"
-    assert pace.pause(roster, 84.0) == 1
+    assert pace.pause(roster, 84.0, 84.0) == 1
 
 
 def test_the_last_server_is_looked_for_when_it_should_be_there(roster):
     """The first took 4.6 s at most: the third, asked for at 2 s, is expected at 6.6 s."""
     pace = Pace(1.0, 0.0)
-    pace.pause(roster, 3.6)
+    pace.pause(roster, 3.6, 3.6)
     roster.slots[0].phase = "active"
-    pace.pause(roster, 4.6)
+    pace.pause(roster, 4.6, 4.6)
     roster.slots[1].phase = "active"
     roster.slots[0].phase = "agent"
-    assert pace.pause(roster, 6.4) == pytest.approx(2 + 4.6 + MARGIN - 6.4)
+    assert pace.pause(roster, 6.4, 6.4) == pytest.approx(2 + 4.6 + MARGIN - 6.4)
+
+
+def test_a_look_that_began_too_early_is_followed_by_another_at_once(roster):
+    """It was on its way when the third became ACTIVE."""
+    pace = Pace(1.0, 0.0)
+    pace.pause(roster, 3.6, 3.6)
+    roster.slots[0].phase = roster.slots[1].phase = "active"
+    assert pace.pause(roster, 3.9, 4.0) == pytest.approx(2 + 3 + MARGIN - 4.0)  # the second took 3 s at most
+    assert pace.pause(roster, 5.0, 5.2) == 0
+    assert pace.pause(roster, 5.2, 5.4) == 1
+
+
+def test_a_look_waits_for_the_moment_that_comes_soon_after_its_own(roster):
+    pace = Pace(1.0, 0.0)
+    pace.pause(roster, 3.6, 3.6)
+    roster.slots[0].phase = roster.slots[1].phase = "active"
+    assert pace.pause(roster, 4.0, 4.0) == pytest.approx(2 + 3 + MARGIN - 4.0)
 
 
 def test_one_that_is_late_is_looked_for_as_always(roster):
     pace = Pace(1.0, 0.0)
-    pace.pause(roster, 4.0)
+    pace.pause(roster, 4.0, 4.0)
     roster.slots[0].phase = roster.slots[1].phase = "active"
-    pace.pause(roster, 5.0)
-    assert pace.pause(roster, 30.0) == pytest.approx(2.5)
+    pace.pause(roster, 5.0, 5.0)
+    assert pace.pause(roster, 30.0, 30.0) == pytest.approx(2.5)
 
 
 def test_a_server_that_takes_the_place_of_another_is_waited_for_anew(roster):
     pace = Pace(1.0, 0.0)
-    pace.pause(roster, 3.0)
+    pace.pause(roster, 3.0, 3.0)
     del roster.slots[2]
     roster.slots[0].phase = "active"
-    assert pace.pause(roster, 4.0) == 1  # the second is expected at 1 + 4 s, in a second
-    assert pace.pause(roster, 4.5) == pytest.approx(1 + 4 + MARGIN - 4.5)
+    assert pace.pause(roster, 4.0, 4.0) == pytest.approx(1 + 4 + MARGIN - 4.0)  # the first took 4 s at most
+    assert pace.pause(roster, 4.5, 4.5) == pytest.approx(1 + 4 + MARGIN - 4.5)
