@@ -256,15 +256,19 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
     """
     delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
     failed: list[CloudError] = []
-    for delete in (
-        partial(cloud.floating_ips.release, uid),
-        partial(_delete_container, store, uid),
-        partial(cloud.groups.remove, uid, timeout=timeout),
-    ):
+
+    def attempt(delete: Callable[[], object]) -> None:
         try:
             delete()
         except CloudError as error:
             failed.append(error)
+
+    rest = (
+        partial(cloud.floating_ips.release, uid),
+        partial(_delete_container, store, uid),
+        partial(cloud.groups.remove, uid, timeout=timeout),
+    )
+    in_parallel(rest, attempt, len(rest))
     if failed:
         failed[0].args = (
             f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))} "
@@ -275,7 +279,7 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
 
 def _delete_container(store: Store, uid: str) -> None:
     """Raises `CloudError` where it stays."""
-    if not store.delete_container(uid) and store.labels(uid):
+    if not store.delete_container(uid):
         raise CloudError(
             "Something in its container can't be deleted. "
             f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."

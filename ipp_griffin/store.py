@@ -169,19 +169,18 @@ class Store:
         raise self._foreign(uid)
 
     def delete_container(self, uid: str) -> bool:
-        """Delete the container with all that is in it; False if there is none, or if something stays in it.
+        """Delete the container with all that is in it; whether the cluster has none any more: False where something stays in it.
 
         One without our marker is left alone, unless nothing is in it: then it is what a process left that ended
         before it could mark it.
         """
         found = self._head(uid)
         if not found:
-            return False
+            return True
         if found.get(MARKER) != uid:
-            gone = MARKER not in found and self._delete_container(uid, found)
-            if not gone:
+            if MARKER in found or not self._delete_container(uid, found):
                 logger.warning("%s", self._foreign(uid))
-            return gone
+            return True
         for attempt in range(self._retries + 1):
             self.delete_prefix(uid, "")
             if self._delete_container(uid, found):

@@ -129,6 +129,7 @@ class FakeStore:
     def delete_container(self, uid):
         self.deleted.append(uid)
         self.containers_by_uid.pop(uid, None)
+        return True
 
 
 def look(*servers, store=None) -> Clusters:

@@ -194,7 +194,9 @@ class FakeStore:
 
     def delete_container(self, uid):
         self.may_fail("delete_container")
-        return not self.locked and self.containers.pop(uid, None) is not None
+        if not self.locked:
+            self.containers.pop(uid, None)
+        return not self.locked
 
 
 class Clock:
