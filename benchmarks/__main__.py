@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 
-from . import page
+from . import page, typed
 from .measure import PEERS, SCRIPTS, Bench, Figures, Setting
 
 NUMBERS = (1, 8, 32, 128, 512)
 LATENCIES, BOOTS = (0.02, 0.2), (1.0, 30.0)
 ENGINES = (1, 8, 32, 64)
+POLLS = [Setting(32, boot=boot, poll=poll) for boot in (5.0, 30.0) for poll in (0.25, 1.0, 4.0)]
 DASK_MOST = 128  # servers; 512 take it many times as long as anybody would wait
 
 
@@ -38,12 +39,12 @@ def main() -> None:
         for contender in contenders(setting, 32 if short else DASK_MOST):
             servers.append(Bench(setting).measure(contender))
             print(page.servers_table(servers).splitlines()[-1], flush=True)
-    engines = []
-    for n in ENGINES[: 2 if quick or short else None]:
-        engines.append(Bench(Setting(n, engines=True)).measure("ipp-griffin"))
-        print(page.engines_table(engines).splitlines()[-1], flush=True)
+    looks = [Bench(setting).measure("ipp-griffin") for setting in POLLS[: 3 if quick or short else None]]
+    engines = [typed.measure(Setting(n)) for n in ENGINES[: 2 if quick or short else None]]
+    tables = [page.kinds_table(servers), page.engines_table(engines), page.polling_table(looks)]
+    print(*tables, sep="\n\n")
     if not quick:
-        page.write(servers, engines)
+        page.write(servers, tables)
 
 
 if __name__ == "__main__":

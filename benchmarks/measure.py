@@ -23,18 +23,19 @@ from ipp_griffin.devcloud import DevCloud
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".tools" / "peers"  # where dask-cloudprovider is
 SCRIPTS = {"ipp-griffin": "griffin.py", "SDK loop": "loop.py", "dask-cloudprovider": "dask_cloud.py"}
+BIN = Path(sys.executable).parent
 PATIENCE = 150  # seconds that a contender gets; what it has not done by then is said
 
 
 @dataclass(frozen=True)
 class Setting:
     """A cloud, and what is asked of it. ``latency``: seconds added to every request; ``boot``: seconds from the request to ACTIVE;
-    ``engines``: real ones, else the guests are silent."""
+    ``poll``: this project's ``poll_interval``."""
 
     n: int
     latency: float = 0.05
     boot: float = 5.0
-    engines: bool = False
+    poll: float = 1.0
 
     @property
     def limit(self) -> float:
@@ -49,11 +50,12 @@ class Figures:
     contender: str
     setting: Setting
     active: float | None = None
-    registered: float | None = None
     stop: float | None = None
     cpu: float | None = None  # seconds of the launcher's process until all were ACTIVE, without what it did before
     mb: float | None = None
-    requests: Counter[str] = field(default_factory=Counter)  # until all were ACTIVE, by kind
+    requests: Counter[str] = field(
+        default_factory=Counter
+    )  # until all were ACTIVE, by kind; this project's from its log-in on
     stop_requests: Counter[str] = field(default_factory=Counter)
     seen: int = 0  # servers that were ACTIVE at the end
 
@@ -61,6 +63,32 @@ class Figures:
     def over(self) -> float | None:
         """Seconds over the limit."""
         return None if self.active is None else self.active - self.setting.limit
+
+
+@contextmanager
+def cloud_for(setting: Setting, *, guests: bool = False) -> Iterator[tuple[DevCloud, dict[str, str]]]:
+    """A dev cloud in this process, silent without ``guests``; and the environment of a user of it, with the griffin profile."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DevCloud(
+            Path(folder, "cloud"),
+            latency=setting.latency,
+            boot_time=setting.boot,
+            guests=guests,
+            quota_instances=setting.n + 8,
+        ) as cloud,
+    ):
+        environment = _environment(folder, cloud)
+        subprocess.run([BIN / "ipp-griffin", "init"], check=True, capture_output=True, env=environment)
+        yield cloud, environment
+
+
+def stop(environment: Mapping[str, str]) -> float:
+    """Seconds that a whole `ipcluster stop` takes, a process of its own."""
+    began = time.monotonic()
+    command = [BIN / "ipcluster", "stop", "--profile=griffin", "--log-level=ERROR"]
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+    return time.monotonic() - began
 
 
 class Bench:
@@ -71,22 +99,8 @@ class Bench:
 
     def measure(self, contender: str) -> Figures:
         figures = Figures(contender, self.setting)
-        setting = self.setting
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            DevCloud(
-                Path(folder, "cloud"),
-                latency=setting.latency,
-                boot_time=setting.boot,
-                guests=setting.engines,
-                quota_instances=setting.n + 8,
-            ) as cloud,
-        ):
-            environment = _environment(folder, cloud)
-            if contender == "ipp-griffin":
-                init = Path(sys.executable).with_name("ipp-griffin")
-                subprocess.run([init, "init"], check=True, capture_output=True, env=environment)
-            with _running(contender, cloud, environment, setting.n) as process:
+        with cloud_for(self.setting) as (cloud, environment):
+            with _running(contender, cloud, environment, self.setting) as process:
                 marks = _Marks(process, cloud)
                 if contender == "ipp-griffin":
                     self._griffin(marks, process, cloud, environment, figures)
@@ -99,7 +113,7 @@ class Bench:
         begin, active = marks.wait("begin"), marks.wait("active")
         if not (begin and active):
             return
-        _fill(figures, begin, active)
+        _fill(figures, begin, active, since=begin["requests"])  # a scheduler's server is not counted
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
@@ -116,24 +130,21 @@ class Bench:
         environment: Mapping[str, str],
         figures: Figures,
     ) -> None:
-        """Its stop is a whole `ipcluster stop`, a process of its own."""
-        begin, active = marks.wait("begin"), None if self.setting.engines else marks.wait("active")
+        begin, active = marks.wait("begin"), marks.wait("active")
         if begin and active:
             _fill(figures, begin, active)
-        if begin and self.setting.engines and (registered := marks.wait("registered")):
-            figures.registered = registered["at"] - begin["at"]
         process.kill()  # it would wait for silent engines, and look on beside the stop
         process.wait()
-        before, began = _kinds(cloud), time.monotonic()
-        stop = [Path(sys.executable).with_name("ipcluster"), "stop", "--profile=griffin", "--log-level=ERROR"]
-        subprocess.run(stop, check=True, env=environment)
-        figures.stop, figures.stop_requests = time.monotonic() - began, _kinds(cloud) - before
+        before = _kinds(cloud)
+        figures.stop, figures.stop_requests = stop(environment), _kinds(cloud) - before
 
 
-def _fill(figures: Figures, begin: Mapping[str, Any], active: Mapping[str, Any]) -> None:
+def _fill(
+    figures: Figures, begin: Mapping[str, Any], active: Mapping[str, Any], since: Counter[str] | None = None
+) -> None:
     figures.active = active["at"] - begin["at"]
     figures.cpu, figures.mb = active["cpu"] - begin["cpu"], active["mb"]
-    figures.requests = active["requests"] - begin["requests"]
+    figures.requests = active["requests"] - (since or Counter())
 
 
 def _environment(folder: str, cloud: DevCloud) -> dict[str, str]:
@@ -144,11 +155,12 @@ def _environment(folder: str, cloud: DevCloud) -> dict[str, str]:
 
 @contextmanager
 def _running(
-    contender: str, cloud: DevCloud, environment: Mapping[str, str], n: int
+    contender: str, cloud: DevCloud, environment: Mapping[str, str], setting: Setting
 ) -> Iterator[subprocess.Popen[str]]:
     dask = contender == "dask-cloudprovider"
     python = str(PEERS / "bin" / "python") if dask else sys.executable
-    command = [python, str(HERE / "contenders" / SCRIPTS[contender]), str(n), *(_dask_arguments(cloud) if dask else [])]
+    more = {"dask-cloudprovider": lambda: _dask_arguments(cloud), "ipp-griffin": lambda: [str(setting.poll)]}
+    command = [python, str(HERE / "contenders" / SCRIPTS[contender]), str(setting.n), *more.get(contender, list)()]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

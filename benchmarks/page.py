@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from .measure import PATIENCE, Figures
+from .typed import Typed
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
@@ -29,10 +30,10 @@ HEADINGS = (
 )
 
 
-def write(servers: Sequence[Figures], engines: Sequence[Figures], more: Iterable[str] = ()) -> None:
-    """Put the tables between the marks of docs/performance.md, and the plot beside it."""
+def write(servers: Sequence[Figures], tables: Iterable[str]) -> None:
+    """Put the tables, that of ``servers`` first, between the marks of docs/performance.md, and the plot beside it."""
     page = DOCS / "performance.md"
-    text = "\n\n".join([_machine(), servers_table(servers), kinds_table(servers), engines_table(engines), *more])
+    text = "\n\n".join([_machine(), servers_table(servers), *tables])
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     page.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", page.read_text()))
     plot(servers, DOCS / "performance.svg")
@@ -70,30 +71,51 @@ def servers_table(measured: Sequence[Figures]) -> str:
 
 
 def kinds_table(measured: Sequence[Figures]) -> str:
-    """What the requests until all are ACTIVE were about, at the largest number of servers that all contenders were measured at."""
-    by_n: dict[int, list[Figures]] = {}
-    for f in measured:
-        if (f.setting.latency, f.setting.boot) == (0.05, 5.0) and f.active is not None:
-            by_n.setdefault(f.setting.n, []).append(f)
-    n = max(n for n, found in by_n.items() if len(found) == max(map(len, by_n.values())))
-    kinds = sorted(
-        {kind for f in by_n[n] for kind in f.requests}, key=lambda kind: -max(f.requests[kind] for f in by_n[n])
-    )
-    rows = [(f.contender, *(str(f.requests[kind]) for kind in kinds)) for f in by_n[n]]
-    return f"Requests until {n} servers are ACTIVE, by what they are about:\n\n" + _table(("", *kinds), rows)
+    """What the requests were about, from the first one until all servers were ACTIVE, at 50 ms and 5 s."""
+    shown = [f for f in measured if (f.setting.latency, f.setting.boot) == (0.05, 5.0) and f.active is not None]
+    kinds = sorted({kind for f in shown for kind in f.requests}, key=lambda kind: -max(f.requests[kind] for f in shown))
+    rows = [(str(f.setting.n), f.contender, *(str(f.requests[kind]) for kind in kinds)) for f in shown]
+    return "Those requests, by what they are about:\n\n" + _table(("servers", "", *kinds), rows)
 
 
-def engines_table(measured: Sequence[Figures]) -> str:
+def polling_table(measured: Sequence[Figures]) -> str:
+    """This project, looking more or less often."""
     rows = [
         (
-            str(f.setting.n),
-            f"{f.setting.latency * 1000:.0f}, {f.setting.boot:g}",
-            _number(f.registered),
-            _number(f.stop),
+            f"{f.setting.boot:g}",
+            f"{f.setting.poll:g}",
+            _number(f.active),
+            _number(f.over),
+            str(f.requests["GET servers"]),
         )
         for f in measured
     ]
-    headings = ("engines, one a server", "ms a request, s to boot", "all registered (s)", "all gone (s)")
+    headings = ("s to boot", "`poll_interval` (s)", "all ACTIVE (s)", "over the limit (s)", "listings of servers")
+    return f"{measured[0].setting.n} servers at 50 ms, looked at more or less often:\n\n" + _table(headings, rows)
+
+
+def engines_table(measured: Sequence[Typed]) -> str:
+    rows = [
+        (
+            str(t.setting.n),
+            f"{t.setting.latency * 1000:.0f}, {t.setting.boot:g}",
+            _number(t.registered),
+            _number(t.controller),
+            _number(t.engines),
+            _number(t.registered - t.limit),
+            _number(t.gone),
+        )
+        for t in measured
+    ]
+    headings = (
+        "engines, one a server",
+        "ms a request, s to boot",
+        "from `ipcluster start` to all registered (s)",
+        "ipcontroller by hand (s)",
+        "ipengines by hand (s)",
+        "over the limit (s)",
+        "all gone (s)",
+    )
     return "With real engines, which share these cores:\n\n" + _table(headings, rows)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from .plan import Limits, Plan
 
-# Requests of a start that do not depend on the number of servers: logging in, what there is, the container, what earlier clusters left.
-FIXED = 17
-ROUNDS = 9  # of requests before the first creation, one after the other
+# Requests of a start that do not depend on the number of servers: logging in (2), what there is (8), the container and what is in it (3).
+FIXED = 13
+ROUNDS = 7  # of requests before the first creation, one after the other: 2, 3 (the others at the same time), 2
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``griffin.py N``: this project, by ipyparallel's Python API. It is ended from outside, where its guests are silent."""
+"""``griffin.py N POLL_INTERVAL``: this project, by ipyparallel's Python API. It is ended from outside: its guests are silent."""
 
 from __future__ import annotations
 
@@ -26,21 +26,16 @@ def main() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(Progress())
-    settings = {"GriffinEngineSetLauncher": {"engines_per_server": 1, "progress": False}}
+    traits = {"engines_per_server": 1, "progress": False, "poll_interval": float(sys.argv[2])}
+    settings = {"GriffinEngineSetLauncher": traits}
     cluster = ipp.Cluster(
         engines="griffin", controller="griffin", n=N, cluster_id="", profile="griffin", log=log, config=Config(settings)
     )
     cluster.shutdown_atexit = False
-    mark("controller")
     cluster.start_controller_sync()
     mark("begin")
-    threading.Thread(target=start, args=(cluster,), daemon=True).start()
+    threading.Thread(target=cluster.start_engines_sync, args=(N,), daemon=True).start()
     wait_for_a_line()
-
-
-def start(cluster: ipp.Cluster) -> None:
-    cluster.start_engines_sync(n=N)
-    mark("registered")
 
 
 if __name__ == "__main__":

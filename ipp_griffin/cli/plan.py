@@ -56,6 +56,7 @@ class MakePlan(Command):
         began = time.monotonic()
         limits = settings.limits(engines.connect())
         latency = time.monotonic() - began
+        settings.ask_ahead(engines.connect())  # for both plans
         plans = [_plan(engines, settings, n=self.n, engines_per_server=engines.engines_per_server)]
         if (self.controller or config.Cluster.get("controller_launcher_class", "")) == SERVER_CONTROLLER:
             controller = GriffinServerControllerLauncher(parent=cluster)

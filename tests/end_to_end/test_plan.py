@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from .test_ipcluster import START, STOP
+
 
 def changes(cloud) -> list:
     """Requests that changed anything; logging in is none."""
@@ -18,7 +20,7 @@ def test_two_thousand_engines_are_planned_without_a_server(shell):
     assert "2000 engines on 20 servers: image snapshot10, flavor dev.small (1 vCPU), network devnet" in output
     lines = [line.split() for line in output.splitlines()]
     assert ["servers", "20", "64"] in lines
-    assert "37 until all servers are asked for" in output
+    assert "33 until all servers are asked for" in output
     assert changes(shell.cloud) == []
 
 
@@ -40,6 +42,19 @@ def test_programs_read_json(shell):
     found = json.loads(shell.run("ipp-griffin", "plan", "-n", "3", "--json"))
     assert (found["engines"], found["servers"], found["enough"]) == (3, 3, True)
     assert found["quota"]["servers"] == {"needed": 3, "most": 64, "used": 0, "left": 64}
+
+
+@pytest.mark.needs("devcloud")
+def test_a_start_asks_as_often_as_it_says(shell):
+    forecast = json.loads(shell.run("ipp-griffin", "plan", "-n", "3", "--json"))["requests"]
+    shell.cloud.running.clear_requests()
+    shell.run(*START, "-n", "3", "--daemonize")
+    made = [f"{method} {path}" for _, method, path, _ in shell.cloud.running.requests]
+    last = max(
+        i for i, line in enumerate(made) if line.endswith("/servers") or "PUT" in line and "connection.json" in line
+    )
+    assert last + 1 == forecast
+    shell.run(*STOP)
 
 
 @pytest.mark.needs("devcloud")
