@@ -144,6 +144,7 @@ class EngineSet:
         A POST that was given up may land much later, when its server has been asked for again; ``known`` are the ids
         of the servers that count.
         """
+        known = set(known)
         kept = {server.name for server in survey.servers if server.id in known}
         spares = {server.id: server.name for server in survey.servers if server.id not in known and server.name in kept}
         if spares:

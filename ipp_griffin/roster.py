@@ -88,6 +88,10 @@ class Slot:
     def place(self) -> Place:
         return self.planned.slot, self.planned.incarnation
 
+    def created(self, id: str, now: float) -> None:
+        """Note that the server of this place exists."""
+        self.id, self.since = id, now
+
 
 @dataclass
 class Roster:
@@ -148,12 +152,6 @@ class Roster:
         return f"{self.registered} of {self.engines} engines are connected{rest}: enough for min_engines."
 
     # -- what happens
-
-    def created(self, place: Place, id: str, now: float) -> None:
-        """Note that the server of this place exists."""
-        for slot in self.slots:
-            if slot.place == place:
-                slot.id, slot.since = id, now
 
     def adopt(self, servers: Iterable[Server], now: float) -> None:
         """Take in servers of the set that somebody else created, as ones that have their engines."""

@@ -17,7 +17,7 @@ def roster(n=1, *, quorum=None, replacements=1, created=True):
         plan(n).servers, 0, deadlines=LIMITS, quorum=n if quorum is None else quorum, replacements=replacements
     )
     for slot in made.slots if created else ():
-        made.created(slot.place, f"id-{slot.planned.slot}", 0)
+        slot.created(f"id-{slot.planned.slot}", 0)
     return made
 
 
@@ -151,7 +151,7 @@ def test_a_replacement_takes_the_slot_under_a_new_name_once_the_failed_one_is_go
     assert successor.metadata == failure.planned.metadata
     assert one.vacant(["id-0"]) == []
     assert [slot.planned for slot in one.vacant([])] == [successor]
-    one.created((0, 1), "id-new", 3)
+    one.slots[0].created("id-new", 3)
     assert one.vacant([]) == []
 
 

@@ -66,12 +66,16 @@ class Keeper:
     def create(self, servers: Sequence[ServerPlan], *beside: Callable[[], None]) -> None:
         """Create these servers of the roster, with what is done ``beside`` that. Raises what the cloud raises."""
 
+        slots = {slot.place: slot for slot in self.roster.slots}
+
         def created(planned: ServerPlan, id: str) -> None:
-            self.roster.created((planned.slot, planned.incarnation), id, self.clock())
-            self._on_change()
+            slots[planned.slot, planned.incarnation].created(id, self.clock())
 
         assert self._create is not None
-        self._create(servers, created, *beside)
+        try:
+            self._create(servers, created, *beside)
+        finally:
+            self._on_change()  # once: it copies all of them
 
     def look(
         self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
@@ -206,10 +210,10 @@ class Keeper:
         """Create the servers that take the slots of failed ones, once those are gone: quota counts them until then."""
         if self._create is None or self._stopping.is_set():
             return
-        vacant = self.roster.vacant(server.id for server in survey.servers)
+        vacant, there = self.roster.vacant(server.id for server in survey.servers), survey.by_name
         for slot in vacant:
-            if slot.planned.name in survey.by_name:  # it was asked for before, and the answer was lost
-                self.roster.created(slot.place, survey.by_name[slot.planned.name].id, self.clock())
+            if slot.planned.name in there:  # it was asked for before, and the answer was lost
+                slot.created(there[slot.planned.name].id, self.clock())
         vacant = [slot for slot in vacant if not slot.id]
         if not vacant:
             return
