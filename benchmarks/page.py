@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from .measure import PATIENCE, Figures
+from .tables import table
 from .typed import Typed
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -67,7 +68,7 @@ def servers_table(measured: Sequence[Figures]) -> str:
                 _ratio(f, ours.get(setting)),
             )
         )
-    return _table(HEADINGS, rows)
+    return table(HEADINGS, rows)
 
 
 def kinds_table(measured: Sequence[Figures]) -> str:
@@ -75,7 +76,7 @@ def kinds_table(measured: Sequence[Figures]) -> str:
     shown = [f for f in measured if (f.setting.latency, f.setting.boot) == (0.05, 5.0) and f.active is not None]
     kinds = sorted({kind for f in shown for kind in f.requests}, key=lambda kind: -max(f.requests[kind] for f in shown))
     rows = [(str(f.setting.n), f.contender, *(str(f.requests[kind]) for kind in kinds)) for f in shown]
-    return "Those requests, by what they are about:\n\n" + _table(("servers", "", *kinds), rows)
+    return "Those requests, by what they are about:\n\n" + table(("servers", "", *kinds), rows)
 
 
 def polling_table(measured: Sequence[Figures]) -> str:
@@ -91,7 +92,7 @@ def polling_table(measured: Sequence[Figures]) -> str:
         for f in measured
     ]
     headings = ("s to boot", "`poll_interval` (s)", "all ACTIVE (s)", "over the limit (s)", "listings of servers")
-    return f"{measured[0].setting.n} servers at 50 ms, looked at more or less often:\n\n" + _table(headings, rows)
+    return f"{measured[0].setting.n} servers at 50 ms, looked at more or less often:\n\n" + table(headings, rows)
 
 
 def engines_table(measured: Sequence[Typed]) -> str:
@@ -116,7 +117,7 @@ def engines_table(measured: Sequence[Typed]) -> str:
         "over the limit (s)",
         "all gone (s)",
     )
-    return "With real engines, which share these cores:\n\n" + _table(headings, rows)
+    return "With real engines, which share these cores:\n\n" + table(headings, rows)
 
 
 def plot(measured: Sequence[Figures], path: Path) -> None:
@@ -160,8 +161,3 @@ def _ratio(f: Figures, ours: Figures | None) -> str:
         return sum(requests.values())
 
     return f"{f.active / ours.active:.2f} s, {total(f.requests) / total(ours.requests):.2f} requests"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -33,6 +33,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -434,7 +435,10 @@ def say(message: str) -> None:
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     for stream in STREAMS:
         with contextlib.suppress(OSError):
-            print(f"ipp-griffin: {moment}.{int(now % 1 * 1000):03d}Z {message}", file=stream, flush=True)
+            stream.write(
+                f"ipp-griffin: {moment}.{int(now % 1 * 1000):03d}Z {message}\n"
+            )  # at once: threads may say something
+            stream.flush()
 
 
 class Engine:
@@ -482,10 +486,11 @@ class Agent:
         monotonic: Callable[[], float] = time.monotonic,
         connect: Callable[[str, int], str] = connect_error,
         log: Callable[[str], None] = say,
+        thread: Callable[..., Any] = threading.Thread,
     ) -> None:
         self.parameters, self.state, self.root = parameters, state, root
         self.urlopen, self.run, self.sleep, self.monotonic, self.connect = urlopen, run, sleep, monotonic, connect
-        self._log = log
+        self._log, self.thread = log, thread
         self.redactor = Redactor(secrets_of(parameters, {}))
         self.rendezvous: Json = {}
         self.engines: List[Engine] = []
@@ -574,6 +579,17 @@ class Agent:
         self.unsent_due = self.monotonic() + REPORT_AGAIN
         if problem:
             self.log(f"report {phase} was not written: {problem}")
+
+    @contextlib.contextmanager
+    def reporting(self, phase: str, message: str) -> Iterator[None]:
+        """Write a report while what is inside happens: each of both waits for the network. It must start no process: a child that
+        is forked beside a thread may hang before it is another program."""
+        thread = self.thread(target=self.report, args=(phase, message), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(REPORT_TIMEOUT if self.stopping else None)
 
     def report_unsent(self) -> None:
         """Try the last phase again, if it could not be reported: a server that never reported would count as a dead one."""
@@ -1103,11 +1119,12 @@ class Agent:
     def work(self) -> None:
         """All that comes after the preparations: until something is raised."""
         self.reach_controller()
-        self.report("connected", ". ".join(["the controller answers"] + self.notes))
         profile = self.write_profile()
         self.engines = [Engine(k, self.path(f"engine-{k}.log")) for k in range(self.parameters["engines"])]
         for engine in self.engines:
             self.start_engine(engine, profile)
+        # Not before: engines need longer to register than the store needs to take this.
+        self.report("connected", ". ".join(["the controller answers"] + self.notes))
         if not self.kept["ran"]:
             self.wait_for_registration()
             self.keep(ran=True)
@@ -1121,8 +1138,8 @@ class Agent:
     def main(self) -> int:
         """From the first report to the end; the exit status. 0 also after a final failure as a unit: no restart."""
         try:
-            self.report("agent", f"the agent runs on {socket.gethostname()}")
-            self.load()
+            with self.reporting("agent", f"the agent runs on {socket.gethostname()}"):
+                self.load()
             self.report_unsent()  # the store is back; and packages may take minutes now
             self.prepare()
             self.work()

@@ -12,7 +12,7 @@ from .calls import one_line
 
 LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
 PHASES = ("agent", "connected", "engines", "gone", "failed", LOG)  # by their number, which must not change
-WITHOUT_OUTPUT = ("agent", "connected")  # no engine runs yet
+WITHOUT_OUTPUT = ("agent", "connected")  # no engine has said anything yet
 REPORT_LIMIT = 1 << 18  # bytes of a report that are read
 MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last lines of what failed
 

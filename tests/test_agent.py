@@ -9,10 +9,12 @@ import json
 import signal
 import ssl
 import sys
+import threading
 import time
 import types
 import urllib.error
 import urllib.parse
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -338,10 +340,20 @@ class Clock:
         self.on_sleep()
 
 
+class AtOnce:
+    """Instead of threading.Thread: done when it has started."""
+
+    def __init__(self, target, args, daemon):
+        self.start = lambda: target(*args)
+
+    def join(self, timeout):
+        pass
+
+
 class World:
     """An agent and all that is around it."""
 
-    def __init__(self, folder, net=None, run=None, root=False, **parameters):
+    def __init__(self, folder, net=None, run=None, root=False, thread=AtOnce, **parameters):
         self.net, self.clock, self.lines, self.commands, self.problem = net or Net(), Clock(), [], [], ""
 
         def run_and_keep(argv, user="", env=None, timeout=60):
@@ -358,6 +370,7 @@ class World:
             monotonic=lambda: self.clock.now,
             connect=lambda address, port: self.problem,
             log=self.lines.append,
+            thread=thread,
         )
         self.agent.rendezvous = json.loads(json.dumps(RENDEZVOUS))
 
@@ -929,6 +942,41 @@ def test_the_first_report_is_written_once_the_store_is_back_before_packages_are_
     monkeypatch.setattr(w.agent, "prepare", prepare)
     w.agent.main()
     assert ["0000-agent" in url for url in written] == [True] * 4
+
+
+def test_the_first_report_and_the_connection_object_wait_for_the_store_at_the_same_time(world, monkeypatch):
+    """And nothing is started before both are through: a child that is forked beside a thread may hang."""
+    both = threading.Barrier(2, timeout=20)  # neither is answered before both have been asked
+
+    def store(request, timeout):
+        both.wait()
+        return io.BytesIO(b"" if isinstance(request, urllib.request.Request) else json.dumps(RENDEZVOUS).encode())
+
+    w = world(store, thread=threading.Thread)
+    threads = []
+    monkeypatch.setattr(w.agent, "prepare", lambda: threads.append(threading.active_count()))
+    monkeypatch.setattr(w.agent, "work", lambda: w.agent.on_signal(signal.SIGTERM, None))
+    before = threading.active_count()
+    assert w.agent.main() == 0
+    assert threads == [before] and w.agent.unsent is None
+
+
+def test_a_connection_object_that_never_comes_is_reported_after_the_first_report(world):
+    w = world(Net(http_error(404)), thread=threading.Thread)
+    w.agent.main()
+    names = [r.full_url.partition("?")[0].rpartition("/")[2] for r in w.net.requests if not isinstance(r, str)]
+    assert names == ["0000-agent"] * 3 + ["0001-failed"] * 3
+
+
+def test_that_the_controller_answers_is_reported_when_the_engines_start_already(world, processes, monkeypatch):
+    """They take longer to register than the store to take a report; what they are for comes first."""
+    w = world()
+    w.agent.home = "/"
+    monkeypatch.setattr(w.agent, "watch", lambda profile: w.agent.report("engines", w.agent.summary()))
+    w.agent.work()
+    assert w.net.names == ["0000-connected", "0001-engines"]
+    assert engines_of(w.net.reports[0][1]) == [("0", True, None)] * 2
+    assert [e["registered"] for e in w.net.reports[0][1]["engines"]] == [False, False]
 
 
 def test_engines_that_take_long_to_register_have_their_logs_reported_meanwhile(world, processes):
