@@ -48,6 +48,10 @@ INSTANCE_ID = "/var/lib/cloud/data/instance-id"
 LOG = "/var/log/ipp-griffin-agent.log"
 
 POLL = 0.25  # seconds between two looks at the engines
+ABREAST, OVERDUE = (
+    2,
+    5.0,
+)  # engines for each core that start at a time; seconds that the next wait for one of them at most
 PROBE = 5.0  # seconds between two tries to reach a controller that is gone
 CONNECT = 3.0  # seconds that one TCP connection may take
 SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts as running
@@ -1025,16 +1029,38 @@ class Agent:
                 changed.append(engine)
         return changed
 
-    def wait_for_registration(self) -> None:
-        """Until all engines registered. One that ends before it ever did is the end: a restart would not help."""
-        while not all(e.registered for e in self.engines):
-            self.sleep(POLL)
-            self.report_logs()
-            for engine in self.look():
-                if engine.ended:
-                    output = last_lines(self.redactor.data(engine.output(16 << 10)), 20)
-                    why = exit_text(engine.process.returncode)
-                    raise Failure(f"engine {engine.index} ended before it had registered ({why}). {said(output)}")
+    def start_engines(self, profile: str) -> None:
+        """Start all engines. After a reboot that is all; else return when they are registered.
+
+        A few at a time: all are there as soon as if they had started at once, or, where many share a core, sooner. And the controller forgets
+        an engine whose heart does not beat in time after it was let in. docs/performance.md has figures.
+        """
+        waiting, again = list(self.engines), self.kept["ran"]
+        most = len(self.engines) if again else ABREAST * len(os.sched_getaffinity(0))
+        connected = ". ".join(["the controller answers"] + self.notes)
+        while waiting or not (again or all(e.registered for e in self.engines)):
+            while waiting and self.on_their_way() < most:
+                self.start_engine(waiting.pop(0), profile)
+            if connected:  # not before: engines need longer to register than the store needs to take this
+                self.report("connected", connected)
+                connected = ""
+            if not again:
+                self.sleep(POLL)
+                self.report_logs()
+                self.check_registration()
+
+    def on_their_way(self) -> int:
+        """How many engines are about to register. One that takes long counts no more: it may be one that logs nothing."""
+        since = self.monotonic() - OVERDUE
+        return sum(e.alive and not e.registered and e.started > since for e in self.engines)
+
+    def check_registration(self) -> None:
+        """Note who has registered. An engine that ends before it ever did is the end: a restart would not help."""
+        for engine in self.look():
+            if engine.ended:
+                output = last_lines(self.redactor.data(engine.output(16 << 10)), 20)
+                why = exit_text(engine.process.returncode)
+                raise Failure(f"engine {engine.index} ended before it had registered ({why}). {said(output)}")
 
     def plan_restarts(self, changed: Sequence[Engine]) -> None:
         """Note for each engine that ended when it is to be started again, if it is."""
@@ -1121,12 +1147,8 @@ class Agent:
         self.reach_controller()
         profile = self.write_profile()
         self.engines = [Engine(k, self.path(f"engine-{k}.log")) for k in range(self.parameters["engines"])]
-        for engine in self.engines:
-            self.start_engine(engine, profile)
-        # Not before: engines need longer to register than the store needs to take this.
-        self.report("connected", ". ".join(["the controller answers"] + self.notes))
+        self.start_engines(profile)
         if not self.kept["ran"]:
-            self.wait_for_registration()
             self.keep(ran=True)
         self.watch(profile)
 

@@ -12,5 +12,6 @@ c = get_config()  # noqa: F821
 # Where results are kept for clients that ask again: "DictDB" (memory), "SQLiteDB", "NoDB".
 # c.IPController.db_class = "DictDB"
 
-# Seconds that the controller waits for the heartbeat of an engine that registers.
-# c.IPController.registration_timeout = 30
+# Seconds that the controller waits for the heartbeat of an engine that registers; then it forgets the engine.
+# (ipyparallel's own default, 30, is too short where many engines share a core.)
+# c.IPController.registration_timeout = 120

@@ -981,14 +981,75 @@ def test_that_the_controller_answers_is_reported_when_the_engines_start_already(
 
 def test_engines_that_take_long_to_register_have_their_logs_reported_meanwhile(world, processes):
     processes.log = b"Registering with controller at tcp://10.0.0.5:20001\n"
+    w = starting(world, 1)
+
+    def on_sleep():
+        write_log(w, b"x\n")()
+        processes.all[0].returncode = 255 if w.clock.now > 1100 else None
+
+    w.clock.on_sleep = on_sleep
+    with pytest.raises(Failure):
+        w.agent.start_engines("/p")
+    assert w.net.names == ["0000-connected", "0001-log"]
+
+
+def starting(world, engines):
+    """A world whose engines are to start."""
     w = world()
     w.agent.home = "/"
-    w.agent.engines = [agent.Engine(0, w.agent.path("engine-0.log"))]
-    w.agent.start_engine(w.agent.engines[0], "/p")
-    w.clock.on_sleep = lambda: setattr(processes.all[0], "returncode", 255 if w.clock.now > 1120 else None)
-    with pytest.raises(Failure):
-        w.agent.wait_for_registration()
-    assert w.net.names == ["0000-log"]
+    w.agent.engines = [agent.Engine(k, w.agent.path(f"engine-{k}.log")) for k in range(engines)]
+    return w
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(agent.os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+def test_engines_start_a_few_at_a_time_the_next_when_one_has_registered(world, processes, two_cores):
+    processes.log = b"Registering with controller at tcp://10.0.0.5:20001\n"
+    w, started = starting(world, 7), []
+
+    def on_sleep():
+        started.append(len(processes.all))
+        write_log(w, b"Completed registration with id 0\n", len(started) - 1)()
+
+    w.clock.on_sleep = on_sleep
+    w.agent.start_engines("/p")
+    assert started == [4, 5, 6, 7, 7, 7, 7]
+    assert w.net.names == ["0000-connected"]
+    first = w.net.reports[0][1]["engines"]  # it is written when the first ones are on their way
+    assert [e["alive"] for e in first] == [True] * 4 + [False] * 3
+    assert [e["uuid"] for e in first][3:5] == ["89abcdef-2-1-3-0", ""]
+
+
+def test_engines_that_take_long_hold_up_the_others_for_a_while_only(world, processes, two_cores):
+    """Those that never log anything would, for as long as it takes to believe that they run."""
+    processes.log = b""
+    w, started = starting(world, 7), {}
+    w.clock.on_sleep = lambda: started.setdefault(len(processes.all), w.clock.now - 1000 - agent.POLL)
+    w.agent.start_engines("/p")
+    assert started == {4: 0, 7: agent.OVERDUE}
+    assert w.clock.now - 1000 == pytest.approx(agent.OVERDUE + agent.SETTLED, abs=1)
+
+
+def test_an_engine_that_ends_at_once_keeps_those_after_it_from_starting(world, processes, two_cores):
+    processes.log = b"no luck\n"
+    w = starting(world, 7)
+    w.clock.on_sleep = lambda: setattr(processes.all[2], "returncode", 3)
+    with pytest.raises(Failure, match=r"engine 2 ended before it had registered \(exit code 3\)"):
+        w.agent.start_engines("/p")
+    assert len(processes.all) == 4
+    w.agent.terminate()  # also those that never started
+
+
+def test_after_a_reboot_engines_start_at_once_and_are_not_waited_for(world, processes, two_cores):
+    processes.log = b""
+    w = starting(world, 7)
+    w.agent.keep(ran=True)
+    w.agent.start_engines("/p")
+    assert len(processes.all) == 7 and w.clock.sleeps == []
+    assert w.net.names == ["0000-connected"]
 
 
 def test_the_environment_of_an_engine(watched, monkeypatch):
@@ -1099,25 +1160,19 @@ def test_a_stranger_on_the_controllers_port_counts_as_no_controller(watched):
 def test_an_engine_that_logs_nothing_counts_as_running_after_a_while(world, processes):
     """With --log-level=40 and no nanny there is no line to wait for."""
     processes.log = b""
-    w = world()
-    w.agent.home = "/"
-    w.agent.engines = [agent.Engine(0, w.agent.path("engine-0.log"))]
-    w.agent.start_engine(w.agent.engines[0], "/p")
-    w.agent.wait_for_registration()
+    w = starting(world, 1)
+    w.agent.start_engines("/p")
     assert w.clock.now - 1000 == pytest.approx(agent.SETTLED, abs=1)
 
 
 def test_an_engine_that_says_it_is_registering_is_waited_for(world, processes):
     processes.log = b"Registering with controller at tcp://10.0.0.5:20001\n"
-    w = world()
-    w.agent.home = "/"
-    w.agent.engines = [agent.Engine(0, w.agent.path("engine-0.log"))]
-    w.agent.start_engine(w.agent.engines[0], "/p")
+    w = starting(world, 1)
     w.clock.on_sleep = lambda: setattr(processes.all[0], "returncode", 255 if w.clock.now > 1120 else None)
     with pytest.raises(
         Failure, match=r"engine 0 ended before it had registered \(exit code 255\). Its last lines: Reg"
     ):
-        w.agent.wait_for_registration()
+        w.agent.start_engines("/p")
 
 
 def test_old_output_is_not_taken_for_the_next_generations(world, processes):
@@ -1282,10 +1337,10 @@ def test_at_its_expiry_the_engines_are_ended_and_the_server_switched_off(world, 
     w = world(root=True, expires=1)
     done = []
     monkeypatch.setattr(w.agent, "load", lambda: None)
-    for step in ("prepare", "reach_controller", "wait_for_registration"):
+    for step in ("prepare", "reach_controller"):
         monkeypatch.setattr(w.agent, step, lambda: None)
     monkeypatch.setattr(w.agent, "write_profile", lambda: "profile")
-    monkeypatch.setattr(w.agent, "start_engine", lambda engine, profile: None)
+    monkeypatch.setattr(w.agent, "start_engines", lambda profile: None)
     monkeypatch.setattr(w.agent, "terminate", lambda: done.append("engines ended"))
     monkeypatch.setattr(w.agent, "power_off", lambda: done.append("off"))
     assert w.agent.main() == 0

@@ -19,6 +19,7 @@ class EngineSettings(AgentSettings):
         config=True,
         help="""Engines on each server; the last server may hold fewer. Default: 0, one for each vCPU of the flavor.""",
     )
+    # Of 128 engines on two cores, which all started at the same time, the last was listed after 69 s; of 16, after 9 s (docs/performance.md).
     engines_timeout = Float(
         180,
         min=1,
@@ -61,10 +62,12 @@ class EngineSettings(AgentSettings):
     controller_timeout = Float(
         60, min=1, config=True, help="Seconds that a server keeps trying to reach the controller's port."
     )
+    # Of 128 engines that shared two cores with the controller, the last waited 11 s for its answer; of 16, 0.03 s (docs/performance.md).
     register_timeout = Float(
         120, min=1, config=True, help="Seconds that an engine keeps trying to register with the controller."
     )
     parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
+    # 16 engines on two cores have left after 0.2 s, half of 128 after 4 s: longer is not worth a wait, as their servers go all the same.
     leave_timeout = Float(
         5.0,
         min=0,
