@@ -48,10 +48,8 @@ INSTANCE_ID = "/var/lib/cloud/data/instance-id"
 LOG = "/var/log/ipp-griffin-agent.log"
 
 POLL = 0.25  # seconds between two looks at the engines
-ABREAST, OVERDUE = (
-    2,
-    5.0,
-)  # engines for each core that start at a time; seconds that the next wait for one of them at most
+ABREAST = 2  # engines for each core that start at a time
+OVERDUE = 5.0  # seconds that the next wait for one of them at most
 PROBE = 5.0  # seconds between two tries to reach a controller that is gone
 CONNECT = 3.0  # seconds that one TCP connection may take
 SETTLED = 30.0  # seconds alive after which an engine that logs nothing counts as running
@@ -439,9 +437,8 @@ def say(message: str) -> None:
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     for stream in STREAMS:
         with contextlib.suppress(OSError):
-            stream.write(
-                f"ipp-griffin: {moment}.{int(now % 1 * 1000):03d}Z {message}\n"
-            )  # at once: threads may say something
+            # With its end of line, at once: threads may say something.
+            stream.write(f"ipp-griffin: {moment}.{int(now % 1 * 1000):03d}Z {message}\n")
             stream.flush()
 
 

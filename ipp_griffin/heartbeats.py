@@ -19,7 +19,14 @@ from typing import Any
 PERIOD = 500  # ms; ipyparallel's: 3000
 DROPPED = 30_000  # ms without a beat of an engine: 10 periods of ipyparallel's
 ALONE = 150_000  # ms without a beat of the controller, about 50 periods of ipyparallel's; an engine looks for one every period and half a second
-CONTROLLER_DEFAULTS = {"HeartMonitor": {"period": PERIOD, "max_heartmonitor_misses": DROPPED // PERIOD}}
+# Seconds from an engine's registration to its first heartbeat, after which the hub forgets it, for good, though the engine believes that it
+# is registered. ipyparallel's 30 are too few where engines share a core: of 128 on two cores, 34 were forgotten, and 97 where each server
+# started its 8 at once; the last took 35 s and 44 s where the hub waited (docs/performance.md).
+FIRST = 120
+CONTROLLER_DEFAULTS = {
+    "HeartMonitor": {"period": PERIOD, "max_heartmonitor_misses": DROPPED // PERIOD},
+    "IPController": {"registration_timeout": FIRST},
+}
 ENGINE_DEFAULTS = {"IPEngine": {"max_heartbeat_misses": ALONE // (PERIOD + 500)}}
 
 ASK = 15  # seconds between two questions; the controller takes a connection for dead that answers none for as long

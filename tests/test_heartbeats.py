@@ -182,9 +182,13 @@ def test_engines_are_listed_soon_and_nobody_is_taken_for_dead_sooner_than_by_ipy
 
 
 def test_a_profiles_own_heartbeats_count():
-    told = "c.HeartMonitor.period = 3000\nc.HeartMonitor.max_heartmonitor_misses = 7"
-    monitor = configured(heartbeats.for_controller(told)).HeartMonitor
-    assert (monitor.period, monitor.max_heartmonitor_misses) == (3000, 7)
+    told = "c.HeartMonitor.period = 3000\nc.HeartMonitor.max_heartmonitor_misses = 7\nc.IPController.registration_timeout = 9"
+    config = configured(heartbeats.for_controller(told))
+    assert (config.HeartMonitor.period, config.HeartMonitor.max_heartmonitor_misses) == (3000, 7)
+    assert config.IPController.registration_timeout == 9
+    assert (
+        configured(heartbeats.for_controller("")).IPController.registration_timeout > 30
+    )  # too short for engines that share a core
     assert (
         configured(heartbeats.for_engine("c.IPEngine.max_heartbeat_misses = 9", {})).IPEngine.max_heartbeat_misses == 9
     )

@@ -27,7 +27,7 @@ from ..plan import GriffinError, SettingError, choose_network
 from ..rendezvous import cluster_uid
 from ..threads import in_thread
 from .common import OnCloud
-from .controller_args import PORTS_NEEDED, check_args, given, patience, port_range
+from .controller_args import PORTS_NEEDED, check_args, given, port_range
 
 if TYPE_CHECKING:
     from ..cloud import Cloud
@@ -269,11 +269,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         """What must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
         check_args(user)
-        args = [
-            "--IPController.enable_curve=True",
-            "--IPController.reuse_files=False",
-            *patience(user, self.profile_dir),
-        ]
+        args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
         listens = given(user, "ip", "IPController.ip") or address
         check_address(listens)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..plan import SettingError
 
 PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
-# Seconds from an engine's registration to its first heartbeat, after which the hub forgets it, for good, though the engine believes that it is
-# registered. ipyparallel's 30 are too few where engines share a core: of 128 on two cores, 34 were forgotten, and 97 where each server started
-# its 8 at once; the last took 35 s and 44 s where the hub waited (docs/performance.md).
-REGISTRATION_TIMEOUT = 120
 KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publickey")
 
 
@@ -32,16 +27,6 @@ def check_args(user: Iterable[str]) -> None:
             "Keys don't go into the controller's arguments, which every user of this machine can read: take "
             f"{next(name for name in KEYS if given(user, name))} out. The launcher makes new ones in every run."
         )
-
-
-def patience(user: Iterable[str], profile_dir: str) -> list[str]:
-    """ipcontroller's argument for `REGISTRATION_TIMEOUT`; none where the user has set it, in the arguments or the profile's configuration."""
-    if given(user, "IPController.registration_timeout"):
-        return []
-    for path in Path(profile_dir).glob("ipcontroller_config.*"):  # .py, and .json as traitlets reads it
-        if re.search(r"^[^#\n]*\bregistration_timeout\b", path.read_text(errors="replace"), re.MULTILINE):
-            return []
-    return [f"--IPController.registration_timeout={REGISTRATION_TIMEOUT}"]
 
 
 def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from ..rendezvous import ControllerKeys, build_for_controller
 from ..roster import Roster
 from ..threads import in_thread
 from .attaching import NAME, Attaching, Unreachable
-from .controller_args import PORTS_NEEDED, check_args, given, patience, port_range
+from .controller_args import PORTS_NEEDED, check_args, given, port_range
 from .controller_waiting import WaitForController
 from .waiting import check_not_stopped
 
@@ -111,7 +111,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self._watch(keeper)
 
     def _checked_args(self) -> list[str]:
-        """The arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
+        """The user's own arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
         user = list(self.controller_args)
         check_args(user)
         port_range(self.ports, PORTS_NEEDED, "GriffinServerControllerLauncher.ports")
@@ -125,7 +125,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
                     f"The controller's server has an address of its own: take --{names[0]} out of the controller's arguments "
                     "(Cluster.controller_args, controller_ip, controller_location). Its ports are GriffinServerControllerLauncher.ports."
                 )
-        return user + patience(user, self.profile_dir)
+        return user
 
     def _check_way(self, settings: GriffinCloud) -> None:
         """Raise `SettingError` where no client could come by ``ssh_server``. Blocking."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipp_griffin.launchers.controller_args import check_args, given, patience
+from ipp_griffin.launchers.controller_args import check_args, given
 from ipp_griffin.plan import SettingError
 
 
@@ -46,27 +46,3 @@ def test_what_protects_the_cluster_can_not_be_switched_off(args, why):
 
 def test_other_arguments_are_the_users_own():
     check_args(["--nodb", "--HeartMonitor.period=5000"])
-
-
-OURS = ["--IPController.registration_timeout=120"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "added"),
-    [
-        ("ipcontroller_config.py", "c.IPController.registration_timeout = 30", []),
-        ("ipcontroller_config.py", "if True:\n    c.IPController.update(registration_timeout=30)", []),
-        ("ipcontroller_config.json", '{"IPController": {"registration_timeout": 30}}', []),
-        ("ipcontroller_config.py", "# c.IPController.registration_timeout = 30\nc.HeartMonitor.period = 1", OURS),
-        ("ipengine_config.py", "c.IPController.registration_timeout = 30", OURS),
-    ],
-)
-def test_engines_have_longer_for_their_first_heartbeat_unless_the_profile_says_how_long(tmp_path, name, text, added):
-    """A command line argument would win over the profile."""
-    (tmp_path / name).write_text(text)
-    assert patience(["--nodb"], str(tmp_path)) == added
-
-
-def test_what_the_user_gives_as_an_argument_is_not_given_twice(tmp_path):
-    assert patience(["--IPController.registration_timeout", "7"], str(tmp_path)) == []
-    assert patience([], str(tmp_path)) == OURS

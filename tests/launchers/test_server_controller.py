@@ -219,8 +219,7 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
     launcher = make(controller_args=["--nodb"], environment={"A": "b"}, packages=["numpy"], idle_timeout=60.0)
     await launcher.start()
     controller = store.rendezvous["controller"]
-    args = ["--nodb", "--IPController.registration_timeout=120"]
-    assert (controller["args"], controller["config"]) == (args, for_controller("c.HeartMonitor.period = 1"))
+    assert (controller["args"], controller["config"]) == (["--nodb"], for_controller("c.HeartMonitor.period = 1"))
     assert (store.rendezvous["environment"], store.rendezvous["packages"]) == ({"A": "b"}, ["numpy"])
     assert store.rendezvous["timeouts"]["idle"] == 60.0
 
