@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
-from . import page, typed
+from . import order, overhead, page, registration, typed
 from .measure import PEERS, SCRIPTS, Bench, Figures, Setting
 
 NUMBERS = (1, 8, 32, 128, 512)
 LATENCIES, BOOTS = (0.02, 0.2), (1.0, 30.0)
 ENGINES = (1, 8, 32, 64)
 POLLS = [Setting(32, boot=boot, poll=poll) for boot in (5.0, 30.0) for poll in (0.25, 1.0, 4.0)]
+MANY = [registration.Setting(16, 8), registration.Setting(8, 8, 25), registration.Setting(8, 8, 25, jitter=5)]
 DASK_MOST = 128  # servers; 512 take it many times as long as anybody would wait
 
 
@@ -39,12 +41,26 @@ def main() -> None:
         for contender in contenders(setting, 32 if short else DASK_MOST):
             servers.append(Bench(setting).measure(contender))
             print(page.servers_table(servers).splitlines()[-1], flush=True)
-    looks = [Bench(setting).measure("ipp-griffin") for setting in POLLS[: 3 if quick or short else None]]
-    engines = [typed.measure(Setting(n)) for n in ENGINES[: 2 if quick or short else None]]
-    tables = [page.kinds_table(servers), page.engines_table(engines), page.polling_table(looks)]
-    print(*tables, sep="\n\n")
+    tables = [page.kinds_table(servers)]
+    for table in (*of_clusters(quick or short), *on_servers(quick or short)):
+        print(table, flush=True)
+        tables.append(table)
     if not quick:
         page.write(servers, tables)
+
+
+def of_clusters(short: bool) -> Iterator[str]:
+    """Whole starts, as they are typed, and how often they look at their servers."""
+    yield page.engines_table([typed.measure(Setting(n)) for n in ENGINES[: 2 if short else None]])
+    yield page.polling_table([Bench(setting).measure("ipp-griffin") for setting in POLLS[: 3 if short else None]])
+
+
+def on_servers(short: bool) -> Iterator[str]:
+    """Agents and engines: what is measured on the servers, and with the controller."""
+    yield overhead.overhead_table([(latency, overhead.measure(latency, 3 if short else 5)) for latency in (0.0, 0.05)])
+    yield order.order_table(order.measure((1, 4, 16) if short else (1, 2, 4, 8, 16), 1 if short else 2))
+    many = [registration.Setting(8, 8)] if short else MANY
+    yield registration.registration_tables([registration.measure(setting) for setting in many])
 
 
 if __name__ == "__main__":

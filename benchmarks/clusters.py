@@ -79,4 +79,9 @@ def began(process: psutil.Process) -> float:
 def logged(log: Path, line: re.Pattern[str] = REGISTERED) -> float | None:
     """When an engine wrote this line, as `time.time`, by its own clock; None: not yet."""
     found = line.search(log.read_text(errors="replace")) if log.exists() else None
-    return datetime.fromisoformat(found[1].replace(",", ".")).timestamp() if found else None
+    return when(found[1]) if found else None
+
+
+def when(text: str) -> float:
+    """A time as ipyparallel's processes write it, as `time.time`."""
+    return datetime.fromisoformat(text).timestamp()

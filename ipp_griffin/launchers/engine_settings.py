@@ -19,7 +19,7 @@ class EngineSettings(AgentSettings):
         config=True,
         help="""Engines on each server; the last server may hold fewer. Default: 0, one for each vCPU of the flavor.""",
     )
-    # Of 128 engines on two cores, which all started at the same time, the last was listed after 69 s; of 16, after 9 s (docs/performance.md).
+    # Of 128 engines on two cores, which all started at the same time, the last was listed after 63 to 75 s; of 16, after 9 s (docs/performance.md).
     engines_timeout = Float(
         180,
         min=1,
