@@ -18,7 +18,7 @@ from typing import Any
 
 PERIOD = 500  # ms; ipyparallel's: 3000
 DROPPED = 30_000  # ms without a beat of an engine: 10 periods of ipyparallel's
-ALONE = 150_000  # ms without a beat of the controller, about 50 periods of ipyparallel's; an engine looks for one every period and half a second
+ALONE = 150_000  # ms without a beat of the controller: about 50 periods of ipyparallel's
 # Seconds from an engine's registration to its first heartbeat, after which the hub forgets it, for good, though the engine believes that it
 # is registered. ipyparallel's 30 are too few where engines share a core: of 128 on two cores, 34 were forgotten, and 97 where each server
 # started its 8 at once; the last took 35 s and 44 s where the hub waited (docs/performance.md).
@@ -27,7 +27,6 @@ CONTROLLER_DEFAULTS = {
     "HeartMonitor": {"period": PERIOD, "max_heartmonitor_misses": DROPPED // PERIOD},
     "IPController": {"registration_timeout": FIRST},
 }
-ENGINE_DEFAULTS = {"IPEngine": {"max_heartbeat_misses": ALONE // (PERIOD + 500)}}
 
 ASK = 15  # seconds between two questions; the controller takes a connection for dead that answers none for as long
 PEERS_WAIT = (
@@ -40,6 +39,25 @@ _DEFAULT = """
 # ipp-griffin: where nothing above says otherwise.
 if {name!r} not in get_config().{kind}:
     get_config().{kind}.{name} = {value!r}
+"""
+
+# The controller tells its period when it lets an engine in, which then looks for a beat every period and half a second.
+_PATIENCE = f"""
+# ipp-griffin: an engine ends after {ALONE // 1000} s without a heartbeat of the controller, however far apart those are.
+def _griffin_patience():
+    from ipyparallel.engine.app import IPEngine
+
+    start = IPEngine.start_heartbeat
+
+    def start_heartbeat(self, ping, pong, period, *rest):
+        if "max_heartbeat_misses" not in self.config.IPEngine:
+            self.max_heartbeat_misses = round({ALONE} / (period + 500))
+        return start(self, ping, pong, period, *rest)
+
+    IPEngine.start_heartbeat = start_heartbeat
+
+
+_griffin_patience()
 """
 
 _CODE = """
@@ -71,22 +89,19 @@ def for_controller(config: str, *, ask: float = ASK, peers_wait: float = PEERS_W
     the power went is noticed when something is sent over it.
     """
     options = _options(HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=ask, HEARTBEAT_TTL=peers_wait)
-    return config + _defaults(CONTROLLER_DEFAULTS) + options
+    defaults = (
+        _DEFAULT.format(kind=kind, name=name, value=value)
+        for kind, values in CONTROLLER_DEFAULTS.items()
+        for name, value in values.items()
+    )
+    return config + "".join(defaults) + options
 
 
 def for_engine(config: str, connection: Mapping[str, Any], *, ask: float = ASK, wait: float = PEERS_WAIT) -> str:
-    """``config``, an ipengine_config.py, for engines of the controller with this ``connection``: where that asks, they do, too, since they
-    may never send anything."""
+    """``config``, an ipengine_config.py, for engines of the controller with this ``connection``, which they wait for `ALONE`. Where that
+    asks over its connections, they do, too, since they may never send anything."""
     options = _options(HEARTBEAT_IVL=ask, HEARTBEAT_TIMEOUT=wait) if connection.get(MARK) else ""
-    return config + _defaults(ENGINE_DEFAULTS) + options
-
-
-def _defaults(settings: Mapping[str, Mapping[str, int]]) -> str:
-    return "".join(
-        _DEFAULT.format(kind=kind, name=name, value=value)
-        for kind, values in settings.items()
-        for name, value in values.items()
-    )
+    return config + _PATIENCE + options
 
 
 def _options(**seconds: float) -> str:

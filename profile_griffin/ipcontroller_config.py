@@ -4,8 +4,8 @@
 c = get_config()  # noqa: F821
 
 # Milliseconds between two heartbeats. An engine is listed after one to two of them, and dropped when
-# c.HeartMonitor.max_heartmonitor_misses of them are missing (30 s). Higher is kinder to a thousand engines: change all three of these
-# settings then, of which the third is in ipengine_config.py. ipyparallel's own are 3000, 10 and 50.
+# c.HeartMonitor.max_heartmonitor_misses of them are missing (30 s). Higher is kinder to a thousand engines: change both
+# settings then. ipyparallel's own are 3000 and 10.
 # c.HeartMonitor.period = 500
 # c.HeartMonitor.max_heartmonitor_misses = 60
 

@@ -12,5 +12,5 @@ c.IPEngine.url_file = os.environ.get("GRIFFIN_CONNECTION_FILE", "")
 # c.IPEngine.startup_command = ""
 
 # Heartbeats of the controller that an engine may miss before it ends (a missing heartbeat is noticed every
-# c.HeartMonitor.period, see ipcontroller_config.py, plus half a second): at the default about 150 s.
+# c.HeartMonitor.period, see ipcontroller_config.py, plus half a second). Default: as many as make 150 s.
 # c.IPEngine.max_heartbeat_misses = 150

@@ -13,6 +13,8 @@ import threading
 import time
 
 import ipyparallel as ipp
+import pytest
+from ipyparallel.engine.app import IPEngine
 from traitlets.config import Config
 
 from ipp_griffin import heartbeats
@@ -177,8 +179,17 @@ def test_engines_are_listed_soon_and_nobody_is_taken_for_dead_sooner_than_by_ipy
     monitor = configured(heartbeats.for_controller("")).HeartMonitor
     assert monitor.period <= 500
     assert monitor.period * monitor.max_heartmonitor_misses == 3000 * 10
-    engine = configured(heartbeats.for_engine("", {})).IPEngine
-    assert (monitor.period + 500) * engine.max_heartbeat_misses == 3000 * 50
+
+
+@pytest.mark.parametrize(("period", "misses"), [(500, 150), (3000, 43), (10000, 14)])
+def test_an_engine_waits_as_long_for_its_controller_whatever_its_period_is(monkeypatch, period, misses):
+    """But as often as its own configuration says, where that says anything."""
+    seen = []
+    monkeypatch.setattr(IPEngine, "start_heartbeat", lambda self, *args: seen.append((self.max_heartbeat_misses, args)))
+    configured(heartbeats.for_engine("", {}))
+    for config in (Config(), Config({"IPEngine": {"max_heartbeat_misses": 9}})):
+        IPEngine(config=config).start_heartbeat("ping", "pong", period, b"me")
+    assert seen == [(misses, ("ping", "pong", period, b"me")), (9, ("ping", "pong", period, b"me"))]
 
 
 def test_a_profiles_own_heartbeats_count():
