@@ -209,7 +209,8 @@ _FINAL: tuple[tuple[str, str, Mapping[str, Any], str], ...] = (
 
 
 def _final_faults(stage: str, answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    faults = _answers(stage, {**answer, "count": 1})
+    asked = 2 if stage == "start: look-ups" else 1  # these while the controller starts, and again by whom it matters to
+    faults = _answers(stage, {**answer, "count": asked})
     return faults[-1:] if "making" in stage else faults[:1]  # one request, which ends it
 
 
