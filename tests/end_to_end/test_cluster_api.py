@@ -45,7 +45,7 @@ def test_a_sync_context_manager_without_any_profile(profile):
         assert rc[:].apply_sync(abs, -42) == [42, 42]
 
 
-@pytest.mark.needs("faults")
+@pytest.mark.needs("devcloud")
 @pytest.mark.parametrize(("engines", "asked"), [("griffin", True), ("local", False)])
 def test_what_engines_need_is_asked_once_while_the_controller_starts(profile, cloud, engines, asked):
     """And only where they are to be on servers."""
