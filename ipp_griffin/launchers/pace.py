@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 REST = 10  # a wait without a change is followed by a pause of this part of it,
 LONGEST = 5  # up to so many intervals
 MARGIN = 0.05  # seconds after the moment at which something should have happened
+SOON = 0.25  # of the interval: the pause after a look that should have been the last
 STRETCH = 1.5  # a pause may be longer by this factor, so that one look does instead of two
 
 
@@ -38,6 +39,8 @@ class Pace:
         expected = max(self._asked.values()) + self._boot + MARGIN
         if began < expected < now + regular * STRETCH:
             return max(expected - now, 0)
+        if expected <= began:  # it is about to happen: soon, then after as long again as it is late by now
+            return min(max(now - expected, self._interval * SOON), regular)
         return regular
 
     def _learn(self, roster: Roster, now: float) -> None:
