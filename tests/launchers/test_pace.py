@@ -47,7 +47,9 @@ def test_a_look_that_began_too_early_is_followed_by_another_at_once(roster):
     roster.slots[0].phase = roster.slots[1].phase = "active"
     assert pace.pause(roster, 3.9, 4.0) == pytest.approx(2 + 3 + MARGIN - 4.0)  # the second took 3 s at most
     assert pace.pause(roster, 5.0, 5.2) == 0
-    assert pace.pause(roster, 5.2, 5.4) == pytest.approx(5.4 - (2 + 3 + MARGIN))  # late, and looked for the later the rarer
+    assert pace.pause(roster, 5.2, 5.4) == pytest.approx(
+        5.4 - (2 + 3 + MARGIN)
+    )  # late, and looked for the later the rarer
     assert pace.pause(roster, 5.8, 5.9) == pytest.approx(5.9 - (2 + 3 + MARGIN))
     assert pace.pause(roster, 6.8, 6.9) == 1
 
