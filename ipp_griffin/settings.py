@@ -128,9 +128,8 @@ class GriffinCloud(LoggingConfigurable):
 
     def look_up(self, cloud: Cloud) -> Catalogue:
         """What there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
-        return Catalogue(
-            **_ahead_of(cloud).answers(self._kinds(cloud), once=("limits",))
-        )  # servers will be made of them
+        once = ("limits",)  # servers will be made of them
+        return Catalogue(**_ahead_of(cloud).answers(self._kinds(cloud), once))
 
     def networks(self, cloud: Cloud) -> Sequence[Network]:
         """Those of the cloud. Blocking."""

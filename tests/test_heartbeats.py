@@ -200,9 +200,6 @@ def test_a_profiles_own_heartbeats_count():
     assert (
         configured(heartbeats.for_controller("")).IPController.registration_timeout > 30
     )  # too short for engines that share a core
-    assert (
-        configured(heartbeats.for_engine("c.IPEngine.max_heartbeat_misses = 9", {})).IPEngine.max_heartbeat_misses == 9
-    )
 
 
 def test_engines_nannies_and_clients_find_a_controller_again_that_lost_its_power(tmp_path):
