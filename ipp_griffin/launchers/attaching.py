@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Files = Mapping[str, Mapping[str, Any]]
 
 TICK = 0.3  # seconds between two tries to reach the controller
+TRY = 10.0  # seconds that one may take: a signal that comes just before zmq's poll is seen only when the poll ends
 NAME = "GriffinServerControllerLauncher"
 DAY = 86400
 
@@ -143,7 +144,7 @@ class Attaching(OnServers, ControllerSettings):
             patience = max(deadline - time.monotonic(), 1.0)
             try:
                 local = self._through_tunnel(client, patience) if client.get("ssh") else client
-                _see_that_it_answers(local, patience)
+                _see_that_it_answers(local, min(patience, TRY))
                 return local
             except (Stopped, SettingError):
                 raise

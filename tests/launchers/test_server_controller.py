@@ -321,6 +321,22 @@ async def test_a_controller_that_can_not_be_reached_says_how_and_leaves_nothing(
     only_the_project_is_left(cloud, store, launcher)
 
 
+async def test_no_try_to_reach_it_takes_long_so_that_a_signal_or_a_stop_is_seen_soon(make, monkeypatch):
+    """What comes just before zmq's poll begins is seen only when it ends (once in 500 tries on two busy cores)."""
+    tries = []
+
+    def answers_nobody(info, *, timeout):
+        tries.append(timeout)
+        launcher._stopping.set()
+        raise GriffinError("The controller does not answer.")
+
+    monkeypatch.setattr(hub_module, "Hub", answers_nobody)
+    launcher = make(reach_timeout=600.0)
+    with pytest.raises(Stopped):
+        await launcher.start()
+    assert tries == [attaching.TRY]
+
+
 async def test_a_stop_while_it_starts_is_no_failure_of_the_server(launcher, cloud, store):
     store.agent, waits = "agent", asyncio.Event()
     launcher.poll_interval = 0.05
