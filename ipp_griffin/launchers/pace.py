@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..roster import Place, Roster
 
-REST = 10  # a wait without a change is followed by a pause of this part of it,
+REST = 20  # a wait without a change is followed by a pause of this part of it,
 LONGEST = 5  # up to so many intervals
 MARGIN = 0.05  # seconds after the moment at which something should have happened
 SOON = 0.25  # of the interval: the pause after a look that should have been the last

@@ -18,15 +18,15 @@ def roster():
 
 def test_nothing_happens_for_long_and_the_looks_become_rare(roster):
     pace = Pace(1.0, 0.0)
-    assert [round(pace.pause(roster, now, now), 3) for now in (2, 5, 13, 22, 42, 600)] == [1, 1, 1.1, 2, 4, LONGEST]
+    assert [round(pace.pause(roster, now, now), 3) for now in (2, 5, 23, 42, 82, 600)] == [1, 1, 1.05, 2, 4, LONGEST]
 
 
 def test_a_change_makes_them_frequent_again(roster):
     pace = Pace(1.0, 0.0)
     assert pace.pause(roster, 40.0, 40.0) == 1  # the first look is one
-    assert pace.pause(roster, 80.0, 80.0) == 4
+    assert pace.pause(roster, 120.0, 120.0) == 4
     roster.slots[0].phase = "active"
-    assert pace.pause(roster, 84.0, 84.0) == 1
+    assert pace.pause(roster, 124.0, 124.0) == 1
 
 
 def test_the_last_server_is_looked_for_when_it_should_be_there(roster):
@@ -66,7 +66,7 @@ def test_one_that_is_late_is_looked_for_as_always(roster):
     pace.pause(roster, 4.0, 4.0)
     roster.slots[0].phase = roster.slots[1].phase = "active"
     pace.pause(roster, 5.0, 5.0)
-    assert pace.pause(roster, 30.0, 30.0) == pytest.approx(2.5)
+    assert pace.pause(roster, 55.0, 55.0) == pytest.approx(2.5)
 
 
 def test_a_server_that_takes_the_place_of_another_is_waited_for_anew(roster):
