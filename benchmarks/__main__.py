@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import chain
 
 from . import order, overhead, page, registration, typed
 from .measure import PEERS, SCRIPTS, Bench, Figures, Setting
@@ -42,7 +43,7 @@ def main() -> None:
             servers.append(Bench(setting).measure(contender))
             print(page.servers_table(servers).splitlines()[-1], flush=True)
     tables = [page.kinds_table(servers)]
-    for table in (*of_clusters(quick or short), *on_servers(quick or short)):
+    for table in chain(of_clusters(quick or short), on_servers(quick or short)):
         print(table, flush=True)
         tables.append(table)
     if not quick:
