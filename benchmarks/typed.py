@@ -80,7 +80,6 @@ def by_hand(n: int) -> tuple[float, float]:
                     spawn("ipyparallel.engine")
                 _until(lambda: len(rc.ids) == n)
                 engines = time.monotonic() - began
-                rc.shutdown(hub=True)
         finally:
             _end(processes)
         return controller, engines
@@ -95,6 +94,9 @@ def _until(there: Callable[[], bool]) -> None:
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """By signals: ``Client.shutdown`` waits without end for the answer of an engine that has ended before it was sent."""
+    for process in processes:
+        process.terminate()
     for process in processes:
         try:
             process.wait(10)
