@@ -1,12 +1,18 @@
 """`python -m ipp_griffin.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
 
+from __future__ import annotations
+
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from ipp_griffin.ipcontroller import STARTER
 
 
 @pytest.mark.parametrize(
@@ -42,3 +48,33 @@ def test_a_profile_or_an_argument_says_how_fast_hearts_beat_and_no_key_is_logged
         process.terminate()
         process.wait(30)
     assert key not in output.read_text()
+
+
+@pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
+def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_connection_file(
+    tmp_path: Path, reaped: bool
+) -> None:
+    """No cluster file may name it, so that no stop would find it."""
+    starter = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert starter.stdout is not None and starter.stdout.read() == b""  # it has ended, or is about to
+    if reaped:
+        starter.wait(30)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
+        env={**os.environ, STARTER: str(starter.pid)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = process.communicate(timeout=60)[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # all that it should not have started
+    starter.wait(30)
+    starter.stdout.close()
+    assert process.returncode == 1
+    assert f"Process {starter.pid}, which started this controller, has ended" in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "security").glob("*.json"))

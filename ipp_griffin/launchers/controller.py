@@ -23,6 +23,7 @@ from traitlets import Dict, Float, List, Unicode, default
 
 from .. import ipcluster
 from ..agent import Redactor
+from ..ipcontroller import STARTER
 from ..plan import GriffinError, SettingError, choose_network
 from ..rendezvous import cluster_uid
 from ..threads import in_thread
@@ -77,6 +78,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         # ipyparallel empties the signing key when Curve is on, unless one is set. Not an argument: `ps` shows those.
         self._session_key = self._session_key or secrets.token_hex(32)
         env.setdefault("IPP_SESSION_KEY", self._session_key)
+        env[STARTER] = str(os.getpid())
         return env
 
     async def start(self) -> None:

@@ -34,6 +34,25 @@ def killed(bench: Bench, row: Row) -> None:
     bench.run(*STOP_COMMAND, status=0 if bench.shell.cluster_files() else 11)
 
 
+NOTES_NOTHING = """
+import os, signal
+from ipyparallel.cluster.cluster import Cluster
+Cluster.update_cluster_file = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_before_there_is_a_cluster_file(bench: Bench, row: Row) -> None:
+    """ipcontroller runs, and nothing says so: it has to see by itself that nobody waits for it."""
+    command = bench.start_options()
+    with (bench.shell.profile() / "ipcluster_config.py").open("a") as config:
+        config.write(NOTES_NOTHING)
+    process = bench.shell.start(*command)
+    bench.said.append(process.communicate(timeout=60)[0])
+    assert process.returncode == -signal.SIGKILL
+    assert bench.processes()
+    assert not bench.shell.cluster_files()
+
+
 def killed_and_ended_from_elsewhere(bench: Bench, row: Row) -> None:
     """The same, and `ipp-griffin stop` from a machine that has no file of it; the controller is this machine's to end."""
     kill_at_a_held_request(bench, row)
@@ -195,6 +214,7 @@ def _killed_rows() -> tuple[Row, ...]:
 CONTAINER = "start: making the container"
 ROWS = (
     *_killed_rows(),
+    Row("SIGKILL to `ipcluster start`", "start: noting that ipcontroller runs", "nothing more: it is dead", killed_before_there_is_a_cluster_file),
     Row("SIGKILL to `ipcluster start`, and its machine is lost", "start: creating the server", "`ps` shows it",
         killed_and_ended_from_elsewhere, left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", slow=True,
         says="is gone: 1 server and its container", faults=_held(START["start: creating the server"][0])),

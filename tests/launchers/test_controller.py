@@ -17,6 +17,7 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets.config import Config, Configurable
 
 from ipp_griffin.calls import Unavailable, Unsupported
+from ipp_griffin.ipcontroller import STARTER
 from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
@@ -294,6 +295,11 @@ def test_the_signing_key_is_random_stays_the_same_and_is_no_argument(launcher):
 def test_a_signing_key_of_the_users_own_is_kept(launcher):
     launcher.environment = {"IPP_SESSION_KEY": "mine"}
     assert launcher.get_env()["IPP_SESSION_KEY"] == "mine"
+
+
+def test_ipcontroller_is_told_who_started_it(launcher):
+    launcher.environment = {STARTER: "1"}
+    assert launcher.get_env()[STARTER] == str(os.getpid())
 
 
 # --- files and process
