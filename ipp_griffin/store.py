@@ -8,18 +8,16 @@ https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import swiftclient.client as swift
 
-from .calls import CloudError, backoff, in_parallel, logger, one_line
+from .calls import CloudError, backoff, logger, one_line
 from .report import LOG, PHASES, REPORT_LIMIT, Report, content
 from .swift import MOST_LISTED, Account, StoreError, StoreUnavailable
 from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
@@ -261,14 +259,7 @@ class Store:
 
     def get(self, uid: str, name: str, limit: int = 1 << 20) -> bytes:
         """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
-        container = self._name(uid)
-        what = f"Can't read object {container}/{name}"
-        try:
-            return bytes(self._call(what, _get_object, container, name, limit))
-        except StoreError as error:
-            if error.status == 416:  # an empty object has no range of bytes
-                return b""
-            raise
+        return self.account.get_object(self._name(uid), name, limit)
 
     def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
         """What is in the container, by name, up to `swift.MOST_LISTED`. One request per 10,000; none if there is no container.
@@ -294,10 +285,7 @@ class Store:
         ]
 
     def delete_prefix(self, uid: str, prefix: str) -> None:
-        """Delete all objects whose names start with ``prefix``, however many; those that are gone are fine.
-
-        Servers chose the names. One with ``..`` in it would be another object's in a URL, since libraries resolve that.
-        """
+        """Delete all objects whose names start with ``prefix``, however many; those that are gone are fine."""
         for _ in range(ROUNDS):
             names = [stored.name for stored in self.objects(uid, prefix)]
             self.delete_objects(uid, names)
@@ -306,42 +294,7 @@ class Store:
 
     def delete_objects(self, uid: str, names: list[str]) -> None:
         """Delete these objects; those that are gone are fine."""
-        treacherous = [name for name in names if {".", ".."} & set(name.split("/"))]
-        bulk = self.account.capability("bulk_delete") if len(names) > 1 or treacherous else None
-        if bulk is not None:
-            size = min(int(bulk.get("max_deletes_per_request") or 1000), 1000)
-            chunks = [names[start : start + size] for start in range(0, len(names), size)]
-            names = [name for chunk in chunks for name in self._bulk_delete(uid, chunk)]
-        failed: list[CloudError] = []
-
-        def delete(name: str) -> None:
-            container = self._name(uid)
-            what = f"Can't delete object {one_line(f'{container}/{name}')}"
-            try:
-                if name in treacherous:
-                    raise StoreError(f"{what}: its name is none for a URL, and the store did not take it otherwise.")
-                self._call(what, swift.delete_object, container, name)
-            except CloudError as error:
-                if error.status != 404:
-                    failed.append(error)
-
-        in_parallel(names, delete, 10)
-        if failed:
-            raise failed[0]
-
-    def _bulk_delete(self, uid: str, names: list[str]) -> list[str]:
-        """Delete ``names`` with one request; returns those to delete one by one, so that each says why not."""
-        container = self._name(uid)
-        body = "".join(f"{quote(container)}/{quote(name)}\n" for name in names).encode()
-        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
-        what = f"Can't delete objects of {container}"
-        _, answer = self._call(what, swift.post_account, headers, data=body, query_string="bulk-delete")
-        try:
-            result = json.loads(answer)
-            done = str(result["Response Status"]).startswith("200") and not result.get("Errors")
-        except (ValueError, TypeError, KeyError):
-            done = False
-        return [] if done else names
+        self.account.delete_objects(self._name(uid), names)
 
     # -- reports ---------------------------------------------------------------------------------------
 
@@ -451,19 +404,6 @@ def _made_at(found: Mapping[str, str]) -> float | None:
         return float(found["x-timestamp"])
     except (KeyError, ValueError):
         return None
-
-
-def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:
-    """At most ``limit`` bytes of an object, which may come in pieces, whatever its size."""
-    headers = {"Range": f"bytes=0-{limit - 1}"}
-    _, body = swift.get_object(url, token, container, name, resp_chunk_size=1 << 16, headers=headers, **kwargs)
-    data = b""
-    try:
-        while len(data) < limit and (piece := body.read(limit - len(data))):
-            data += piece
-    finally:
-        body.close()
-    return data
 
 
 def _past_a_flood(found: list[dict[str, Any]]) -> str:

@@ -1,16 +1,17 @@
 """The connection to an object store: swiftclient's functions with the cloud's session, retries and clear errors.
 
-`store` says which calls are made; nothing here knows about clusters.
+Nothing here knows about clusters: that is `store`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import swiftclient.client as swift
@@ -23,6 +24,7 @@ from .calls import (
     Unavailable,
     from_exception,
     from_status,
+    in_parallel,
     logger,
     one_line,
     persist,
@@ -131,6 +133,56 @@ class Account:
         logger.warning("%s: there are more than %d entries; the rest was not read.", what, len(found))
         return found
 
+    def get_object(self, container: str, name: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
+        try:
+            return bytes(self.call(f"Can't read object {container}/{name}", _get_object, container, name, limit))
+        except StoreError as error:
+            if error.status == 416:  # an empty object has no range of bytes
+                return b""
+            raise
+
+    def delete_objects(self, container: str, names: Sequence[str]) -> None:
+        """Delete these objects, many with one request where the store can; those that are gone are fine.
+
+        Anybody may have chosen the names. One with ``..`` in it would be another object's in a URL, since libraries resolve that.
+        API: https://docs.openstack.org/swift/latest/middleware.html#bulk-delete
+        """
+        treacherous = {name for name in names if {".", ".."} & set(name.split("/"))}
+        bulk = self.capability("bulk_delete") if len(names) > 1 or treacherous else None
+        if bulk is not None:
+            size = min(int(bulk.get("max_deletes_per_request") or 1000), 1000)
+            chunks = [names[start : start + size] for start in range(0, len(names), size)]
+            names = [name for chunk in chunks for name in self._bulk_delete(container, chunk)]
+        failed: list[CloudError] = []
+
+        def delete(name: str) -> None:
+            what = f"Can't delete object {one_line(f'{container}/{name}')}"
+            try:
+                if name in treacherous:
+                    raise StoreError(f"{what}: its name is none for a URL, and the store did not take it otherwise.")
+                self.call(what, swift.delete_object, container, name)
+            except CloudError as error:
+                if error.status != 404:
+                    failed.append(error)
+
+        in_parallel(names, delete, 10)
+        if failed:
+            raise failed[0]
+
+    def _bulk_delete(self, container: str, names: Sequence[str]) -> Sequence[str]:
+        """Delete ``names`` with one request; returns those to delete one by one, so that each says why not."""
+        body = "".join(f"{quote(container)}/{quote(name)}\n" for name in names).encode()
+        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
+        what = f"Can't delete objects of {container}"
+        _, answer = self.call(what, swift.post_account, headers, data=body, query_string="bulk-delete")
+        try:
+            result = json.loads(answer)
+            done = str(result["Response Status"]).startswith("200") and not result.get("Errors")
+        except (ValueError, TypeError, KeyError):
+            done = False
+        return [] if done else names
+
     def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One of swiftclient's functions, again while the store is unavailable: only what may be repeated.
 
@@ -227,6 +279,19 @@ def _get_info(url: str, token: str, http_conn: tuple[Any, _Connection]) -> Any:
     parsed, connection = http_conn
     path = re.sub(r"/v\d+(\.\d+)?(/.*)?$", "", parsed.path) + "/info"
     return swift.get_capabilities((parsed._replace(path=path), connection))
+
+
+def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:
+    """At most ``limit`` bytes of an object, which may come in pieces, whatever its size."""
+    headers = {"Range": f"bytes=0-{limit - 1}"}
+    _, body = swift.get_object(url, token, container, name, resp_chunk_size=1 << 16, headers=headers, **kwargs)
+    data = b""
+    try:
+        while len(data) < limit and (piece := body.read(limit - len(data))):
+            data += piece
+    finally:
+        body.close()
+    return data
 
 
 def _from_answer(what: str, error: swift.ClientException) -> CloudError:

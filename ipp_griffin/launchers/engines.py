@@ -16,7 +16,6 @@ from traitlets import Unicode
 from .. import heartbeats, ipcluster
 from ..plan import GriffinError, Plan, QuotaTooSmall, SettingError, Stopped, choose_network
 from ..rendezvous import build, cluster_uid
-from ..roster import Roster
 from ..threads import in_thread
 from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import has_ended
@@ -65,13 +64,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
 
     async def _start(self, given: Any) -> None:
         deadline = time.monotonic() + self.start_timeout
-        try:
-            n = operator.index(given)
-        except TypeError:  # 2.5, or "2"
-            n = 0
-        if n < 1:
-            raise SettingError(f"Can't start {given} engines: -n (Cluster.n) must be 1 or more.")
-        self.n = n
+        self.n = n = _count(given)
         quorum = self.quorum(n)
         settings = self.settle_cloud()
         await in_thread(lambda: self.record_project(settings))
@@ -100,24 +93,13 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         if self.has_groups:
             plan = await in_thread(lambda: self._admit(plan, connection, rendezvous))
         publish = [] if self.has_groups else [lambda: self._on_cloud().publish(rendezvous)]
-        keeper = self._make_keeper(
-            Roster.of_plan(
-                plan.servers,
-                time.monotonic(),
-                deadlines=self.deadlines(),
-                quorum=quorum,
-                replacements=self.replacements(len(plan.servers)),
-            ),
-            create=lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside),
-        )
+        keeper = self._keeper_of(plan, settings, quorum=quorum)
         await in_thread(lambda: keeper.create(plan.servers, *publish))
         self._record()
         try:
             await self._wait_for_engines(keeper, n, deadline)
-        except Stopped:
-            raise
         except GriffinError as e:
-            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures):
+            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures) and not isinstance(e, Stopped):
                 rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
                 e.args = (f"{e} {rule}",)
             raise
@@ -315,3 +297,14 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         from ..engine_set import EngineSet
 
         return EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set, self.parallel)
+
+
+def _count(given: Any) -> int:
+    """The number of engines. Raises `SettingError` for what is none."""
+    try:
+        n = operator.index(given)
+    except TypeError:  # 2.5, or "2"
+        n = 0
+    if n < 1:
+        raise SettingError(f"Can't start {given} engines: -n (Cluster.n) must be 1 or more.")
+    return n

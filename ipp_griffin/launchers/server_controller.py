@@ -15,7 +15,6 @@ from .. import heartbeats, ipcluster
 from ..controller_server import CONTROLLER, address_of, client_view
 from ..plan import GriffinError, Plan, SettingError, choose_network
 from ..rendezvous import ControllerKeys, build_for_controller
-from ..roster import Roster
 from ..threads import in_thread
 from .attaching import NAME, Attaching, Unreachable
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
@@ -79,17 +78,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         if self.has_groups:
             plan = await in_thread(lambda: self._admit(plan))
         floating = await in_thread(self._reserve_floating_ip) if self.floating_ip else None
-        keeper = self._make_keeper(
-            Roster.of_plan(
-                plan.servers,
-                time.monotonic(),
-                deadlines=self.deadlines(),
-                quorum=1,
-                replacements=self.replacements(1),
-                role=CONTROLLER,
-            ),
-            create=lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside),
-        )
+        keeper = self._keeper_of(plan, settings, quorum=1, role=CONTROLLER)
         await in_thread(lambda: keeper.create(plan.servers))
         self._record()
         waiting = WaitForController(

@@ -14,7 +14,7 @@ from traitlets import Bool, List, Unicode
 
 from .. import ipcluster
 from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, Stopped, check_quota
-from ..roster import Roster
+from ..roster import Deadlines, Roster
 from ..threads import at_once, in_thread
 from .agent_settings import AgentSettings
 from .common import OnCloud
@@ -52,6 +52,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     log: Any
     loop: Any
     notify_stop: Callable[[Any], Any]
+    deadlines: Callable[[], Deadlines]  # how long a server may stay in each phase
 
     role = ""  # what agents run: "controller", or "" for engines
 
@@ -220,6 +221,19 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         nobody = Roster([], launcher.deadlines(), quorum=0, role=launcher.role)  # the first look fills it
         launcher._watch(launcher._make_keeper(nobody, create=None))
         return launcher
+
+    def _keeper_of(self, plan: Plan, settings: GriffinCloud, **limits: Any) -> Keeper:
+        """A keeper that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
+        roster = Roster.of_plan(
+            plan.servers,
+            time.monotonic(),
+            deadlines=self.deadlines(),
+            replacements=self.replacements(len(plan.servers)),
+            **limits,
+        )
+        return self._make_keeper(
+            roster, lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside)
+        )
 
     def _make_keeper(self, roster: Roster, create: Callable[..., None] | None) -> Keeper:
         def on_change() -> None:
