@@ -20,6 +20,7 @@ into the engine user's home with that user's rights, so that nothing planted the
 
 import contextlib
 import email.utils
+import errno
 import glob
 import http.client
 import json
@@ -1208,6 +1209,10 @@ class ControllerAgent(Agent):
     """
 
     unanswered = False  # whether the hub could not be asked the last time
+    refused, next_look = (
+        "",
+        0.0,
+    )  # the port that nobody listened on at the last look at all of them; when the next one is due
 
     def check(self, rendezvous: Json) -> None:
         if rendezvous["controller"]["server"] != self.parameters["server"]:
@@ -1229,24 +1234,45 @@ class ControllerAgent(Agent):
         controller = Engine(0, self.path("controller.log"))
         self.engines = [controller]
         profile = self.write_profile()
-        self.start_controller(controller, profile)
+        try:
+            self.start_controller(controller, profile)
+        except Failure as e:
+            if not self.kept["ran"]:
+                raise
+            self.restart_controller(controller, profile, str(e))  # after a reboot: engines wait for it
         self.keep(ran=True)
         idle = Idle(self.rendezvous["timeouts"].get("idle", 0), lambda: self.activity(profile), self.monotonic)
         while True:
             if self.expired():
+                self.end_engines(profile)
                 raise Expired()
             if idle.over():
                 self.end_engines(profile)
                 raise Expired(f"no engine has had anything to do for {idle.timeout:g} s (idle_timeout)")
             code = controller.process.poll()
-            if code is not None:
+            if code == 0:
                 self.end_group(controller)
-                if code == 0:
-                    raise ControllerGone("it was told to end (Client.shutdown(hub=True))")
-                self.restart_controller(controller, profile, code)
+                raise ControllerGone("it was told to end (Client.shutdown(hub=True))")
+            problem = self.lost_part() if code is None else f"ipcontroller ended ({exit_text(code)})"
+            if problem:
+                self.restart_controller(controller, profile, problem)
             self.keep_hub(profile)
             self.report_logs()
             self.sleep(POLL)
+
+    def lost_part(self) -> str:
+        """Which of ipcontroller's processes has ended, by a port that two looks in a row have found without a listener; "" for none.
+
+        ipcontroller itself never looks: without a scheduler tasks wait for ever, without the heart monitor engines end one by one.
+        """
+        if self.monotonic() < self.next_look:
+            return ""
+        self.next_look = self.monotonic() + PROBE
+        before, self.refused = self.refused, self.unreachable()
+        if os.strerror(errno.ECONNREFUSED) not in self.refused or self.refused != before:
+            return ""
+        self.refused = ""
+        return f"a process of ipcontroller has ended: {before}"
 
     def write_profile(self) -> str:
         """Write the controller's profile folder, with the connection files that it had before a reboot; returns its path."""
@@ -1343,11 +1369,11 @@ class ControllerAgent(Agent):
             raise Failure(f"the connection files could not be handed over: {problem}")
         self.keep(handed_over=True)
 
-    def restart_controller(self, controller: Engine, profile: str, code: int) -> None:
+    def restart_controller(self, controller: Engine, profile: str, why: str) -> None:
         """Start it anew after a crash. Raises Failure where that happens too often."""
-        why = f"ipcontroller ended ({exit_text(code)})"
         while True:
             self.log(why)
+            self.end_group(controller)
             now = self.monotonic()
             controller.crashes.append(now)
             pause = restart_pause(controller.crashes, now, int(self.rendezvous.get("restarts", 5)))
@@ -1359,19 +1385,18 @@ class ControllerAgent(Agent):
                 return self.start_controller(controller, profile)
             except Failure as e:
                 why = str(e)
-                self.end_group(controller)
 
     def end_group(self, controller: Engine) -> None:
         """Kill what ipcontroller leaves behind: its schedulers and heart monitor would hold its ports, and keep engines waiting."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(controller.process.pid, signal.SIGKILL)
+        controller.process.wait()
 
     def terminate(self) -> None:
         """Kill the controller with all its processes: told to end, it would forget its engines, which wait out a reboot."""
         for controller in self.engines:
             if controller.process is not None:
                 self.end_group(controller)
-                controller.process.wait()
                 controller.ended = "asked"
 
     def needs_python(self) -> bool:
@@ -1383,7 +1408,7 @@ class ControllerAgent(Agent):
         argv = [self.python, "-c", program, self.file_of(profile, "client")]
         code, output = self.run(argv, user=self.user, env=environment, timeout=60)
         if code and not self.unanswered:
-            self.log("idle_timeout: the hub can't be asked now: " + last_lines(output, 1))
+            self.log("the hub can't be asked now: " + last_lines(output, 1))
         self.unanswered = bool(code)
         return "" if code else output.strip().rpartition("\n")[2]
 
@@ -1397,8 +1422,12 @@ class ControllerAgent(Agent):
         return str(before), str(after)
 
     def end_engines(self, profile: str) -> None:
-        """Tell the engines to end: without it they would look for the controller for minutes."""
-        self.ask_hub(profile, END_PROGRAM)
+        """Tell the engines to end: without it they would look for the controller for minutes.
+
+        Not where the controller's command is the user's own and nothing else asks the hub: no Python was looked for then.
+        """
+        if self.python:
+            self.ask_hub(profile, END_PROGRAM)
 
     def summary(self) -> str:
         return "ipcontroller runs" if self.engines and self.engines[0].alive else "ipcontroller has ended"

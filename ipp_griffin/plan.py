@@ -316,8 +316,11 @@ def check_names(
             raise SettingError(f"No {kind} {name!r}. This cloud has: {_listing(existing)}. Set {setting}.")
 
 
-def check_quota(plan: Plan, limits: Limits) -> None:
-    """Refuse a plan that the project's quota can't hold now, before the first server is made (`QuotaTooSmall`)."""
+def check_quota(plan: Plan, limits: Limits, *, role: str = "") -> None:
+    """Refuse a plan that the project's quota can't hold now, before the first server is made (`QuotaTooSmall`).
+
+    ``role``: what its servers run, where that is not engines.
+    """
     count = len(plan.servers)
     wanted = {
         "instances": (count, limits.instances, limits.instances_used),
@@ -330,10 +333,11 @@ def check_quota(plan: Plan, limits: Limits) -> None:
         if most >= 0 and used + need > most
     ]
     if short:
+        what = f"the {role}'s server" if role else f"{plan.engines} engines on {count} servers"
+        advice = "Free some" if role else "Start fewer engines, put more on each server, or free some"
         raise QuotaTooSmall(
-            f"The project's quota is too small for {plan.engines} engines on {count} servers of flavor "
-            f"{plan.flavor.name}: this needs {'; '.join(short)}. Start fewer engines, put more on each "
-            "server, or free some: `ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
+            f"The project's quota is too small for {what} of flavor {plan.flavor.name}: this needs {'; '.join(short)}. {advice}: "
+            "`ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
         )
 
 

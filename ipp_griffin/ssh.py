@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import shlex
 import socket
@@ -30,6 +31,7 @@ TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that 
 _NEW_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
 TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: pid and start time of its process
 FAILED = 255  # exit status: `ssh` itself has failed
+SAID = 1 << 16  # bytes of what it says, at most
 ANSWER = 15  # seconds that a gateway may take to let somebody in
 
 
@@ -108,14 +110,19 @@ class Tunnel:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def said(self) -> str:
+        """What `ssh` has said last: that the gateway does not forward, perhaps."""
+        # `ssh` writes where this process would have read to: they share the place in the file.
+        return _last_line(os.pread(self._said.fileno(), SAID, 0).decode(errors="replace"))
+
     def wait(self, timeout: float) -> None:
         """Until it forwards. Raises `GriffinError` with the cause where it has ended, or does not within ``timeout`` seconds."""
         if _answers(self.info["registration"], self._process, timeout):
             return
         why = f"no answer within {timeout:.0f} s"
         if self.ended:
-            self._said.seek(0)
-            why = _last_line(self._said.read()) or f"its exit status is {self._process.returncode}"
+            why = self.said or f"its exit status is {self._process.returncode}"
         raise GriffinError(f"There is no tunnel through the SSH gateway {self.gateway}: {why}.")
 
     def close(self) -> None:

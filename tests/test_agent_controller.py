@@ -271,6 +271,41 @@ def test_a_restart_that_fails_is_one_crash_more(world):
     assert w.names[-1] == "0002-engines"
 
 
+def refuses(world):
+    return lambda: setattr(world, "problem", "Connection refused")
+
+
+def answers(world):
+    return lambda: setattr(world, "problem", "")
+
+
+def test_one_of_whose_processes_nothing_is_heard_any_more_is_started_anew_as_a_whole(world):
+    """A scheduler was killed, for want of memory perhaps: ipcontroller does not notice."""
+    w = world()
+    w.run({7: refuses(w), 16: answers(w)})
+    assert len(w.started) == 2
+    assert w.killed == [100]
+    assert "a process of ipcontroller has ended: port 20000 (Connection refused)" in w.lines
+    assert w.started[1].found == {f"ipcontroller-{name}.json": content for name, content in FILES.items()}
+
+
+@pytest.mark.parametrize("problem", ["Connection refused", "timed out"])
+def test_a_port_that_does_not_answer_for_a_moment_or_is_not_refused_is_no_end_of_a_process(world, problem):
+    w = world()
+    moment = 3 if problem == "Connection refused" else 20
+    w.run({7: lambda: setattr(w, "problem", problem), 7 + moment: answers(w)})
+    assert len(w.started) == 1
+
+
+def test_after_a_reboot_a_start_that_fails_is_one_crash_more(world, tmp_path, monkeypatch):
+    """Its address may not be there yet, or its disk be slow: engines wait for it."""
+    world().run()
+    again = World(tmp_path, monkeypatch, 1, 1)
+    again.run()
+    assert len(again.started) == 3
+    assert again.names[-1].endswith("-engines")
+
+
 def test_one_that_crashes_too_often_is_given_up_with_the_cause(world):
     w = world("runs", 3, 3, 3)
 
@@ -306,11 +341,22 @@ def test_the_agents_own_end_kills_it_with_all_its_processes(world):
     assert w.killed == [100]
 
 
-def test_at_the_end_of_its_life_it_ends(world):
+def test_at_the_end_of_its_life_it_ends_and_its_engines_first(world):
     w = world()
     w.agent.parameters["expires"] = 1
+    with pytest.raises(Expired, match="^$"):
+        w.agent.work()
+    assert w.asked == [agent.END_PROGRAM]
+
+
+def test_at_the_end_of_its_life_nobody_is_asked_where_no_python_is_known(world):
+    """The controller's command is the user's own."""
+    w = world()
+    w.agent.parameters["expires"], w.agent.python = 1, ""
+    w.agent.rendezvous["engine_cmd"] = ["/opt/controller"]
     with pytest.raises(Expired):
         w.agent.work()
+    assert w.asked == []
 
 
 def test_an_idle_cluster_ends_its_engines_first(world):
@@ -325,9 +371,7 @@ def test_an_idle_cluster_ends_its_engines_first(world):
 def test_that_the_hub_can_not_be_asked_is_logged_once_and_is_no_idleness(world):
     w = world(hub=lambda program: None, timeouts={"idle": 120})
     w.run(seconds=400)
-    assert [line for line in w.lines if "can't be asked" in line] == [
-        "idle_timeout: the hub can't be asked now: no hub"
-    ]
+    assert [line for line in w.lines if "can't be asked" in line] == ["the hub can't be asked now: no hub"]
     assert len(w.asked) > 2
 
 

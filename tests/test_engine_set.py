@@ -52,6 +52,11 @@ class FakeGroups:
 
     def __init__(self):
         self.made, self.removed, self.error = [], [], None
+        self.asked, self.there = [], False  # by `exist`
+
+    def exist(self, uid):
+        self.asked.append(uid)
+        return self.there
 
     def make(self, uid, head, ports):
         self.made.append((uid, head, ports))

@@ -298,6 +298,19 @@ def test_a_plan_beyond_the_quota_names_each_shortage():
     )
 
 
+def test_a_controllers_server_beyond_the_quota_is_no_question_of_engines():
+    with pytest.raises(SettingError) as e:
+        check_quota(
+            plan(1),
+            Limits(instances=2, instances_used=2, cores=-1, cores_used=0, ram=-1, ram_used=0),
+            role="controller",
+        )
+    assert str(e.value) == (
+        "The project's quota is too small for the controller's server of flavor m1.medium: this needs 1 instances, but 2 of 2 are "
+        "used. Free some: `ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
+    )
+
+
 @pytest.mark.parametrize(
     ("address", "subnets", "expected"),
     [

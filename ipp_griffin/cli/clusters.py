@@ -128,6 +128,10 @@ class Stop(ClustersCommand):
                 f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it; or, with its cluster file lost, "
                 "`pgrep -af ipp_griffin.ipcontroller`, which shows its first process, and `kill`."
             )
+        elif cluster.controller is not None:
+            print(
+                "On each machine that started it or was connected to it, `ipcluster stop` removes its files, and ends an SSH tunnel to it."
+            )
 
 
 class Reap(ClustersCommand):

@@ -150,7 +150,7 @@ class Attaching(OnServers, ControllerSettings):
                 raise
             except GriffinError as e:
                 if time.monotonic() > deadline:
-                    raise Unreachable(_told(client, str(e))) from e
+                    raise Unreachable(_told(client, f"{e}{self._said_by_tunnel()}")) from e
             self._stopping.wait(TICK)
 
     def _through_tunnel(self, client: Mapping[str, Any], patience: float) -> Mapping[str, Any]:
@@ -162,6 +162,11 @@ class Attaching(OnServers, ControllerSettings):
             self._record()  # at once: it outlives a process that is killed
         self._tunnel.wait(patience)
         return self._tunnel.info
+
+    def _said_by_tunnel(self) -> str:
+        """Why one that is open may lead nowhere: only `ssh` knows that a gateway does not forward."""
+        said = self._tunnel.said if self._tunnel is not None and not self._tunnel.ended else ""
+        return said and f" ssh says: {said}"
 
     def drop_tunnel(self) -> None:
         """End the tunnel that this process has opened, if any. Idempotent."""

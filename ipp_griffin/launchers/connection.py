@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher
 
 from ..plan import GriffinError, Network, SettingError, unreachable_from
 from ..rendezvous import controller_address, parse_connection
+from ..ssh import TUNNEL, is_open
 from ..threads import in_thread
 from .controller import GriffinControllerLauncher
 
@@ -48,12 +50,24 @@ def _given(launcher: Any) -> dict[str, Any]:
 
 
 def _probe(launcher: Any) -> None:
-    """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing."""
+    """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing. Raises `GriffinError` for no answer."""
+    if _has_lost_tunnel(Path(launcher.connection_files["client"])):
+        raise GriffinError(
+            "The SSH tunnel from this machine to the controller has ended: `ipp-griffin connect CLUSTER` opens another."
+        )
     try:
         with launcher.open_hub(timeout=PROBE_TIMEOUT):
             pass
     except GriffinError as e:
         raise GriffinError(f"{e} If it has ended: `ipcluster stop`, then `ipcluster start`.") from e
+
+
+def _has_lost_tunnel(path: Path) -> bool:
+    """Whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        tunnel = json.loads(path.read_text()).get(TUNNEL)
+        return bool(tunnel) and not is_open(*tunnel)
+    return False
 
 
 def _unreachable(launcher: Any, address: str, network: Network) -> str:

@@ -82,7 +82,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         except QuotaTooSmall:
             await Leftovers(self.connect(), self.container, uid=self.uid, log=self.log).tell()
             raise
-        self.has_groups = settings.manage_security_group
+        self.has_groups = settings.manage_security_group or await in_thread(self._cluster_has_groups)
         self._shared_file = ipcluster.SharedClusterFile.take_over(self.parent)
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
@@ -136,6 +136,17 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         """Whether this process goes on after the start, and may see to stragglers."""
         app = ipcluster.application(self)
         return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
+
+    def _cluster_has_groups(self) -> bool:
+        """Whether the cluster that this set joins has security groups of its own, whatever is set here. Blocking.
+
+        Only its engines are let in to its controller then. It may have been started with another profile, or on another machine.
+        """
+        controller = getattr(self.parent, "controller", None)
+        if getattr(controller, "has_groups", False):
+            return True
+        joins = controller is None or len(self.parent.engines) > 1
+        return joins and self.connect().groups.exist(self.uid)
 
     def _rendezvous(self, connection: dict[str, Any]) -> bytes:
         """What agents read in the object store."""

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, List, Unicode
+from traitlets import Bool, Float, List, Unicode
 
 from .. import ipcluster
-from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, Stopped, check_quota
+from ..plan import Catalogue, GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, check_quota
 from ..roster import Deadlines, Roster
 from ..threads import at_once, in_thread
 from .agent_settings import AgentSettings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 WEEK = 7 * 24 * 3600
 HOUR = 3600
+MOST_SECONDS = 10 * 365 * 24 * HOUR
 CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
 
 
@@ -95,6 +96,11 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         user = "controller_user" if self.role else "engine_user"
         check_environment(f"{kind}.environment", self.environment)
         check_user(f"{kind}.{user}", getattr(self, user))
+        for name in (name for name, trait in self.traits(config=True).items() if isinstance(trait, Float)):
+            if not getattr(self, name) <= MOST_SECONDS:  # nan, too
+                raise SettingError(
+                    f"{kind}.{name} can't be {getattr(self, name)} seconds: give {MOST_SECONDS} or less."
+                )
 
     # --- start
 
@@ -114,7 +120,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
             raise
         except Exception as e:
             error = e
-            if self._stopping.is_set() and not isinstance(e, Stopped):
+            if self._stopping.is_set():
                 # `stop` takes servers and controller away from under a start: they did not fail.
                 error = Stopped(f"{self._what.capitalize()} was stopped while it was starting.")
                 error.__cause__ = e
@@ -160,7 +166,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         """Which servers. Blocking. Raises `SettingError` where a name does not exist, or the quota can't hold them."""
         self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
         plan = settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
-        check_quota(plan, there.limits)
+        check_quota(plan, there.limits, role=self.role)
         return plan
 
     def _labels(self) -> dict[str, str]:

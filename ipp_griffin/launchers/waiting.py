@@ -22,7 +22,7 @@ TICK = 0.1  # seconds between two questions to the hub, which cost nothing
 def check_not_stopped(stopping: threading.Event) -> None:
     """Raise `Stopped` where somebody has stopped what is starting."""
     if stopping.is_set():
-        raise Stopped("The engine set was stopped while it was starting.")
+        raise Stopped("It was stopped while it was starting.")
 
 
 class WaitForEngines:

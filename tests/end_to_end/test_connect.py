@@ -18,6 +18,9 @@ def test_connecting_twice_under_another_name_and_over_another_cluster(shell, els
         "profile_griffin/security/cluster-.json",
         "profile_griffin/security/cluster-mine.json",
     ]
+    mine = 'profile="griffin", cluster_id="mine"'
+    script = f"import ipyparallel as ipp; print(ipp.Client({mine}).ids, ipp.Cluster.from_file({mine}).cluster_id)"
+    assert "[0] mine" in elsewhere.run("python", "-c", script)
     elsewhere.run("ipcluster", "start", "--profile=griffin", "--daemonize", "-n", "1", "--cluster-id=other")
     output = elsewhere.run("ipp-griffin", "connect", container(shell), "griffin", "--cluster-id=other", status=1)
     assert "End it with `ipcluster stop --profile=griffin --cluster-id=other`, or say --cluster-id=NAME" in output

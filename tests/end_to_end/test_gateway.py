@@ -22,10 +22,12 @@ STOP = ("ipcluster", "stop", "--profile=griffin")
 
 
 class Gateway(asyncssh.SSHServer):
-    """Lets one key in, runs commands, and forwards to wherever it is asked to."""
+    """Lets one key in, runs commands, and forwards to wherever it is asked to, while it ``forwards``."""
+
+    forwards = True
 
     def connection_requested(self, dest_host, dest_port, orig_host, orig_port):
-        return True
+        return self.forwards
 
 
 async def run_command(process):
@@ -228,6 +230,16 @@ def test_a_gateway_that_refuses_is_told_before_anything_is_made(shells, gateway,
     output = shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}", status=1)
     assert f"The SSH gateway {gateway} does not let you in: me@127.0.0.1: Permission denied (publickey)." in output
     assert ("POST", "/servers") not in {(method, path[-8:]) for _, method, path, _ in shell.cloud.running.requests}
+
+
+@pytest.mark.needs("devcloud")
+def test_a_gateway_that_does_not_forward_is_told_by_what_ssh_says(shells, gateway, monkeypatch):
+    shell, _ = shells
+    monkeypatch.setattr(Gateway, "forwards", False)
+    options = {"ssh_server": gateway, "reach_timeout": 1}
+    output = shell.run(*START, *(f"--GriffinServerControllerLauncher.{k}={v}" for k, v in options.items()), status=1)
+    assert re.search(rf"does not reach it at .* through {gateway} \(.* ssh says: .*open failed: .*\)", output)
+    assert shell.cloud.left_over() == []
 
 
 @pytest.mark.needs("devcloud")

@@ -69,6 +69,19 @@ def test_groups_that_can_not_be_made_fail_the_start_before_any_server(shell, neu
     assert "Quota exceeded for resources" in output
 
 
+@pytest.mark.needs("devcloud")
+def test_a_set_that_joins_is_in_the_group_whatever_its_own_settings_say(shell, neutron):
+    """The first start had it on its command line; on a machine that `ipp-griffin connect` made one of the cluster's no profile has it either."""
+    shell.run(*START, MANAGED)
+    shell.run("ipcluster", "engines", "--profile=griffin", "--daemonize", "-n", "1")
+    (group,) = groups(neutron).values()
+    servers = [p for p in neutron.network.ports(project_id=neutron.project) if p.device_owner.startswith("compute")]
+    assert [port.security_group_ids for port in servers] == [[group.id], [group.id]]
+    shell.run("ipcluster", "stop", "--profile=griffin")
+    assert groups(neutron) == {}
+    shell.assert_nothing_left()
+
+
 def test_stop_from_elsewhere_takes_them_along(shell, neutron):
     shell.run(*START, MANAGED)
     assert len(groups(neutron)) == 1  # this machine is no server of the project

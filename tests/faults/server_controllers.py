@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import openstack
@@ -65,6 +65,18 @@ def controller_crashes(bench: Bench, row: Row) -> None:
     cluster.stop_cluster_sync()
 
 
+def part_of_controller_crashes(bench: Bench, row: Row) -> None:
+    """A process that ipcontroller has started, and does not look after: its agent does."""
+    cluster = bench.started(on_server=row.on_server)
+    before = controller_of(bench)
+    listening = {p.pid: p for p in before.children() if p.net_connections()}
+    assert len(listening) > 5  # schedulers, and the heart monitor
+    next(iter(listening.values())).kill()
+    eventually(lambda: not before.is_running(), "its end")
+    computes(cluster)
+    cluster.stop_cluster_sync()
+
+
 def replaced(bench: Bench, row: Row) -> None:
     bench.cloud.faults.set(*row.faults)
     cluster = bench.started(on_server={**(row.on_server or {}), **row.settings})
@@ -86,11 +98,15 @@ def engines_fail(bench: Bench, row: Row) -> None:
     cluster.stop_cluster_sync()
 
 
-def server_is_deleted(bench: Bench, row: Row) -> None:
+def server_is_lost(how: Mapping[str, Any]) -> Callable[[Bench, Row], None]:
     """The whole cluster goes: without it no engine is of use."""
+    return lambda bench, row: _server_is_lost(bench, row, how)
+
+
+def _server_is_lost(bench: Bench, row: Row, how: Mapping[str, Any]) -> None:
     cluster = bench.started(on_server=row.on_server)
     controller = cluster.controller
-    bench.cloud.faults.set({**CONTROLLER, "vanish_after": 0})
+    bench.cloud.faults.set({**CONTROLLER, **how})
     eventually(lambda: controller.state == "after", "its launcher has ended", timeout=60)
     eventually(lambda: bench.cloud.left_over() == [], "nothing is left in the cloud")
     cluster.stop_cluster_sync()
@@ -177,7 +193,9 @@ ROWS = (
     Row("servers of engines in ERROR", "start: servers", FAILS, engines_fail, lives.FAULT,
         faults=({"server": "griffin-[0-9a-f]{12}-[0-9a-f]{8}-", "fail_build": lives.FAULTY},), on_server=REACHED, settings={"max_replacements": 1}),
     Row("a crashed ipcontroller", RUNS, WORKS + ": it is restarted on its server", controller_crashes, on_server=REACHED),
-    Row("its server deleted behind our back", RUNS, "the cluster ends", server_is_deleted, "The controller's server is gone: stopped from elsewhere, or deleted.", on_server=REACHED),
+    Row("a crashed process of ipcontroller's", RUNS, WORKS + ": ipcontroller is restarted on its server", part_of_controller_crashes, on_server=REACHED, slow=True),
+    Row("its server deleted behind our back", RUNS, "the cluster ends", server_is_lost({"vanish_after": 0}), "The controller's server is gone: stopped from elsewhere, or deleted.", on_server=REACHED),
+    Row("its server shut off behind our back", RUNS, "the cluster ends, where a launcher watches it", server_is_lost({"shutoff_after": 0}), "it is off", on_server=REACHED),
     Row("its floating IP deleted behind our back", RUNS, "clients do not reach it; a stop ends it", floating_ip_is_deleted, on_server=REACHED),
     Row("a floating IP that was there before", RUNS, WORKS, own_floating_ip, left=f"{NOTHING}, but the floating IP", on_server={}),
     *(

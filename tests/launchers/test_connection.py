@@ -4,6 +4,7 @@ import json
 import logging
 import types
 
+import psutil
 import pytest
 
 from ipp_griffin.launchers import GriffinControllerLauncher
@@ -37,7 +38,7 @@ def launcher(tmp_path):
     hub = FakeHub()
     return types.SimpleNamespace(
         environment={"IPP_CONNECTION_INFO": json.dumps(CONNECTION)},
-        connection_files={"engine": str(tmp_path / "ipcontroller-engine.json")},
+        connection_files={name: str(tmp_path / f"ipcontroller-{name}.json") for name in ("engine", "client")},
         parent=types.SimpleNamespace(controller=object(), engines={}),
         hub=hub,
         open_hub=lambda timeout=30: hub,
@@ -82,6 +83,19 @@ async def test_files_of_a_controller_that_died_are_no_controller(launcher):
         "The controller at tcp://10.0.0.1:20000 does not answer (no answer). "
         "If it has ended: `ipcluster stop`, then `ipcluster start`."
     )
+
+
+async def test_a_tunnel_that_has_ended_is_opened_by_connect(launcher, tmp_path):
+    """The controller may be well: to stop it and start another would be bad advice."""
+    launcher.parent.controller = None
+    me = psutil.Process()
+    clients = tmp_path / "ipcontroller-client.json"
+    clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time() - 100]}))
+    with pytest.raises(GriffinError, match="SSH tunnel .* has ended: `ipp-griffin connect CLUSTER` opens another"):
+        await engine_connection(launcher, NETWORK)
+    assert not launcher.hub.closed
+    clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time()]}))
+    assert await engine_connection(launcher, NETWORK) == CONNECTION
 
 
 @pytest.mark.parametrize(

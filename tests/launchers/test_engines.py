@@ -407,7 +407,24 @@ async def test_servers_are_in_the_clusters_own_security_group(launcher, cloud, c
 async def test_without_them_neutron_is_not_asked(launcher, cloud):
     await launcher.start(1)
     await launcher.stop()
-    assert (cloud.groups.made, cloud.groups.removed) == ([], [])
+    assert (cloud.groups.made, cloud.groups.removed, cloud.groups.asked) == ([], [], [])
+
+
+@pytest.mark.parametrize("how", ["ipcluster engines", "another set", "the controller's launcher knows"])
+async def test_a_set_that_joins_a_cluster_with_groups_is_in_them_whatever_is_set_here(launcher, cloud, cluster, how):
+    """It was started with another profile, or on another machine, and its controller lets in nobody else."""
+    cloud.groups.there = how != "the controller's launcher knows"
+    if how == "ipcluster engines":
+        cluster.controller = None
+    elif how == "another set":
+        cluster.engines = {"first": object(), "second": launcher}
+    else:
+        cluster.controller.has_groups = True
+    await launcher.start(1)
+    assert cloud.groups.made == [(launcher.uid, None, (20000, 20000))]
+    assert cloud.creations[0][0].security_groups == ("g-1",)
+    assert launcher.has_groups
+    await launcher.stop()
 
 
 # --- state

@@ -237,6 +237,12 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"ssh_server": "debian@"}, "lets in who has the key of a key pair: set GriffinCloud.key_name"),
         ({"ssh_server": "me@gate", "floating_ip": "auto"}, "is of no use behind the gateway me@gate"),
         ({"reach_timeout": float("nan")}, "reach_timeout can't be nan seconds"),
+        (
+            {"idle_timeout": float("nan")},
+            "GriffinServerControllerLauncher.idle_timeout can't be nan seconds: give 315360000 or less",
+        ),
+        ({"max_lifetime": float("inf")}, "max_lifetime can't be inf seconds"),
+        ({"start_timeout": 1e300}, r"start_timeout can't be 1e\+300 seconds"),
         ({"floating_ip": "automatic"}, "floating_ip 'automatic' is neither \"auto\" nor an IPv4 address"),
         ({"client_address": "my house"}, "client_address 'my house' is no IPv4 address"),
         ({"client_address": "2001:db8::/64"}, "is no IPv4 address"),
@@ -344,7 +350,7 @@ async def test_a_stop_while_it_starts_is_no_failure_of_the_server(launcher, clou
     while not cloud.creations:
         await asyncio.sleep(0.01)
     await launcher.stop()
-    with pytest.raises(Stopped, match="was stopped while it was starting"):
+    with pytest.raises(Stopped, match="^The controller was stopped while it was starting"):
         await starting
     assert (cloud.there, store.containers, launcher.state, waits.is_set()) == ({}, {}, "after", False)
 
@@ -402,7 +408,7 @@ class FakeTunnel(Tunnel):
         super().__init__(4_000_000, 1.0, info, "me@gate", None, None)
         object.__setattr__(self, "log", log)
 
-    ended = False
+    ended, said = False, "channel 2: open failed"
 
     def wait(self, timeout):
         pass
@@ -480,7 +486,7 @@ async def test_a_tunnel_that_leads_nowhere_is_closed(make, cloud, store, monkeyp
     log = tunnels(monkeypatch)
     monkeypatch.setattr(FakeHub, "reachable", ())
     launcher = make(ssh_server="me@gate", reach_timeout=1.0)
-    with pytest.raises(GriffinError, match="does not answer"):
+    with pytest.raises(GriffinError, match=r"does not answer.* ssh says: channel 2: open failed\)"):
         await launcher.start()
     assert log[-1] == ("close", 4_000_000)
     only_the_project_is_left(cloud, store, launcher)
