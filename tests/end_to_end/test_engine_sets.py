@@ -51,6 +51,22 @@ def servers_on_cloud(shell, openstack_client) -> list[tuple[str, str]]:
 
 
 @pytest.mark.needs("catalog")
+def test_the_controllers_server_has_a_flavor_and_an_image_of_its_own(shell, openstack_client):
+    four_cores = shell.cloud.four_cores
+    own = {"flavor": four_cores, "image": "snapshot2"}
+    options = [f"--GriffinServerControllerLauncher.{name}={value}" for name, value in own.items()]
+    shell.run(
+        "ipcluster", "start", "--profile=griffin", "--controller=griffin-server", "-n", "1", "--daemonize", *options
+    )
+    (of_controller,) = (one for one in servers_on_cloud(shell, openstack_client) if one == ("snapshot2", four_cores))
+    (of_engine,) = set(servers_on_cloud(shell, openstack_client)) - {of_controller}
+    assert of_engine[0] == "snapshot10"
+    assert len(shell.engine_ids()) == 1
+    shell.run("ipcluster", "stop", "--profile=griffin")
+    shell.assert_nothing_left()
+
+
+@pytest.mark.needs("catalog")
 def test_two_sets_of_different_servers_work_side_by_side_and_one_ends(shell, cluster, sets, openstack_client):
     four_cores = shell.cloud.four_cores
     small = cluster.start_engines_sync(2)
