@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 
 from . import order, overhead, page, registration, typed
@@ -17,18 +17,20 @@ LATENCIES, BOOTS = (0.05, 0.02, 0.2), (5.0, 1.0, 30.0)  # seconds; the first of 
 ENGINES = (1, 8, 32, 64)
 POLLS = [Setting(32, boot=boot, poll=poll) for boot in (5.0, 30.0) for poll in (0.25, 1.0, 4.0)]
 MANY = [registration.Setting(16, 8), registration.Setting(8, 8, 25), registration.Setting(8, 8, 25, jitter=5)]
-DASK_MOST = 128  # servers: its time grows with them, and it takes four times ours for 32 already
 
 
-def settings(most: int, latencies: Sequence[float], boots: Sequence[float]) -> list[Setting]:
-    numbers = [n for n in NUMBERS if n <= most]
-    return [Setting(n, latency, boot) for latency in latencies for boot in boots for n in numbers]
+def settings(most: int, others: bool) -> list[Setting]:
+    """Every number on the first cloud, and on ``others`` with another latency or another time to boot."""
+    clouds = [(LATENCIES[0], BOOTS[0])]
+    if others:
+        clouds += [(latency, BOOTS[0]) for latency in LATENCIES[1:]] + [(LATENCIES[0], boot) for boot in BOOTS[1:]]
+    return [Setting(n, latency, boot) for latency, boot in clouds for n in NUMBERS if n <= most]
 
 
 def contenders(setting: Setting) -> list[str]:
-    """All, but dask-cloudprovider, which takes minutes for many servers, only on the first cloud, and for 32 on those that differ in one thing."""
+    """All, but dask-cloudprovider, which takes minutes for many servers, on the first cloud only, and for 32 on those that differ in one thing."""
     differences = (setting.latency != LATENCIES[0]) + (setting.boot != BOOTS[0])
-    dask = setting.n <= DASK_MOST if not differences else setting.n == 32 and differences == 1
+    dask = not differences or setting.n == 32 and differences == 1
     return [name for name in SCRIPTS if name != "dask-cloudprovider" or dask]
 
 
@@ -37,8 +39,7 @@ def main() -> None:
     if not PEERS.exists():
         sys.exit("dask-cloudprovider is not there: `make bench` installs it.")
     servers: list[Figures] = []
-    kinds = 1 if quick or short else None
-    for setting in settings(32 if quick else 512, LATENCIES[:kinds], BOOTS[:kinds]):
+    for setting in settings(32 if quick else 512, others=not (quick or short)):
         for contender in contenders(setting):
             servers.append(Bench(setting).measure(contender))
             print(page.servers_table(servers).splitlines()[-1], flush=True)

@@ -55,9 +55,14 @@ class Figures:
     mb: float | None = None
     requests: Counter[str] = field(
         default_factory=Counter
-    )  # until all were ACTIVE, by kind; this project's from its log-in on
+    )  # until all were ACTIVE, by kind, from the log-in on; dask's from when its scheduler is there
     stop_requests: Counter[str] = field(default_factory=Counter)
     seen: int = 0  # servers that were ACTIVE at the end
+
+    @property
+    def times(self) -> float | None:
+        """How many times the limit."""
+        return None if self.active is None else self.active / self.setting.limit
 
     @property
     def over(self) -> float | None:
@@ -113,7 +118,10 @@ class Bench:
         begin, active = marks.wait("begin"), marks.wait("active")
         if not (begin and active):
             return
-        _fill(figures, begin, active, since=begin["requests"])  # a scheduler's server is not counted
+        scheduler = (
+            begin["requests"] if figures.contender == "dask-cloudprovider" else None
+        )  # its server is not counted
+        _fill(figures, begin, active, since=scheduler)
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
@@ -132,7 +140,7 @@ class Bench:
     ) -> None:
         begin, active = marks.wait("begin"), marks.wait("active")
         if begin and active:
-            _fill(figures, begin, active)
+            _fill(figures, begin, active)  # from the log-in on
         process.kill()  # it would wait for silent engines, and look on beside the stop
         process.wait()
         before = _kinds(cloud)

@@ -18,9 +18,10 @@ from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
 from .calls import (
-    LONGEST_PAUSE,
+    TOO_MANY,
     CloudError,
     CredentialsError,
+    Rest,
     Unavailable,
     Unsupported,
     from_exception,
@@ -37,8 +38,6 @@ FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestExceptio
 
 ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
 UNAUTHORIZED = 401
-TOO_MANY = 429  # requests in a time: a service, or a proxy before it, slows its clients down
-BREATH = 0.25  # seconds, where it does not say how long
 PAGE = 1000  # items asked for per page; services cut it to their own limit
 _ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
 
@@ -63,7 +62,7 @@ class Api:
         self.retries = retries
         self.sleep = sleep
         self._clock = clock
-        self._resting: dict[str, float] = {}  # until when each service wants to be left alone
+        self._rests: dict[str, Rest] = {}
         self._adapters: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.session = connection.session
@@ -202,7 +201,8 @@ class Api:
         # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
         # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
-        self._let_rest(service)
+        rest = self._rests.setdefault(service, Rest(self._clock, self.sleep))
+        rest.take()
 
         def request() -> requests.Response:
             with quiet():
@@ -218,17 +218,10 @@ class Api:
             response = request()
         logger.debug("%s %s %s: %d", method, service, path, response.status_code)
         if response.status_code == TOO_MANY:
-            asked = retry_after(response.headers)
-            self._resting[service] = self._clock() + min(BREATH if asked is None else asked, LONGEST_PAUSE)
+            rest.ask(retry_after(response.headers))
         if response.status_code >= 400:
             raise from_status(what, response.status_code, _message(response), response.headers)
         return response
-
-    def _let_rest(self, service: str) -> None:
-        """A service that has enough for now gets its pause from all threads, not only from the one that it told."""
-        pause = self._resting.get(service, 0.0) - self._clock()
-        if pause > 0:
-            self.sleep(pause)
 
     def ask(
         self,

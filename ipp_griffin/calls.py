@@ -28,7 +28,10 @@ logger = logging.getLogger("ipp_griffin")
 
 TIMEOUT = 60  # seconds that one request may keep quiet
 LONGEST_PAUSE = 60.0  # seconds; a Retry-After beyond it is not waited for
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+TOO_MANY = 429  # requests in a time: a service, or a proxy before it, slows its clients down
+RATE_LIMITED = 498  # the same, of Swift: https://docs.openstack.org/swift/latest/ratelimit.html
+BREATH = 0.25  # seconds, where it does not say how long
+TRANSIENT = frozenset({408, TOO_MANY, RATE_LIMITED, 500, 502, 503, 504})
 
 T = TypeVar("T")
 
@@ -262,6 +265,27 @@ def backoff(attempt: int, asked: float | None = None) -> float:
     if asked is not None:
         return min(asked, LONGEST_PAUSE) + random.uniform(0, 0.5)
     return min(0.5 * 2.0**attempt, 16.0) * random.uniform(0.5, 1)
+
+
+class Rest:
+    """The pause that a service which has enough for now asks for: all threads take it, not only the one that it told."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    def ask(self, seconds: float | None) -> None:
+        """For so many seconds from now, a short while where it is None; never less than was asked for before."""
+        with self._lock:
+            self._until = max(self._until, self._clock() + min(BREATH if seconds is None else seconds, LONGEST_PAUSE))
+
+    def take(self) -> None:
+        """Return when it is over, and what has been asked for meanwhile."""
+        taken = 0.0
+        while taken < self._until and (pause := self._until - self._clock()) > 0:
+            taken = self._until
+            self._sleep(min(pause, LONGEST_PAUSE))  # a clock may be set back
 
 
 def persist(

@@ -206,12 +206,12 @@ class Cloud:
         def make(answer: dict[str, Any]) -> Limits:
             found = answer["limits"]["absolute"]
             return Limits(
-                instances=int(found["maxTotalInstances"]),
-                instances_used=int(found["totalInstancesUsed"]),
-                cores=int(found["maxTotalCores"]),
-                cores_used=int(found["totalCoresUsed"]),
-                ram=int(found["maxTotalRAMSize"]),
-                ram_used=int(found["totalRAMUsed"]),
+                instances=int(found.get("maxTotalInstances", -1)),
+                instances_used=int(found.get("totalInstancesUsed", 0)),
+                cores=int(found.get("maxTotalCores", -1)),
+                cores_used=int(found.get("totalCoresUsed", 0)),
+                ram=int(found.get("maxTotalRAMSize", -1)),
+                ram_used=int(found.get("totalRAMUsed", 0)),
             )
 
         return self._api.ask("Can't read the quota", "compute", "/limits", make)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .calls import CloudError, Unavailable, backoff, in_parallel, logger
+from .calls import TOO_MANY, CloudError, Unavailable, backoff, in_parallel, logger
 from .plan import Plan, ServerPlan, set_tag, uid_tag
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Creation:
 
     def _create(self, server: ServerPlan) -> None:
         # A service that asks for a pause gets it: the rest waits for the next round.
-        if self._over() or any(error.retry_after is not None for error in list(self._refused)):
+        if self._over() or any(e.retry_after is not None or e.status == TOO_MANY for e in list(self._refused)):
             return
         place = _place(server.tags)
         try:
@@ -80,7 +80,7 @@ class Creation:
         except Unavailable as error:
             with self._lock:
                 self._refused.append(error)
-                if error.status != 429:
+                if error.status != TOO_MANY:
                     self._doubtful.add(place)
         except Exception as error:
             self._fail(error)

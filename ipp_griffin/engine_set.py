@@ -68,7 +68,7 @@ class UserDataSettings:
 class EngineSet:
     """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`.
 
-    ``parallel``: requests of this set to Nova that are in flight at the same time, at most.
+    ``parallel``: servers that are created, deleted or asked for their consoles at the same time, at most.
     """
 
     more_objects: tuple[str, ...] = ()  # that a server may write besides its reports
@@ -149,7 +149,7 @@ class EngineSet:
         spares = {server.id: server.name for server in survey.servers if server.id not in known and server.name in kept}
         if spares:
             logger.warning("deleting servers that were created twice: %s", ", ".join(spares.values()))
-            self.cloud.delete_servers(spares)
+            self.cloud.delete_servers(spares, self.parallel)
         return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
 
     def delete_ports(self, servers: Collection[str]) -> None:
@@ -199,7 +199,7 @@ class EngineSet:
             if lines := redact(console).splitlines():
                 keep(server.name, "\n".join(printable(line.expandtabs()) for line in lines))
 
-        in_parallel(servers, read, PARALLEL)
+        in_parallel(servers, read, self.parallel)
 
     def wait_until_gone(
         self,

@@ -10,6 +10,10 @@ from .plan import Limits, Plan
 
 # Requests of a start that do not depend on the number of servers: logging in (2), what there is (8), the container and what is in it (3).
 FIXED = 13
+# What a controller on a server takes more: its second rendezvous, and its connection files (3); what there is, asked anew (5), and the
+# container and what is in it for the engines (3).
+ON_SERVER = 11
+ON_SERVER_ROUNDS = 6  # of those, one after the other
 ROUNDS = 7  # of requests before the first creation, one after the other: 2, 3 (the others at the same time), 2
 
 
@@ -62,11 +66,25 @@ class Forecast:
         return all(quota.enough for quota in self.quota.values())
 
     @property
+    def controller_on_server(self) -> bool:
+        return len(self.plans) > 1
+
+    @property
     def requests(self) -> int:
-        """Those until the last server is asked for; each look at the servers, of any number, is one or two more."""
-        return FIXED + self.servers
+        """Those until the last server is asked for; each look at the servers, of any number, is one or two more.
+
+        Security groups and floating IPs of the cluster's own are not counted.
+        """
+        named = sum(
+            bool(n) for plan in self.plans for n in (plan.key_name, plan.security_groups, plan.availability_zone)
+        )
+        return FIXED + named + self.servers + ON_SERVER * self.controller_on_server
 
     @property
     def seconds(self) -> float:
-        """From the first request until the last server is asked for: some rounds of requests one after the other, and the creations."""
-        return (ROUNDS + math.ceil(self.servers / self.parallel)) * self.latency
+        """From the first request until the last server is asked for: some rounds of requests one after the other, and the creations.
+
+        Not what a controller's server takes to boot and to answer.
+        """
+        rounds = ROUNDS + ON_SERVER_ROUNDS * self.controller_on_server
+        return (rounds + math.ceil(self.servers / self.parallel)) * self.latency

@@ -73,7 +73,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Limits:
-    """The project's quota and what is used of it; -1: no limit. ``ram`` in MiB."""
+    """The project's quota and what is used of it; -1: no limit. ``ram`` in MiB. ``known``: whether the cloud tells it."""
 
     instances: int
     instances_used: int
@@ -81,6 +81,7 @@ class Limits:
     cores_used: int
     ram: int
     ram_used: int
+    known: bool = True
 
 
 @dataclass(frozen=True)

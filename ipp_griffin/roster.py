@@ -67,7 +67,8 @@ class Failure:
 
 @dataclass
 class Slot:
-    """The place of one server, and how far the incarnation is that has it. ``since``: when its phase began.
+    """The place of one server, and how far the incarnation is that has it. ``since``: when its phase began; ``asked``: when it was
+    created, None before.
 
     ``id``: the server's; "" until it has been created. ``waits_for``: the id of the server before it, which has to go first.
     """
@@ -83,6 +84,7 @@ class Slot:
     bad_looks: int = 0
     failure: Failure | None = None
     given_up: bool = False
+    asked: float | None = None
 
     @property
     def place(self) -> Place:
@@ -90,7 +92,7 @@ class Slot:
 
     def created(self, id: str, now: float) -> None:
         """Note that the server of this place exists."""
-        self.id, self.since = id, now
+        self.id, self.since, self.asked = id, now, now
 
 
 @dataclass

@@ -191,7 +191,7 @@ class GriffinCloud(LoggingConfigurable):
             raise
         except CloudError as e:
             self.log.info(f"Going on without a look at the quota: {e}")
-            return Limits(-1, 0, -1, 0, -1, 0)
+            return Limits(-1, 0, -1, 0, -1, 0, known=False)
 
     def check(self) -> None:
         """Raise `SettingError` for what is wrong whatever the cloud: before anything is asked of it."""

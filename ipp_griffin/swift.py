@@ -19,8 +19,11 @@ from keystoneauth1 import exceptions as keystone
 from urllib3.exceptions import HTTPError
 
 from .calls import (
+    RATE_LIMITED,
     TIMEOUT,
+    TOO_MANY,
     CloudError,
+    Rest,
     Unavailable,
     from_exception,
     from_status,
@@ -68,6 +71,7 @@ class Account:
         self._clock = clock
         self._idle: deque[_Connection] = deque()
         self._info: dict[str, Any] | None = None
+        self._rest = Rest(clock, sleep)
         self._ahead: float | None = None  # seconds that the store's clock is ahead of ours
 
     def now(self) -> float:
@@ -201,6 +205,7 @@ class Account:
             raise as_store_error(error) from None
 
     def _once(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._rest.take()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -211,7 +216,10 @@ class Account:
                 result = self._authorized(connection, function, *args, **kwargs)
         except swift.ClientException as error:
             connection.close()
-            raise _from_answer(what, error) from None
+            answer = _from_answer(what, error)
+            if answer.status in (TOO_MANY, RATE_LIMITED):
+                self._rest.ask(answer.retry_after)
+            raise answer from None
         except _FAILURES as error:
             connection.close()
             raise from_exception(what, error) from None

@@ -1,11 +1,11 @@
-"""`benchmarks`: what the tables of docs/performance.md say of figures. Nothing is measured here."""
+"""`benchmarks`: what the tables of docs/performance.md say of figures; and of the figures themselves, those that no clock has a say in."""
 
 from collections import Counter
 
 import pytest
 
 from benchmarks import page
-from benchmarks.measure import PATIENCE, Figures, Setting
+from benchmarks.measure import PATIENCE, Bench, Figures, Setting
 from benchmarks.typed import Typed
 
 
@@ -26,7 +26,7 @@ def test_others_are_shown_as_multiples_of_this_project_on_the_same_cloud_only() 
     alone = Figures("SDK loop", slow, active=9.0)
     rows = cells(page.servers_table([ours, loop, alone]))
     assert [row[-1] for row in rows] == ["", "1.50 s, 1.50 requests", ""]
-    assert rows[0][:6] == ["32", "50, 5", "ipp-griffin", "6.00", "0.80", "40"]
+    assert rows[0][:7] == ["32", "50, 5", "ipp-griffin", "6.00", "0.80", "1.15", "40"]
 
 
 def test_what_was_not_done_in_time_is_said_and_has_no_figures() -> None:
@@ -51,3 +51,13 @@ def test_only_what_stands_between_its_marks_is_written(tmp_path, monkeypatch) ->
     assert text.startswith("before\n")
     assert text.endswith(f"more \\1\n\n{page.END}\nafter\n")
     assert "old" not in text
+
+
+def test_a_start_and_a_stop_of_32_servers_take_no_more_requests_than_they_may() -> None:
+    """Consoles, which a stop keeps of at most 16 servers, counted apart."""
+    figures = Bench(Setting(32, latency=0.0, boot=1.0)).measure("ipp-griffin")
+    assert figures.requests["POST servers"] == 32
+    assert sum(figures.requests.values()) <= 55
+    consoles = figures.stop_requests["POST compute"]
+    assert consoles == 16
+    assert 32 < sum(figures.stop_requests.values()) - consoles <= 32 + 20

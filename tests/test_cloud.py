@@ -372,6 +372,11 @@ def test_limits_are_one_request(mock: responses.RequestsMock, cloud: Cloud) -> N
     absolute = {"maxTotalInstances": -1, "totalInstancesUsed": 1, "maxTotalCores": 20, "totalCoresUsed": 2}
     mock.get(f"{COMPUTE}/limits", json={"limits": {"absolute": absolute | {"maxTotalRAMSize": 3, "totalRAMUsed": 4}}})
     assert cloud.limits() == Limits(-1, 1, 20, 2, 3, 4)
+
+
+def test_a_limit_that_a_cloud_does_not_tell_is_none(mock: responses.RequestsMock, cloud: Cloud) -> None:
+    mock.get(f"{COMPUTE}/limits", json={"limits": {"absolute": {"maxTotalCores": 20}}})
+    assert cloud.limits() == Limits(-1, 0, 20, 0, -1, 0)
     assert len(mock.calls) == 1
 
 
@@ -756,6 +761,16 @@ def test_rate_limiting_slows_creation_down_without_ending_it(mock: responses.Req
     """Each round gets two through; a service that asks for a pause is not asked again in that round."""
     limited = (429, {"Retry-After": "1"}, "")
     nova, told = Nova(mock, *["ok", "ok", limited] * 9), Told()
+    create(cloud, 18, on_created=told)
+    assert sorted(told.ids) == list(range(18))
+    assert len(nova.posts) == 18 + 8
+
+
+def test_rate_limiting_without_a_word_on_how_long_ends_the_round_too(
+    mock: responses.RequestsMock, cloud: Cloud
+) -> None:
+    """As a proxy before Nova limits its clients: the rest of the queue would be refused as well, each with a request."""
+    nova, told = Nova(mock, *["ok", "ok", (429, {}, "")] * 9), Told()
     create(cloud, 18, on_created=told)
     assert sorted(told.ids) == list(range(18))
     assert len(nova.posts) == 18 + 8

@@ -4,9 +4,11 @@ import ast
 import gzip
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 
+from ipp_griffin import engine_set as module
 from ipp_griffin.calls import CloudError, Unavailable
 from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
@@ -94,6 +96,7 @@ class FakeCloud:
         self.hidden: set[str] = set()
         self.stuck: set[str] = set()
         self.deleted: list[list[str]] = []
+        self.parallel: list[int] = []  # of each of those calls
         self.fail: dict[str, list[Exception]] = {}
         self.creations = []
         self.groups = FakeGroups()
@@ -115,6 +118,7 @@ class FakeCloud:
 
     def delete_servers(self, ids, parallel=10):
         self.deleted.append(list(ids))
+        self.parallel.append(parallel)
         self.may_fail("delete_servers")
         for id in ids:
             if id not in self.stuck:
@@ -407,6 +411,19 @@ def test_consoles_of_the_set_are_read_before_its_servers_go_and_move_no_terminal
 
     engines.destroy(timeout=10, sleep=clock.sleep, clock=clock, farewell=farewell)
     assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
+
+
+def test_no_more_is_asked_at_a_time_than_the_set_may(monkeypatch):
+    """Deletions of servers, of those that were created twice, and consoles."""
+    cloud = FakeCloud(*(make_server(slot) for slot in range(6)), replace(make_server(0), id="spare"))
+    engines, clock, threads = EngineSet(cloud, FakeStore(), UID, SET, parallel=2), Clock(), []
+    monkeypatch.setattr(module, "in_parallel", lambda work, do, parallel: threads.append((len(work), parallel)))
+    engines.read_consoles(list(cloud.there.values()), lambda name, text: None)
+    assert threads == [(7, 2)]
+    engines.delete_spares(engines.survey(reports=False), [make_server(0).id])
+    engines.destroy(timeout=10, sleep=clock.sleep, clock=clock)
+    assert cloud.deleted[0] == ["spare"]
+    assert set(cloud.parallel) == {2}
 
 
 def test_a_console_that_can_not_be_read_is_left_out():

@@ -1,11 +1,15 @@
 """`Forecast`: what a start would take, by plans and limits that are made up."""
 
+from dataclasses import replace
+
 import pytest
 
-from ipp_griffin.forecast import FIXED, ROUNDS, Forecast, Quota
+from ipp_griffin.forecast import FIXED, ON_SERVER, ON_SERVER_ROUNDS, ROUNDS, Forecast, Quota
 from ipp_griffin.plan import Limits
 
 from .test_engine_set import plan
+
+NO_LIMITS = Limits(-1, 0, -1, 0, -1, 0)
 
 
 def test_it_adds_up_what_all_servers_need():
@@ -17,7 +21,7 @@ def test_it_adds_up_what_all_servers_need():
         "vCPUs": Quota(4 * flavor.vcpus, -1, 7),
         "RAM (MiB)": Quota(4 * flavor.ram, 8000, 0),
     }
-    assert forecast.requests == FIXED + 4
+    assert forecast.requests == FIXED + 4 + ON_SERVER
 
 
 @pytest.mark.parametrize(
@@ -35,5 +39,15 @@ def test_what_is_left_is_enough_or_not(quota, left, enough):
 
 @pytest.mark.parametrize(("servers", "rounds"), [(1, 1), (10, 1), (11, 2), (25, 3)])
 def test_creations_go_side_by_side_and_all_else_one_after_the_other(servers, rounds):
-    forecast = Forecast([plan(servers)], Limits(-1, 0, -1, 0, -1, 0), 0.2, 10)
+    forecast = Forecast([plan(servers)], NO_LIMITS, 0.2, 10)
     assert forecast.seconds == pytest.approx((ROUNDS + rounds) * 0.2)
+
+
+def test_a_controller_on_a_server_comes_before_the_engines():
+    forecast = Forecast([plan(3), plan(1)], NO_LIMITS, 0.2, 10)
+    assert forecast.seconds == pytest.approx((ROUNDS + ON_SERVER_ROUNDS + 1) * 0.2)
+
+
+@pytest.mark.parametrize("named", [{"key_name": "k"}, {"security_groups": ("s",)}, {"availability_zone": "z"}])
+def test_what_is_named_is_looked_for_with_a_request_more(named):
+    assert Forecast([replace(plan(1), **named)], NO_LIMITS, 0.2, 10).requests == FIXED + 1 + 1

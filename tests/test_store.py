@@ -361,10 +361,26 @@ def test_the_prefix_of_containers_is_a_setting(mock: responses.RequestsMock, ses
 # -- failures that any call may meet ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_what_fails_for_now_is_repeated(
-    mock: responses.RequestsMock, store: Store, slept: list[float], status: int
+@pytest.mark.parametrize("status", [429, 498])  # 498 is Swift's own for it
+def test_a_pause_that_one_call_was_asked_for_is_kept_by_all(
+    mock: responses.RequestsMock, session: Any, slept: list[float], status: int
 ) -> None:
+    store = Store(session, ACCOUNT, retries=0, sleep=slept.append, clock=lambda: NOW + sum(slept))
+    mock.put(f"{CONTAINER}/x", status=status, headers={"Retry-After": "7"})
+    mock.put(f"{CONTAINER}/y", status=201)
+    with pytest.raises(StoreUnavailable):
+        store.put(UID, "x", b"data")  # who was told gives up, without a pause
+    assert slept == []
+    for _ in range(2):
+        store.put(UID, "y", b"data")
+        assert slept == [7]
+
+
+@pytest.mark.parametrize("status", [429, 498, 500, 502, 503, 504])
+def test_what_fails_for_now_is_repeated(
+    mock: responses.RequestsMock, session: Any, slept: list[float], status: int
+) -> None:
+    store = Store(session, ACCOUNT, sleep=slept.append, clock=lambda: NOW + sum(slept))
     mock.put(f"{CONTAINER}/x", status=status, headers={"Retry-After": "9"})
     mock.put(f"{CONTAINER}/x", status=201)
     store.put(UID, "x", b"data")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from multiprocessing import cpu_count
 from typing import TYPE_CHECKING, Any
 
-from traitlets import Bool, Integer, Unicode
-from traitlets.config import LoggingConfigurable
+from traitlets import Bool, Integer, TraitError, Unicode
+from traitlets.config import Config, LoggingConfigurable
 
-from ..forecast import Forecast
-from ..plan import Plan, choose_network
+from ..forecast import Forecast, Quota
+from ..plan import Plan, SettingError, choose_network
 from ..profiles import profile_config
 from .clusters import table
 from .command import Command
 
 if TYPE_CHECKING:
+    from ipyparallel import Cluster
+
     from ..launchers.servers import OnServers
     from ..settings import GriffinCloud
 
@@ -32,7 +35,13 @@ class MakePlan(Command):
     examples = (
         "ipp-griffin plan -n 2000\nipp-griffin plan -n 64 --controller=griffin-server --GriffinCloud.flavor=m1.large"
     )
-    n = Integer(8, min=1, config=True, help="Number of engines.")
+    n = Integer(
+        None,
+        allow_none=True,
+        min=1,
+        config=True,
+        help="Number of engines. Default: Cluster.n, else one for each core of this machine.",
+    )
     profile = Unicode("griffin", config=True, help="Profile whose settings count.")
     controller = Unicode(
         "", config=True, help='"griffin-server": with the controller on a server, too. Default: as the profile says.'
@@ -44,24 +53,42 @@ class MakePlan(Command):
     def run(self) -> None:
         from ..launchers import GriffinEngineSetLauncher, GriffinServerControllerLauncher
 
-        if self.controller not in ("", LOCAL_CONTROLLER, SERVER_CONTROLLER):
-            self.fail(f"--controller is {LOCAL_CONTROLLER} or {SERVER_CONTROLLER}, not {self.controller!r}.")
         config = profile_config(self.profile)
         config.merge(self.config)
+        started = self._started(config)
+        n = self.n or started.n or cpu_count()
         cluster = LoggingConfigurable(config=config)  # whose launchers share a login
         engines = GriffinEngineSetLauncher(parent=cluster)
-        settings = engines.settle_cloud()
         engines.check_settings()
+        engines.quorum(n)
+        settings = engines.settle_cloud()
         engines.record_project(settings)
         began = time.monotonic()
         limits = settings.limits(engines.connect())
         latency = time.monotonic() - began
         settings.ask_ahead(engines.connect())  # for both plans
-        plans = [_plan(engines, settings, n=self.n, engines_per_server=engines.engines_per_server)]
-        if (self.controller or config.Cluster.get("controller_launcher_class", "")) == SERVER_CONTROLLER:
+        plans = [_plan(engines, settings, n=n, engines_per_server=engines.engines_per_server)]
+        if issubclass(started.controller_launcher_class, GriffinServerControllerLauncher):
             controller = GriffinServerControllerLauncher(parent=cluster)
+            controller.check_settings()
             plans.append(_plan(controller, controller.settle_cloud(), n=1, engines_per_server=1))
         self._show(Forecast(plans, limits, latency, engines.parallel))
+        if not issubclass(started.engine_launcher_class, GriffinEngineSetLauncher):
+            self.remark(
+                f"profile {self.profile!r} does not start its engines with griffin: say --engines=griffin to `ipcluster start`."
+            )
+
+    def _started(self, config: Config) -> Cluster:
+        """What `ipcluster start` would start, as ipyparallel reads the profile."""
+        from ipyparallel.cluster.cluster import Cluster
+
+        if self.controller not in ("", LOCAL_CONTROLLER, SERVER_CONTROLLER):
+            self.fail(f"--controller is {LOCAL_CONTROLLER} or {SERVER_CONTROLLER}, not {self.controller!r}.")
+        own = {"controller_launcher_class": self.controller} if self.controller else {}
+        try:
+            return Cluster(config=config, profile=self.profile, load_profile=False, **own)
+        except TraitError as e:
+            raise SettingError(f"A setting is wrong: {e}") from e
 
     def _show(self, forecast: Forecast) -> None:
         if self.json:
@@ -74,7 +101,7 @@ class MakePlan(Command):
 
 
 def _plan(launcher: OnServers, settings: GriffinCloud, **request: Any) -> Plan:
-    there = settings.look_up(launcher.connect())
+    there = launcher.look_up(settings)
     network = choose_network(settings.network, there.networks, launcher.naming)
     nobody = {"uid": "0" * 12, "engine_set": "0" * 8}
     return settings.plan(there, network, labels={}, naming=launcher.naming, **nobody, **request)
@@ -85,7 +112,8 @@ def _as_text(forecast: Forecast) -> str:
     lines = [str(engines), *(f"the controller on 1 server: {plan.on}" for plan in controllers), ""]
     rows: list[tuple[str, ...]] = [("QUOTA", "NEEDED", "LEFT")]
     for kind, quota in forecast.quota.items():
-        rows.append((kind, str(quota.needed), "no limit" if quota.left is None else str(quota.left)))
+        rows.append((kind, str(quota.needed), _left(quota, forecast.limits.known)))
+    wait = ", besides what the controller's server takes to boot and to answer" if controllers else ""
     looks = "one or two more for each look at all of them, once a second at first, every five later"
     return "\n".join(
         [
@@ -94,9 +122,15 @@ def _as_text(forecast: Forecast) -> str:
             "",
             f"Requests: about {forecast.requests} until all servers are asked for, and {looks}.",
             f"Time: about {forecast.seconds:.1f} s until all servers are asked for, {forecast.parallel} at a time, at {forecast.latency * 1000:.0f} ms a request "
-            "(measured just now); then they boot.",
+            f"(measured just now){wait}; then they boot.",
         ]
     )
+
+
+def _left(quota: Quota, known: bool) -> str:
+    if not known:
+        return "unknown"
+    return "no limit" if quota.left is None else str(quota.left)
 
 
 def _as_json(forecast: Forecast) -> dict[str, Any]:
@@ -107,6 +141,7 @@ def _as_json(forecast: Forecast) -> dict[str, Any]:
         "flavor": forecast.plans[0].flavor.name,
         "network": forecast.plans[0].network.name,
         "quota": {kind: {**asdict(quota), "left": quota.left} for kind, quota in forecast.quota.items()},
+        "quota_known": forecast.limits.known,
         "enough": forecast.enough,
         "requests": forecast.requests,
         "seconds": round(forecast.seconds, 2),

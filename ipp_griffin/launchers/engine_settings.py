@@ -66,7 +66,12 @@ class EngineSettings(AgentSettings):
     register_timeout = Float(
         120, min=1, config=True, help="Seconds that an engine keeps trying to register with the controller."
     )
-    parallel = Integer(10, min=1, config=True, help="Requests to Nova in flight at the same time, at most.")
+    parallel = Integer(
+        10,
+        min=1,
+        config=True,
+        help="Servers that are created, deleted, or asked for their consoles at the same time, at most.",
+    )
     # 16 engines on two cores have left after 0.2 s, half of 128 after 4 s: longer is not worth a wait, as their servers go all the same.
     leave_timeout = Float(
         5.0,

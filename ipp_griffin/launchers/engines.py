@@ -68,7 +68,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         quorum = self.quorum(n)
         settings = self.settle_cloud()
         await in_thread(lambda: self.record_project(settings))
-        there = await in_thread(lambda: self._look_up(settings))
+        there = await in_thread(lambda: self.look_up(settings))
         network = choose_network(settings.network, there.networks, self.naming)
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)

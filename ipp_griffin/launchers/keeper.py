@@ -193,7 +193,7 @@ class Keeper:
         if not self._doomed:
             return
         try:
-            self.engine_set.cloud.delete_servers(sorted(self._doomed))
+            self.engine_set.cloud.delete_servers(sorted(self._doomed), self.engine_set.parallel)
         except GriffinError as e:
             self._log.warning(f"Will try again: {e}")
             return

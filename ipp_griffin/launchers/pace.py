@@ -46,7 +46,8 @@ class Pace:
     def _learn(self, roster: Roster, now: float) -> None:
         for slot in roster.slots:
             if slot.phase in ("requested", "building"):
-                self._asked.setdefault(slot.place, slot.since)
+                if slot.asked is not None:
+                    self._asked[slot.place] = slot.asked
             elif (since := self._asked.pop(slot.place, None)) is not None:
                 self._boot = min(now - since, self._boot if self._boot is not None else now - since)
         for gone in self._asked.keys() - {slot.place for slot in roster.slots}:

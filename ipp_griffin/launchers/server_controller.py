@@ -56,7 +56,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         settings = self.settle_cloud()
         await in_thread(lambda: self._check_way(settings))
         await in_thread(lambda: self.record_project(settings))
-        there = await in_thread(lambda: self._look_up(settings))
+        there = await in_thread(lambda: self.look_up(settings))
         network = choose_network(settings.network, there.networks, self.naming)
         keys = ControllerKeys.make()
         self.uid = keys.uid

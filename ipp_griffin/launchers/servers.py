@@ -153,7 +153,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
                 self._finish({"exit_code": 1, "identifier": self.identifier})
             return
 
-    def _look_up(self, settings: GriffinCloud) -> Catalogue:
+    def look_up(self, settings: GriffinCloud) -> Catalogue:
         """What there is on the cloud, and whether its object store can be used. Blocking."""
         there: Catalogue
         there, _ = at_once(

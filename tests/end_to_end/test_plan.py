@@ -1,6 +1,7 @@
 """`ipp-griffin plan`: what a start would take is shown, and nothing is made."""
 
 import json
+import re
 
 import pytest
 
@@ -38,23 +39,63 @@ def test_what_the_quota_can_not_hold_is_shown_and_is_status_1(shell):
 
 
 @pytest.mark.needs("devcloud")
+def test_a_quota_that_the_cloud_does_not_tell_is_unknown_and_no_failure(shell):
+    """As with an application credential whose access rules leave it out."""
+    shell.cloud.faults.set({"service": "compute", "path": "/limits$", "status": 403})
+    output = shell.run("ipp-griffin", "plan", "-n", "2")
+    assert ["servers", "2", "unknown"] in [line.split() for line in output.splitlines()]
+    found = json.loads(shell.run("ipp-griffin", "plan", "-n", "2", "--json"))
+    assert (found["quota_known"], found["quota"]["servers"]["left"]) == (False, None)
+
+
+@pytest.mark.needs("devcloud")
 def test_programs_read_json(shell):
     found = json.loads(shell.run("ipp-griffin", "plan", "-n", "3", "--json"))
     assert (found["engines"], found["servers"], found["enough"]) == (3, 3, True)
     assert found["quota"]["servers"] == {"needed": 3, "most": 64, "used": 0, "left": 64}
 
 
+LOOKS = r"GET \S+/servers/detail|GET \S+/ipp-griffin-[0-9a-f]{12}"
+AGENTS = r"GET \S+/connection\.json|PUT \S+/\d+\.\d+/[\w-]+"
+
+
 @pytest.mark.needs("devcloud")
-def test_a_start_asks_as_often_as_it_says(shell):
-    forecast = json.loads(shell.run("ipp-griffin", "plan", "-n", "3", "--json"))["requests"]
+@pytest.mark.parametrize("options", [(), ("--GriffinCloud.key_name=griffin-key",), ("--controller=griffin-server",)])
+def test_a_start_asks_as_often_as_it_says(shell, options):
+    forecast = json.loads(shell.run("ipp-griffin", "plan", "-n", "3", "--json", *options))["requests"]
     shell.cloud.running.clear_requests()
-    shell.run(*START, "-n", "3", "--daemonize")
+    shell.run(*START, "-n", "3", "--daemonize", *options)
     made = [f"{method} {path}" for _, method, path, _ in shell.cloud.running.requests]
-    last = max(
-        i for i, line in enumerate(made) if line.endswith("/servers") or "PUT" in line and "connection.json" in line
-    )
-    assert last + 1 == forecast
+    assert len([line for line in made if not re.fullmatch(f"{LOOKS}|{AGENTS}", line)]) == forecast
     shell.run(*STOP)
+
+
+@pytest.mark.needs("devcloud")
+def test_what_a_start_would_refuse_is_refused(shell):
+    output = shell.run("ipp-griffin", "plan", "-n", "2", "--GriffinEngineSetLauncher.min_engines=3", status=1)
+    assert "GriffinEngineSetLauncher.min_engines is 3, of 2 engines" in output
+    with (shell.profile() / "ipcluster_config.py").open("a") as profile:
+        profile.write('c.GriffinServerControllerLauncher.restarts = "soon"\n')
+    output = shell.run("ipp-griffin", "plan", "-n", "2", "--controller=griffin-server", status=1)
+    assert "A setting is wrong: The 'restarts' trait of a GriffinServerControllerLauncher instance" in output
+
+
+@pytest.mark.needs("devcloud")
+def test_the_profile_says_how_many_and_where_the_controller_is(shell):
+    with (shell.profile() / "ipcluster_config.py").open("a") as profile:
+        profile.write("from ipp_griffin.launchers import GriffinServerControllerLauncher\n")
+        profile.write("c.Cluster.n = 5\nc.Cluster.controller_launcher_class = GriffinServerControllerLauncher\n")
+    found = json.loads(shell.run("ipp-griffin", "plan", "--json"))
+    assert (found["engines"], found["servers"]) == (5, 6)
+
+
+@pytest.mark.needs("devcloud")
+def test_a_profile_that_starts_its_engines_elsewhere_is_told(shell):
+    shell.run("ipython", "profile", "create", "plain")
+    output = shell.run("ipp-griffin", "plan", "-n", "2", "--profile=plain", "--GriffinCloud.network=devnet")
+    assert (
+        "profile 'plain' does not start its engines with griffin: say --engines=griffin to `ipcluster start`." in output
+    )
 
 
 @pytest.mark.needs("devcloud")

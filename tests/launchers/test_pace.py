@@ -5,6 +5,7 @@ import pytest
 from ipp_griffin.launchers.pace import LONGEST, MARGIN, Pace
 
 from ..test_roster import roster as roster_of
+from ..test_roster import servers
 
 
 @pytest.fixture
@@ -12,7 +13,8 @@ def roster():
     """Three servers, asked for at 0, 1 and 2 s."""
     made = roster_of(3)
     for number, slot in enumerate(made.slots):
-        slot.since, slot.phase = float(number), "building"
+        slot.created(f"id-{number}", float(number))
+        slot.since, slot.phase = 2.5, "building"  # seen at the first look, which came after the last creation
     return made
 
 
@@ -59,6 +61,22 @@ def test_a_look_waits_for_the_moment_that_comes_soon_after_its_own(roster):
     pace.pause(roster, 3.6, 3.6)
     roster.slots[0].phase = roster.slots[1].phase = "active"
     assert pace.pause(roster, 4.0, 4.0) == pytest.approx(2 + 3 + MARGIN - 4.0)
+
+
+def test_the_moment_is_counted_from_a_servers_creation_and_not_from_the_first_look_at_it():
+    """As a start does it: all are created, at 0, 1 and 2 s, before the first look; each takes 5 s."""
+    pace, roster = Pace(1.0, 0.0), roster_of(3, created=False)
+    for number, slot in enumerate(roster.slots):
+        slot.created(f"id-{number}", float(number))
+    pauses = []
+    for now, states in (
+        (2.1, ["BUILD"] * 3),
+        (5.2, ["ACTIVE", "BUILD", "BUILD"]),
+        (6.2, ["ACTIVE", "ACTIVE", "BUILD"]),
+    ):
+        assert roster.observe(servers(*states), {}, {}, now) == []
+        pauses.append(pace.pause(roster, now - 0.1, now))
+    assert pauses == [1.0, 1.0, pytest.approx(2 + 5.2 + MARGIN - 6.2)]
 
 
 def test_one_that_is_late_is_looked_for_as_always(roster):
