@@ -1,6 +1,6 @@
 """``python -m benchmarks [--short | --quick]``: measure, print, and write docs/performance.md.
 
-``--short``: one latency and one boot time only, in eight minutes. ``--quick``: 32 servers at most, and nothing is written.
+``--short``: one latency and one boot time only. ``--quick``: 32 servers at most, and nothing is written.
 """
 
 from __future__ import annotations
