@@ -1209,10 +1209,8 @@ class ControllerAgent(Agent):
     """
 
     unanswered = False  # whether the hub could not be asked the last time
-    refused, next_look = (
-        "",
-        0.0,
-    )  # the port that nobody listened on at the last look at all of them; when the next one is due
+    refused = ""  # the port that nobody listened on at the last look at all of them
+    next_look = 0.0  # when the next one is due
 
     def check(self, rendezvous: Json) -> None:
         if rendezvous["controller"]["server"] != self.parameters["server"]:
@@ -1388,6 +1386,8 @@ class ControllerAgent(Agent):
 
     def end_group(self, controller: Engine) -> None:
         """Kill what ipcontroller leaves behind: its schedulers and heart monitor would hold its ports, and keep engines waiting."""
+        if controller.process is None:  # it could not even be run
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(controller.process.pid, signal.SIGKILL)
         controller.process.wait()

@@ -306,6 +306,22 @@ def test_after_a_reboot_a_start_that_fails_is_one_crash_more(world, tmp_path, mo
     assert again.names[-1].endswith("-engines")
 
 
+def test_after_a_reboot_a_command_that_can_not_be_run_is_one_crash_more(world, tmp_path, monkeypatch):
+    world().run()
+    again, failures = World(tmp_path, monkeypatch), [OSError("no memory")]
+    run = agent.subprocess.Popen
+
+    def popen(*args, **how):
+        if failures:
+            raise failures.pop()
+        return run(*args, **how)
+
+    monkeypatch.setattr(agent.subprocess, "Popen", popen)
+    again.run()
+    assert len(again.started) == 1
+    assert again.names[-1].endswith("-engines")
+
+
 def test_one_that_crashes_too_often_is_given_up_with_the_cause(world):
     w = world("runs", 3, 3, 3)
 

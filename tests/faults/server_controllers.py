@@ -204,7 +204,7 @@ ROWS = (
         for stage in HELD
     ),
     Row("SIGKILL to `ipcluster start`, and its machine is lost", ATTACHING, "`ps` shows it", processes.killed_and_ended_from_elsewhere,
-        left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", says="is gone: 1 server and its container",
+        left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", says="is gone: 1 server and its container…`ipcluster stop` removes its files",
         faults=_one(ATTACHING, delay=processes.HELD), on_server=REACHED, slow=True),
     Row("SIGKILL to `ipcluster start`", SERVER, "`reap` shows it, once its deadline is over", processes.killed_and_reaped,
         "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", on_server={**REACHED, "start_timeout": 6}, slow=True),
