@@ -178,14 +178,12 @@ def listed_alike(request: pytest.FixtureRequest, nobodys_home: Path) -> Iterator
         assert OpenStackClient(on, nobodys_home).everything() == before
 
 
-@pytest.fixture
-def cloud(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, listed_alike: None
-) -> Iterator[Cloud]:
-    """The cloud of this run, named by OS_CLOUD; the test must leave nothing on it."""
-    on = request.config.stash.get(named_cloud, None)
+@contextlib.contextmanager
+def cloud_of_run(config: pytest.Config, folder: Path) -> Iterator[Cloud]:
+    """The cloud that --cloud names, else a dev cloud in ``folder``; OS_CLOUD names it. At the end nothing may be left on it."""
+    on = config.stash.get(named_cloud, None)
     if on is None:
-        with running_cloud(tmp_path_factory.mktemp("devcloud")) as running:
+        with running_cloud(folder) as running:
             yield OnDevCloud(running)
             assert_empty(running)
         return
@@ -197,3 +195,21 @@ def cloud(
             if "faults" in on.has:
                 on.faults.clear()
             on.clean_up()
+
+
+@pytest.fixture
+def cloud(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, listed_alike: None
+) -> Iterator[Cloud]:
+    """The cloud of this run, for one test."""
+    with cloud_of_run(request.config, tmp_path_factory.mktemp("devcloud")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def shared_cloud(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, listed_alike: None
+) -> Iterator[Cloud]:
+    """The cloud of this run, for all tests of a module. None of them may use `cloud`, too: on a real cloud that is the same one."""
+    with cloud_of_run(request.config, tmp_path_factory.mktemp("devcloud")) as cloud:
+        yield cloud

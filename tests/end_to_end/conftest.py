@@ -1,12 +1,16 @@
 """A user's shell on a cloud: an IPython folder of its own, and the griffin profile in it."""
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +24,7 @@ import pytest
 from ..clouds import Cloud, OpenStackClient
 
 BIN = Path(sys.executable).parent
+_profiles: dict[tuple[str, str], Path] = {}  # by cloud and name; see Shell.make_profile
 
 
 class Shell:
@@ -74,7 +79,15 @@ class Shell:
         return self.ipython / f"profile_{name}"
 
     def make_profile(self, name: str = "griffin", extra: str = "") -> None:
-        self.run("ipp-griffin", "init", "--profile", name)
+        """What `ipp-griffin init` makes; each kind is made once by that command, and copied from then on."""
+        made = _profiles.get((self.cloud.name, name))
+        if made is None:
+            self.run("ipp-griffin", "init", "--profile", name)
+            made = _profiles[self.cloud.name, name] = Path(tempfile.mkdtemp(prefix="griffin-profile-"))
+            atexit.register(shutil.rmtree, made)
+            shutil.copytree(self.profile(name), made, dirs_exist_ok=True)
+        else:
+            shutil.copytree(made, self.profile(name), dirs_exist_ok=True)
         with (self.profile(name) / "ipcontroller_config.py").open("a") as f:
             f.write("c.HeartMonitor.period = 200\n")
         with (self.profile(name) / "ipcluster_config.py").open("a") as f:
@@ -146,33 +159,61 @@ def shell(bare_shell: Shell) -> Iterator[Shell]:
     bare_shell.assert_nothing_left()
 
 
+@pytest.fixture(scope="module")
+def shared_shell(shared_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell with the griffin profile for all tests of a module, which must leave nothing at its end.
+
+    A module starts its cluster in a fixture of its own on top of this one. Its tests share it: they only read, or put back
+    what they change. What starts processes on one machine only belongs into one group of pytest-xdist: mark the module
+    ``pytest.mark.xdist_group(__name__)``, or each worker makes a cluster of its own.
+    """
+    shell = Shell(tmp_path_factory.mktemp("shell"), shared_cloud)
+    try:
+        shell.make_profile()
+        yield shell
+        shell.assert_nothing_left()
+    finally:
+        shell.close()
+
+
+def _shell_of(request: pytest.FixtureRequest) -> Shell:
+    """The shell that the test shares with its module, or its own."""
+    return request.getfixturevalue("shared_shell" if "shared_shell" in request.fixturenames else "shell")
+
+
+def _cloud_of(request: pytest.FixtureRequest) -> Cloud:
+    return request.getfixturevalue("shared_cloud" if "shared_cloud" in request.fixturenames else "cloud")
+
+
 @pytest.fixture
-def elsewhere(shell, tmp_path):
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
     """A shell of the same user on another machine: nothing but credentials."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    other = Shell(folder, shell.cloud)
+    other = Shell(folder, _shell_of(request).cloud)
     yield other
     other.close()
 
 
 @pytest.fixture
-def openstack_client(cloud: Cloud, tmp_path: Path) -> OpenStackClient:
+def openstack_client(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStackClient:
     """The plain ``openstack`` command on that cloud."""
-    return OpenStackClient(cloud, tmp_path)
+    return OpenStackClient(_cloud_of(request), tmp_path)
 
 
 @pytest.fixture
-def neutron(cloud):
+def neutron(request: pytest.FixtureRequest) -> SimpleNamespace:
     """Its networks, as a user of the plain SDK sees them."""
+    cloud = _cloud_of(request)
     config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
     connection = openstack.connection.Connection(config=config.get_one(cloud.name))
     return SimpleNamespace(network=connection.network, project=connection.current_project_id)
 
 
 @pytest.fixture
-def head(neutron, cloud):
+def head(request, neutron):
     """A port with this machine's address and MAC address: to Neutron, this machine is a server of the project."""
+    cloud = _cloud_of(request)
     network = next(n for n in neutron.network.networks() if not n.is_router_external)
     port = neutron.network.create_port(
         network_id=network.id,
@@ -203,7 +244,6 @@ def mac_of(address: str) -> str:
 @pytest.fixture
 def eventually() -> Callable[..., None]:
     """Wait for a condition, without a fixed sleep."""
-    import time
 
     def wait(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
