@@ -94,8 +94,10 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return [f"left out: {n} tests that need of the cloud: {why}" for why, n in config.stash.get(left_out, {}).items()]
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What each row of the table of faults left, which a worker of pytest-xdist can't print by itself."""
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What each row of the table of faults left, which a worker of pytest-xdist can't print by itself; not for -q, but for failures."""
+    if config.option.verbose < 0 and not terminalreporter.getreports("failed"):
+        return
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
     lines = [text for report in reports for name, text in report.user_properties if name == "left over"]
     if lines:
