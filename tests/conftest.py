@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import responses
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 from ipp_griffin.calls import one_line
+from ipp_griffin.cloud import Cloud as Connection
 from ipp_griffin.devcloud import DevCloud
 from ipp_griffin.launchers.watch import Watcher
 
 from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient
+from .fakes import Clock
+from .fakes.clock import without_pauses
+from .openstack_responses import serve_identity, write_clouds_yaml
 
 named_cloud = pytest.StashKey[OnNamedCloud]()
 left_out = pytest.StashKey[dict[str, int]]()
@@ -139,6 +144,54 @@ def no_watch_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     assert not any(thread.is_alive() for thread in watches)
 
 
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes between a deletion and the listing that confirms it, nor between two tries to clean up."""
+    without_pauses(monkeypatch)
+
+
+@pytest.fixture
+def mock() -> Iterator[responses.RequestsMock]:
+    """Whatever is asked over HTTP is answered by the test, or refused."""
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock
+
+
+@pytest.fixture
+def clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clouds.yaml that names the services which `openstack_responses` makes up, as the clouds ``fake`` and ``other``."""
+    path = write_clouds_yaml(tmp_path)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.fixture
+def connected(mock: responses.RequestsMock, clock: Clock, clouds_yaml: Path) -> Connection:
+    """The real door to compute and network, logged in to services that are made up; what it sleeps is ``clock.slept``."""
+    serve_identity(mock)
+    connected = Connection.connect("fake", sleep=clock.sleep, clock=clock)
+    mock.calls.reset()
+    return connected
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def slept(clock: Clock) -> list[float]:
+    """The pauses that were made by ``clock``."""
+    return clock.slept
+
+
+@pytest.fixture
+def session(connected: Connection) -> Any:
+    """A keystoneauth session that is logged in to made-up services."""
+    return connected.session
+
+
 @contextlib.contextmanager
 def running_cloud(folder: Path, **options: Any) -> Iterator[DevCloud]:
     """A dev cloud, named by OS_CLOUD."""
@@ -153,6 +206,14 @@ def named(clouds_yaml: Path, name: str) -> Iterator[None]:
         patch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds_yaml))
         patch.setenv("OS_CLOUD", name)
         yield
+
+
+@pytest.fixture
+def dev(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DevCloud]:
+    """A dev cloud for one test, named by OS_CLOUD. Servers are ACTIVE after 0.1 s, unless OPTIONS of the test's module say otherwise."""
+    options = {"boot_time": 0.1, **getattr(request.module, "OPTIONS", {})}
+    with DevCloud(tmp_path / "cloud", **options) as cloud, named(cloud.clouds_yaml, "devcloud"):
+        yield cloud
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from ipp_griffin import agent
 from ipp_griffin.agent import Agent, ControllerGone, Failure, Redactor
 from ipp_griffin.userdata import agent_source
 
+from .fakes import Clock
+
 CONNECTION = {
     "ssh": "",
     "interface": "tcp://10.0.0.5",
@@ -330,16 +332,6 @@ def http_error(status):
     return urllib.error.HTTPError("http://s?temp_url_sig=5ecre7a", status, "No", email.message.Message(), None)
 
 
-class Clock:
-    def __init__(self):
-        self.now, self.sleeps, self.on_sleep = 1000.0, [], lambda: None
-
-    def sleep(self, seconds):
-        self.sleeps.append(seconds)
-        self.now += seconds
-        self.on_sleep()
-
-
 class AtOnce:
     """Instead of threading.Thread: done when it has started."""
 
@@ -354,7 +346,7 @@ class World:
     """An agent and all that is around it."""
 
     def __init__(self, folder, net=None, run=None, root=False, thread=AtOnce, **parameters):
-        self.net, self.clock, self.lines, self.commands, self.problem = net or Net(), Clock(), [], [], ""
+        self.net, self.clock, self.lines, self.commands, self.problem = net or Net(), Clock(now=1000.0), [], [], ""
 
         def run_and_keep(argv, user="", env=None, timeout=60):
             self.commands.append((user, " ".join(argv)))
@@ -367,7 +359,7 @@ class World:
             self.net,
             run=run_and_keep,
             sleep=self.clock.sleep,
-            monotonic=lambda: self.clock.now,
+            monotonic=self.clock,
             connect=lambda address, port: self.problem,
             log=self.lines.append,
             thread=thread,
@@ -396,7 +388,7 @@ def test_fetching_outlives_everything_a_store_does_before_it_is_consistent(world
     w.agent.load()
     assert w.agent.rendezvous == RENDEZVOUS
     assert len(w.net.requests) == 11
-    assert all(a * 0.6 <= b <= 10 for a, b in zip([1, *w.clock.sleeps], w.clock.sleeps, strict=False))
+    assert all(a * 0.6 <= b <= 10 for a, b in zip([1, *w.clock.slept], w.clock.slept, strict=False))
     assert "5ecre7a" not in "".join(w.lines)
     kept = Path(w.agent.path("rendezvous.json"))
     assert kept.read_bytes() == good and kept.stat().st_mode & 0o777 == 0o600
@@ -422,7 +414,7 @@ def test_a_report_that_can_not_be_written_holds_up_nothing_and_is_counted(world)
     w.agent.report("agent", "one")
     w.agent.report("gone", "two\nlines \x1b[1m " + CONNECTION["key"])
     assert w.net.names == ["0000-agent"] * 3 + ["0001-gone"]
-    assert w.clock.sleeps == [1, 2]
+    assert w.clock.slept == [1, 2]
     assert "was not written: no route" in w.lines[1]
     assert World(Path(w.agent.state)).agent.kept["sequence"] == 2  # also after a reboot
 
@@ -517,7 +509,7 @@ def test_an_unreachable_controller_is_waited_for_and_then_a_failure(world):
 def test_a_controller_that_comes_in_time_is_reached(world):
     w = world()
     w.problem = "timed out"
-    w.clock.on_sleep = lambda: setattr(w, "problem", "" if w.clock.now >= 1030 else w.problem)
+    w.clock.then = lambda: setattr(w, "problem", "" if w.clock.now >= 1030 else w.problem)
     w.agent.reach_controller()
     assert w.clock.now == 1030
 
@@ -854,7 +846,7 @@ def watched(world, processes):
             if w.clock.now >= 1000 + seconds:
                 raise Over
 
-        w.clock.on_sleep = on_sleep
+        w.clock.then = on_sleep
         with pytest.raises(Over):
             w.agent.watch("/p")
 
@@ -987,7 +979,7 @@ def test_engines_that_take_long_to_register_have_their_logs_reported_meanwhile(w
         write_log(w, b"x\n")()
         processes.all[0].returncode = 255 if w.clock.now > 1100 else None
 
-    w.clock.on_sleep = on_sleep
+    w.clock.then = on_sleep
     with pytest.raises(Failure):
         w.agent.start_engines("/p")
     assert w.net.names == ["0000-connected", "0001-log"]
@@ -1014,7 +1006,7 @@ def test_engines_start_a_few_at_a_time_the_next_when_one_has_registered(world, p
         started.append(len(processes.all))
         write_log(w, b"Completed registration with id 0\n", len(started) - 1)()
 
-    w.clock.on_sleep = on_sleep
+    w.clock.then = on_sleep
     w.agent.start_engines("/p")
     assert started == [4, 5, 6, 7, 7, 7, 7]
     assert w.net.names == ["0000-connected"]
@@ -1027,7 +1019,7 @@ def test_engines_that_take_long_hold_up_the_others_for_a_while_only(world, proce
     """Those that never log anything would, for as long as it takes to believe that they run."""
     processes.log = b""
     w, started = starting(world, 7), {}
-    w.clock.on_sleep = lambda: started.setdefault(len(processes.all), w.clock.now - 1000 - agent.POLL)
+    w.clock.then = lambda: started.setdefault(len(processes.all), w.clock.now - 1000 - agent.POLL)
     w.agent.start_engines("/p")
     assert started == {4: 0, 7: agent.OVERDUE}
     assert w.clock.now - 1000 == pytest.approx(agent.OVERDUE + agent.SETTLED, abs=1)
@@ -1036,7 +1028,7 @@ def test_engines_that_take_long_hold_up_the_others_for_a_while_only(world, proce
 def test_an_engine_that_ends_at_once_keeps_those_after_it_from_starting(world, processes, two_cores):
     processes.log = b"no luck\n"
     w = starting(world, 7)
-    w.clock.on_sleep = lambda: setattr(processes.all[2], "returncode", 3)
+    w.clock.then = lambda: setattr(processes.all[2], "returncode", 3)
     with pytest.raises(Failure, match=r"engine 2 ended before it had registered \(exit code 3\)"):
         w.agent.start_engines("/p")
     assert len(processes.all) == 4
@@ -1048,7 +1040,7 @@ def test_after_a_reboot_engines_start_at_once_and_are_not_waited_for(world, proc
     w = starting(world, 7)
     w.agent.keep(ran=True)
     w.agent.start_engines("/p")
-    assert len(processes.all) == 7 and w.clock.sleeps == []
+    assert len(processes.all) == 7 and w.clock.slept == []
     assert w.net.names == ["0000-connected"]
 
 
@@ -1132,7 +1124,7 @@ def test_a_controller_that_stays_away_ends_the_watch(watched):
         for process in watched.processes.all:
             process.returncode = -9
 
-    watched.clock.on_sleep = lambda: controller_dies() if watched.clock.now >= 1010 else None
+    watched.clock.then = lambda: controller_dies() if watched.clock.now >= 1010 else None
     with pytest.raises(ControllerGone, match="Connection refused"):
         watched.agent.watch("/p")
     assert 1310 <= watched.clock.now <= 1320
@@ -1149,7 +1141,7 @@ def test_a_stranger_on_the_controllers_port_counts_as_no_controller(watched):
             if engine.process.returncode is None and (not engine.registered or watched.clock.now < 1020):
                 end(engine.process, 255, b"Registration timed out after 120.0 seconds", engine.log)()
 
-    watched.clock.on_sleep = lambda: time_out() if watched.clock.now % 100 >= 99.7 else None
+    watched.clock.then = lambda: time_out() if watched.clock.now % 100 >= 99.7 else None
     with pytest.raises(ControllerGone, match="does not register our engines"):
         for engine in watched.agent.engines:
             end(engine.process, 1, b"Maximum number of heartbeats misses reached", engine.log)()
@@ -1168,7 +1160,7 @@ def test_an_engine_that_logs_nothing_counts_as_running_after_a_while(world, proc
 def test_an_engine_that_says_it_is_registering_is_waited_for(world, processes):
     processes.log = b"Registering with controller at tcp://10.0.0.5:20001\n"
     w = starting(world, 1)
-    w.clock.on_sleep = lambda: setattr(processes.all[0], "returncode", 255 if w.clock.now > 1120 else None)
+    w.clock.then = lambda: setattr(processes.all[0], "returncode", 255 if w.clock.now > 1120 else None)
     with pytest.raises(
         Failure, match=r"engine 0 ended before it had registered \(exit code 255\). Its last lines: Reg"
     ):
@@ -1227,7 +1219,7 @@ def test_after_a_failure_a_server_that_nobody_deletes_is_switched_off(world, tmp
     w.agent.rendezvous = {"timeouts": {"controller_gone": 7}} if known else {}
     w.agent.load = lambda: (_ for _ in ()).throw(Failure("no controller"))
     assert w.agent.main() == 0
-    assert w.clock.sleeps == [7 if known else 300]
+    assert w.clock.slept == [7 if known else 300]
     assert w.commands == [("", "systemctl poweroff")]
 
 

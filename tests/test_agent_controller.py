@@ -10,7 +10,8 @@ import pytest
 from ipp_griffin import agent
 from ipp_griffin.agent import ControllerAgent, ControllerGone, Expired, Failure, Idle
 
-from .test_agent import PARAMETERS, Clock, Net, http_error
+from .fakes import Clock
+from .test_agent import PARAMETERS, Net, http_error
 
 KEYS = {"session": "5e55ion", "curve_public": "publ1c", "curve_secret": "s3cret"}
 CONTROLLER = {
@@ -49,7 +50,7 @@ class World:
     """An agent and all that is around it. ``script``: what happens at the n-th start of ipcontroller, instead of its connection files."""
 
     def __init__(self, folder, monkeypatch, *script, net=None, timeouts=(), hub=lambda program: ""):
-        self.net, self.clock, self.lines, self.problem = net or Net(), Clock(), [], ""
+        self.net, self.clock, self.lines, self.problem = net or Net(), Clock(now=1000.0), [], ""
         self.started, self.killed, self.asked, self.script = [], [], [], list(script)
         self.agent = ControllerAgent(
             {**PARAMETERS, "engine_set": "controller", "engines": 1},
@@ -58,7 +59,7 @@ class World:
             self.net,
             run=lambda argv, **how: self.ask(argv, hub),
             sleep=self.clock.sleep,
-            monotonic=lambda: self.clock.now,
+            monotonic=self.clock,
             connect=lambda address, port: self.problem,
             log=self.lines.append,
         )
@@ -111,7 +112,7 @@ class World:
             if self.clock.now >= began + seconds:
                 raise Over
 
-        self.clock.on_sleep = on_sleep
+        self.clock.then = on_sleep
         with pytest.raises(Over):
             self.agent.work()
 
@@ -329,7 +330,7 @@ def test_one_that_crashes_too_often_is_given_up_with_the_cause(world):
         w.started[0].returncode = -11
 
     with pytest.raises(Failure, match="crashed too often; the last time: ipcontroller does not answer: exit code 3"):
-        w.clock.on_sleep = lambda: crash() if w.clock.now > 1005 else None
+        w.clock.then = lambda: crash() if w.clock.now > 1005 else None
         w.agent.work()
     assert len(w.started) == 3  # two restarts in an hour
 
@@ -343,7 +344,7 @@ def test_a_store_that_does_not_take_the_files_fails_clearly(world):
 def test_one_that_was_told_to_end_stays_down(world):
     """`Client.shutdown(hub=True)`."""
     w = world()
-    w.clock.on_sleep = lambda: w.started and w.clock.now > 1005 and w.end(0)()
+    w.clock.then = lambda: w.started and w.clock.now > 1005 and w.end(0)()
     with pytest.raises(ControllerGone, match="it was told to end"):
         w.agent.work()
     assert len(w.started) == 1
@@ -398,7 +399,7 @@ def test_a_command_of_the_users_needs_a_python_beside_it_where_the_hub_is_to_be_
 
 def idle(answers, timeout=100.0):
     """When, of seconds from now, it is over; ``answers``: what was done before and after each look, the last ones for ever."""
-    clock = Clock()
+    clock = Clock(now=1000.0)
     told = iter(answers)
     last = [("", "")]
 
@@ -406,7 +407,7 @@ def idle(answers, timeout=100.0):
         last[0] = next(told, last[0])
         return last[0]
 
-    watch = Idle(timeout, activity, lambda: clock.now)
+    watch = Idle(timeout, activity, clock)
     for _ in range(2000):
         if watch.over():
             return clock.now - 1000

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from ipp_griffin.calls import BREATH, LONGEST_PAUSE, Rest
 
-
-class Clock:
-    """Goes on by what is slept; ``meanwhile`` happens during the first sleep."""
-
-    def __init__(self) -> None:
-        self.now, self.slept, self.meanwhile = 1000.0, list[float](), lambda: None
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.meanwhile()
-        self.meanwhile = lambda: None
-        self.now += seconds
-
-    def rest(self) -> Rest:
-        return Rest(lambda: self.now, self.sleep)
+from .fakes import Clock
 
 
 def test_nobody_rests_where_nobody_asked() -> None:
     clock = Clock()
-    clock.rest().take()
+    Rest(clock, clock.sleep).take()
     assert clock.slept == []
 
 
 def test_a_pause_is_taken_once() -> None:
     clock = Clock()
-    rest = clock.rest()
+    rest = Rest(clock, clock.sleep)
     rest.ask(7)
     rest.take()
     rest.take()
@@ -39,7 +25,7 @@ def test_a_pause_is_taken_once() -> None:
 def test_one_of_unknown_length_is_short_and_one_without_end_has_one() -> None:
     for seconds, taken in ((None, BREATH), (1e9, LONGEST_PAUSE)):
         clock = Clock()
-        rest = clock.rest()
+        rest = Rest(clock, clock.sleep)
         rest.ask(seconds)
         rest.take()
         assert clock.slept == [taken]
@@ -47,7 +33,7 @@ def test_one_of_unknown_length_is_short_and_one_without_end_has_one() -> None:
 
 def test_a_shorter_one_does_not_end_a_longer_one() -> None:
     clock = Clock()
-    rest = clock.rest()
+    rest = Rest(clock, clock.sleep)
     rest.ask(30)
     rest.ask(None)
     rest.take()
@@ -56,16 +42,22 @@ def test_a_shorter_one_does_not_end_a_longer_one() -> None:
 
 def test_what_is_asked_for_while_one_sleeps_is_taken_too() -> None:
     clock = Clock()
-    rest = clock.rest()
+    asked_meanwhile = [20]
+
+    def sleep(seconds: float) -> None:
+        if asked_meanwhile:
+            rest.ask(asked_meanwhile.pop())
+        clock.sleep(seconds)
+
+    rest = Rest(clock, sleep)
     rest.ask(7)
-    clock.meanwhile = lambda: rest.ask(20)
     rest.take()
     assert clock.slept == [7, 13]
 
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_long() -> None:
     clock = Clock()
-    rest = clock.rest()
+    rest = Rest(clock, clock.sleep)
     rest.ask(7)
     clock.now -= 3600
     rest.take()

@@ -19,8 +19,10 @@ from ipp_griffin.cli import Griffin
 from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
 from ipp_griffin.cli.command import Command
 from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member, NoSuchCluster
+from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member
 from ipp_griffin.profiles import PROFILE_FILES, profile_files
+
+from .fakes import FakeClusters
 
 BIN = Path(sys.executable).parent
 
@@ -373,13 +375,7 @@ def test_json_has_each_servers_engine_ids_expiry_and_whose_it_is(three):
 def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsys, ipython, options, asks):
     asked = []
 
-    class Fake:
-        store_trouble = ""
-
-        def all(self, *, everyone):
-            return [three]
-
-    monkeypatch.setattr(Ps, "clusters", lambda self: Fake())
+    monkeypatch.setattr(Ps, "clusters", lambda self: FakeClusters(three))
     monkeypatch.setattr(
         "ipp_griffin.engine_ids.engine_ids", lambda uids, folder: asked.append((uids, folder)) or {three.uid: IDS}
     )
@@ -391,13 +387,9 @@ def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsy
 
 
 def test_that_the_object_store_is_down_is_a_remark_and_no_failure(griffin, three, monkeypatch):
-    class Fake:
-        store_trouble = "The object store said 503."
-
-        def all(self, *, everyone):
-            return [three]
-
-    monkeypatch.setattr(Ps, "clusters", lambda self: Fake())
+    clusters = FakeClusters(three)
+    clusters.store_trouble = "The object store said 503."
+    monkeypatch.setattr(Ps, "clusters", lambda self: clusters)
     status, out, err = griffin("ps")
     assert (status, out.splitlines()[1].split()[0]) == (0, three.uid)
     assert (
@@ -418,31 +410,16 @@ def test_stop_wants_one_name(capsys):
 @pytest.fixture
 def stop(monkeypatch):
     """``stop(name)`` in a project that has no cluster, but perhaps the rest of one; what was stopped."""
-    stopped = []
-
-    class Fake:
-        error = None
-
-        def find(self, name, *, everyone):
-            raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: none.")
-
-        def rest_of(self, name, *, everyone):
-            return Cluster(name, dict.fromkeys(LABELS, ""), (), True) if name == "0123456789ab" else None
-
-        def stop(self, cluster, *, timeout):
-            if self.error:
-                raise self.error
-            stopped.append(cluster.uid)
-
-    fake = Fake()
-    monkeypatch.setattr(Stop, "clusters", lambda self: fake)
+    clusters = FakeClusters()
+    clusters.rest = [Cluster("0123456789ab", dict.fromkeys(LABELS, ""), (), True)]
+    monkeypatch.setattr(Stop, "clusters", lambda self: clusters)
 
     def run(name, error=None):
-        fake.error = error
+        clusters.fail["stop"] = [error]
         app = Stop()
         app.initialize([name])
         app.start()
-        return stopped
+        return [cluster.uid for cluster in clusters.asked("stop", "cluster")]
 
     return run
 
@@ -469,25 +446,17 @@ def test_a_stop_that_is_interrupted_says_how_to_go_on(stop, capsys):
 @pytest.fixture
 def reap(monkeypatch):
     """``reap(option, ...)`` on a cloud with one thing that is left over; what was deleted."""
-    deleted = []
-    server = Server("i", "griffin-u-s-0", "ERROR")
+    clusters, server = FakeClusters(), Server("i", "griffin-u-s-0", "ERROR")
     left = Leftover(Cluster("0123456789ab", dict.fromkeys(LABELS, ""), (), True), server, "is in ERROR: no disk")
 
-    class Fake:
-        def leftovers(self, *, everyone):
-            return [left]
-
-        def reap(self, found, *, timeout):
-            deleted.extend(found)
-            return found
-
-    monkeypatch.setattr(Reap, "clusters", lambda self: Fake())
+    clusters.left = [left]
+    monkeypatch.setattr(Reap, "clusters", lambda self: clusters)
 
     def run(*options):
         app = Reap()
         app.initialize(list(options))
         app.start()
-        return deleted == [left]
+        return clusters.asked("reap", "found") == [[left]]
 
     return run
 

@@ -15,9 +15,10 @@ from ipp_griffin.cli.timeline import Timeline
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster
 from ipp_griffin.moments import iso
-from ipp_griffin.plan import SettingError
 from ipp_griffin.records import Record
 from ipp_griffin.report import Report
+
+from .fakes import FakeClusters
 
 SET, ZERO = "a1b2c3d4", datetime(2026, 11, 25, 5, 0, tzinfo=timezone.utc)
 CLUSTER = Cluster("0123456789ab", dict.fromkeys(LABELS, "") | {"profile": "griffin"}, (), True)
@@ -31,46 +32,29 @@ def report(slot, sequence, phase, seconds) -> Report:
     return Report(SET, slot, 0, sequence, phase, at(seconds))
 
 
-class FakeClusters:
-    """One cluster. ``behind``: seconds that agents' clocks are behind; ``refuse``: what can't be read, and why."""
+def know(clusters, *records, behind=0.0):
+    """Have records and the contents of their reports, of agents whose clocks are so many seconds behind."""
+    clusters.known = list(records)
+    for one in (report for record in records for report in record.reports):
+        time = datetime.fromisoformat(one.written.replace("Z", "+00:00")).timestamp() - behind
+        engines = [{"index": 0, "output": one.phase}]
+        clusters.contents[one.name] = {"time": time, "message": f"{one.phase} of {one.slot}", "engines": engines}
 
-    def __init__(self):
-        server = Server("i0", "griffin-u-0", "ACTIVE", created=at(0), launched=at(2))
-        reports = (report(0, 0, "agent", 5), report(0, 2, "engines", 9), report(0, 1, "log", 60))
-        self.known = [
-            Record("griffin-u-0", SET, 0, 0, server, reports),
-            Record("griffin-u-1", SET, 1, 0, None, (report(1, 0, "engines", 8),)),
-        ]
-        self.behind, self.refuse, self.read = 0.0, {}, []
 
-    def find(self, name, *, everyone):
-        if name != CLUSTER.uid:
-            raise SettingError(f"There is no cluster {name!r}.")
-        return CLUSTER
-
-    def records(self, cluster):
-        return self.known
-
-    def read_report(self, cluster, report):
-        self.read.append(report)
-        if error := self.refuse.get(report.phase):
-            raise error
-        time = datetime.fromisoformat(report.written.replace("Z", "+00:00")).timestamp() - self.behind
-        return {
-            "time": time,
-            "message": f"{report.phase} of {report.slot}",
-            "engines": [{"index": 0, "output": report.phase}],
-        }
-
-    def console(self, server):
-        if error := self.refuse.get("console"):
-            raise error
-        return f"ipp-griffin: {at(4)} starting\n"
+SERVER = Server("i0", "griffin-u-0", "ACTIVE", created=at(0), launched=at(2))
+REPORTS = report(0, 0, "agent", 5), report(0, 2, "engines", 9), report(0, 1, "log", 60)
+RECORDS = (
+    Record("griffin-u-0", SET, 0, 0, SERVER, REPORTS),
+    Record("griffin-u-1", SET, 1, 0, None, (report(1, 0, "engines", 8),)),
+)
 
 
 @pytest.fixture
 def clusters(monkeypatch):
-    made = FakeClusters()
+    """One cluster, of a server that is there and one that is gone."""
+    made = FakeClusters(CLUSTER)
+    know(made, *RECORDS)
+    made.consoles["i0"] = f"ipp-griffin: {at(4)} starting\n"
     monkeypatch.setattr(ClustersCommand, "clusters", lambda self: made)
     return made
 
@@ -106,14 +90,14 @@ def test_all_servers_lines_come_by_time_also_of_those_that_are_gone(run, cluster
         ],
         [],
     )
-    assert len(clusters.read) == 4
+    assert len(clusters.asked("read_report")) == 4
 
 
 @pytest.mark.parametrize("name", ["griffin-u-1", "1", f"{SET}/1"])
 def test_one_server_is_asked_about_alone(run, clusters, name):
     _, out, _ = run(Logs, CLUSTER.uid, name)
     assert {line.split()[1].rpartition("/")[0] for line in out} == {f"{SET}/1"}
-    assert {report.slot for report in clusters.read} == {1}
+    assert {report.slot for report in clusters.asked("read_report", "report")} == {1}
 
 
 def test_the_tail_is_the_last_lines_of_all(run):
@@ -121,7 +105,7 @@ def test_the_tail_is_the_last_lines_of_all(run):
 
 
 def test_a_console_that_is_refused_is_a_remark_and_no_failure(run, clusters):
-    clusters.refuse["console"] = CloudError("Can't read the console of server i0: the cloud said 403: no.")
+    clusters.fail["console"] = [CloudError("Can't read the console of server i0: the cloud said 403: no.")]
     status, out, err = run(Logs, CLUSTER.uid)
     assert (status, len(out)) == (0, 5)
     assert err == [
@@ -130,7 +114,7 @@ def test_a_console_that_is_refused_is_a_remark_and_no_failure(run, clusters):
 
 
 def test_a_report_that_can_not_be_read_is_a_remark_and_no_failure(run, clusters):
-    clusters.refuse["log"] = CloudError("the cloud said 503.")
+    clusters.contents[REPORTS[2].name] = CloudError("the cloud said 503.")
     status, out, err = run(Logs, CLUSTER.uid)
     assert (status, len(out)) == (0, 5)
     assert err == [f"ipp-griffin logs: A report of {SET}/0 can't be read: the cloud said 503."]
@@ -138,7 +122,7 @@ def test_a_report_that_can_not_be_read_is_a_remark_and_no_failure(run, clusters)
 
 @pytest.mark.parametrize(("behind", "words"), [(3600, "3600 s behind"), (-90, "90 s ahead of")])
 def test_a_servers_clock_that_is_wrong_is_told_once(run, clusters, behind, words):
-    clusters.behind = behind
+    know(clusters, *RECORDS, behind=behind)
     _, _, err = run(Logs, CLUSTER.uid, "0")
     assert err == [
         f"ipp-griffin logs: The clock of {SET}/0 was {words} the object store's: its times are shown as it gave them."
@@ -147,9 +131,9 @@ def test_a_servers_clock_that_is_wrong_is_told_once(run, clusters, behind, words
 
 def test_of_many_reports_the_newest_are_read(run, clusters):
     many = tuple(report(1, n, "gone" if n % 2 else "engines", n) for n in range(100))
-    clusters.known = [Record("griffin-u-1", SET, 1, 0, None, many)]
+    know(clusters, Record("griffin-u-1", SET, 1, 0, None, many))
     _, _, err = run(Logs, CLUSTER.uid)
-    assert clusters.read == list(many[-REPORTS_READ:])
+    assert clusters.asked("read_report", "report") == list(many[-REPORTS_READ:])
     assert err == [f"ipp-griffin logs: 80 earlier reports of {SET}/1 are not shown."]
 
 
@@ -161,7 +145,7 @@ def test_of_many_reports_the_newest_are_read(run, clusters):
             [],
             "ipp-griffin logs: say which cluster, and which of its servers if you like: `ipp-griffin ps` lists them.",
         ),
-        (Logs, ["x"], "ipp-griffin logs: There is no cluster 'x'."),
+        (Logs, ["x"], "ipp-griffin logs: There is no cluster 'x' in this project."),
         (
             Logs,
             [CLUSTER.uid, "7"],

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ from .tls import Authority, tls_in_front_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release", "ignore:Comma separated lists")
 ROOT = AUTH.removesuffix("/v3")
-
-
-@pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
 
 
 @pytest.fixture

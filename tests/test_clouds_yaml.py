@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,6 @@ from .openstack_responses import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
 LOGIN = {"auth_url": AUTH, "username": "ada", "password": PASSWORD, "project_name": "p"}
 DOMAINS = {"user_domain_name": "Default", "project_domain_name": "Default"}
-
-
-@pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
 
 
 @pytest.fixture

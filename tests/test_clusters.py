@@ -1,4 +1,4 @@
-"""`Clusters`: what there is in a project, on a cloud and a store of a few lines."""
+"""`Clusters`: what there is in a project, over fakes of the cloud and the object store."""
 
 import json
 from dataclasses import replace
@@ -14,9 +14,10 @@ from ipp_griffin.plan import SettingError, server_tags
 from ipp_griffin.records import Former, Record
 from ipp_griffin.report import Report
 from ipp_griffin.security_groups import SecurityGroup
-from ipp_griffin.store import StoredObject, StoreError
 
-from .test_engine_set import FakePorts
+from .fakes import FakeCloud, FakeStore
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 ADA, BOB, CAT = "0000000000aa", "0000000000bb", "0000000000cc"
 SET = "a1b2c3d4"
@@ -44,97 +45,34 @@ def make_server(slot=0, *, uid=ADA, user="ada", status="ACTIVE", hours=1, **labe
     )
 
 
-class FakeGroups:
-    """``there``: the security groups of all clusters; ``removed``: the uids of those that went."""
-
-    def __init__(self):
-        self.there, self.removed = [], []
-
-    def all(self):
-        return self.there
-
-    def of(self, uid):
-        return [group for group in self.there if group.uid == uid]
-
-    def remove(self, uid, *, timeout):
-        self.removed.append(uid)
-        self.there = [group for group in self.there if group.uid != uid]
-
-
-class FakeFloatingIps:
-    """``there``: those of all clusters; ``released``: the uids of those that went."""
-
-    def __init__(self):
-        self.there, self.released = [], []
-
-    def all(self):
-        return self.there
-
-    def of(self, uid):
-        return [floating for floating in self.there if floating.uid == uid]
-
-    def release(self, uid):
-        self.released.append(uid)
-        self.there = [floating for floating in self.there if floating.uid != uid]
-
-
-class FakeCloud:
-    user_id = "ada"
-
-    def __init__(self, *servers):
-        self.there = {server.id: server for server in servers}
-        self.groups = FakeGroups()
-        self.floating_ips = FakeFloatingIps()
-        self.ports = FakePorts()
-
-    def servers(self, *tags):
-        return [server for server in self.there.values() if set(tags) <= set(server.tags)]
-
-    def delete_servers(self, ids, parallel=10):
-        for id in ids:
-            del self.there[id]
-
-
-class FakeStore:
-    """``containers``: the labels of each; ``written``: reports by uid; ``touched``: of all objects; ``deleted``: uids."""
-
-    touched = ""
-    object_name = "ffff0000/connection.json"
-    files: dict[str, bytes] = {}  # noqa: RUF012
-
-    def __init__(self, **containers):
-        self.containers_by_uid, self.written, self.deleted = containers, {}, []
-        self.made = {}  # uid -> when its container was made, of those that nobody has marked
-
-    def containers(self):
-        return list(self.containers_by_uid)
-
-    def labels(self, uid):
-        return self.containers_by_uid.get(uid, {})
-
-    def reports(self, uid, *, logs=False):
-        return [report for report in self.written.get(uid, []) if logs or report.phase != "log"]
-
-    def get(self, uid, name, limit):
-        if name not in self.files:
-            raise StoreError("gone", status=404)
-        return self.files[name][:limit]
-
-    def made_at(self, uid):
-        return self.made.get(uid)
-
-    def objects(self, uid):
-        return [StoredObject(self.object_name, 1, self.touched)] if self.touched else []
-
-    def delete_container(self, uid):
-        self.deleted.append(uid)
-        self.containers_by_uid.pop(uid, None)
-        return True
+def adas(*servers) -> FakeCloud:
+    """A cloud that ada is logged in to."""
+    cloud = FakeCloud(*servers)
+    cloud.user_id = "ada"
+    return cloud
 
 
 def look(*servers, store=None) -> Clusters:
-    stores = store or FakeStore()
-    return Clusters(FakeCloud(*servers), lambda prefix: stores, "ipp-griffin")
+    opened = store or FakeStore()
+    return Clusters(adas(*servers), lambda prefix: opened, "ipp-griffin")
+
+
+def store_with(uid, *reports) -> FakeStore:
+    """One with these reports in a cluster's container."""
+    store = FakeStore()
+    write(store, uid, *reports)
+    return store
+
+
+def write(store, uid, *reports):
+    store.there.setdefault(uid, {}).update({report.name: b"" for report in reports})
+    store.times.update({report.name: report.written for report in reports})
+
+
+def touch(store, uid, when, name="ffff0000/connection.json"):
+    """Write an object of that name at that time."""
+    store.there[uid][name] = b""
+    store.times[name] = when
 
 
 def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first():
@@ -155,17 +93,15 @@ def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first
     }
 
 
-class DownStore(FakeStore):
-    """Answers nothing."""
-
-    def _down(self, *args, **kwargs):
-        raise Unavailable("the object store said 503")
-
-    containers = labels = reports = objects = delete_container = made_at = _down
+def down() -> FakeStore:
+    """An object store that answers nothing."""
+    store = FakeStore()
+    store.down = Unavailable("the object store said 503")
+    return store
 
 
 def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
-    clusters = look(make_server(0), make_server(1), store=DownStore())
+    clusters = look(make_server(0), make_server(1), store=down())
     (cluster,) = clusters.all()
     assert (cluster.phases, clusters.store_trouble) == ({"active": 2}, "the object store said 503")
     with pytest.raises(Unavailable, match="servers of cluster .* are gone, but not all else: .*503"):
@@ -176,14 +112,14 @@ def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
 
 
 def test_without_the_object_store_nothing_counts_as_never_reported():
-    clusters = look(make_server(start_deadline="2026-01-01T00:00:00Z"), store=DownStore())
+    clusters = look(make_server(start_deadline="2026-01-01T00:00:00Z"), store=down())
     for ask in (clusters.leftovers, clusters.servers_left):
         with pytest.raises(Unavailable):
             ask()
 
 
 def test_without_the_object_store_a_cluster_with_servers_of_several_users_is_nobodys_to_stop():
-    clusters = look(make_server(0), make_server(1, user="bob"), store=DownStore())
+    clusters = look(make_server(0), make_server(1, user="bob"), store=down())
     with pytest.raises(SettingError, match="somebody else's"):
         clusters.find(ADA)
 
@@ -209,13 +145,15 @@ def foreign_server(slot=7, **options) -> Server:
 @pytest.mark.parametrize("labels", [{}, {ADA: {"user": "ada", "owner": "ada"}}])
 def test_a_server_of_somebody_else_that_bears_a_clusters_tag_hides_it_from_nobody(labels):
     """Anybody in the project can tag a server. What is said of the cluster is what its owner's servers say."""
-    (cluster,) = look(foreign_server(owner="bob"), make_server(0), store=FakeStore(**labels)).all()
+    (cluster,) = look(foreign_server(owner="bob"), make_server(0), store=FakeStore.of_clusters(**labels)).all()
     assert (cluster.mine, cluster.labels["owner"]) == (True, "ada")
     assert [(member.slot, member.mine) for member in cluster.members] == [(0, True), (7, False)]
 
 
 def test_a_cluster_is_its_containers_owners_whoever_has_servers_in_it():
-    store = FakeStore(**{ADA: {"user": "bob", "owner": "bob"}, BOB: {"user": "ada", "owner": "ada", "profile": "lab"}})
+    store = FakeStore.of_clusters(
+        **{ADA: {"user": "bob", "owner": "bob"}, BOB: {"user": "ada", "owner": "ada", "profile": "lab"}}
+    )
     clusters = look(make_server(0), foreign_server(1), foreign_server(0, uid=BOB), store=store)
     (cluster,) = clusters.all()
     assert (cluster.uid, cluster.labels["owner"], cluster.name) == (BOB, "ada", "lab")
@@ -225,14 +163,14 @@ def test_a_cluster_is_its_containers_owners_whoever_has_servers_in_it():
 def test_a_server_of_somebody_else_is_reaped_only_when_asked_for():
     long_ago = "2026-01-01T00:00:00Z"
     own, theirs = (make(status="ERROR", start_deadline=long_ago) for make in (make_server, foreign_server))
-    clusters = look(own, theirs, store=FakeStore(**{ADA: {"user": "ada"}}))
+    clusters = look(own, theirs, store=FakeStore.of_clusters(**{ADA: {"user": "ada"}}))
     found = clusters.leftovers()
     assert [left.server for left in found] == [own]
     clusters.reap(found, timeout=5)
     assert list(clusters._cloud.there) == [theirs.id]
-    assert ADA in clusters._store().containers_by_uid
+    assert ADA in clusters._store().there
     clusters.reap(clusters.leftovers(everyone=True), timeout=5)
-    assert (clusters._cloud.there, clusters._store().containers_by_uid) == ({}, {})
+    assert (clusters._cloud.there, clusters._store().there) == ({}, {})
 
 
 def test_a_server_that_bears_our_tag_by_chance_is_no_cluster():
@@ -240,7 +178,7 @@ def test_a_server_that_bears_our_tag_by_chance_is_no_cluster():
 
 
 def test_a_container_without_servers_is_a_cluster_of_whom_it_says():
-    store = FakeStore(
+    store = FakeStore.of_clusters(
         **{
             ADA: {"owner": "ada", "user": "ada", "cluster-id": "x"},
             BOB: {"user": "bob"},
@@ -271,28 +209,22 @@ def test_the_phase_of_a_server_is_what_nova_says_and_then_its_agent(status, repo
 
 
 def test_engines_count_as_up_where_their_server_says_so():
-    store = FakeStore()
-    store.written[ADA] = [
-        Report(SET, 0, 0, 1, "connected"),
-        Report(SET, 0, 0, 2, "engines"),
-        Report(SET, 1, 0, 1, "agent"),
-    ]
+    reports = Report(SET, 0, 0, 1, "connected"), Report(SET, 0, 0, 2, "engines"), Report(SET, 1, 0, 1, "agent")
+    store = store_with(ADA, *reports)
     (cluster,) = look(make_server(0), make_server(1), make_server(2, status="BUILD"), store=store).all()
     assert cluster.phases == {"engines": 1, "agent": 1, "building": 1}
     assert (cluster.engines_up, cluster.engines) == (2, 6)
 
 
 def test_the_report_of_a_server_that_was_replaced_is_not_its_successors():
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 4, "engines")]
+    store = store_with(ADA, Report(SET, 0, 0, 4, "engines"))
     successor = replace(make_server(), tags=server_tags(ADA, SET, 0, 1))
     (cluster,) = look(successor, store=store).all()
     assert cluster.phases == {"active": 1}
 
 
 def test_a_report_of_logs_is_no_phase():
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 1, "engines"), Report(SET, 0, 0, 2, "log")]
+    store = store_with(ADA, Report(SET, 0, 0, 1, "engines"), Report(SET, 0, 0, 2, "log"))
     assert cluster_of(make_server(), store=store).phases == {"engines": 1}
 
 
@@ -343,11 +275,11 @@ def test_what_is_left_of_somebody_elses_cluster_is_theirs():
 
 
 def test_stopping_deletes_its_servers_and_container_and_nothing_else():
-    store = FakeStore(**{ADA: {"user": "ada"}})
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
     clusters = look(make_server(0), make_server(1), make_server(uid=BOB, user="bob"), store=store)
     clusters.stop(clusters.find(ADA), timeout=5)
     assert [cluster.uid for cluster in clusters.all(everyone=True)] == [BOB]
-    assert store.deleted == [ADA]
+    assert store.asked("delete_container", "uid") == [ADA]
 
 
 def test_a_clusters_container_is_looked_for_where_its_servers_say():
@@ -357,7 +289,7 @@ def test_a_clusters_container_is_looked_for_where_its_servers_say():
         asked.append(prefix)
         return FakeStore()
 
-    Clusters(FakeCloud(make_server(container="lab")), open_store, "ipp-griffin").all()
+    Clusters(adas(make_server(container="lab")), open_store, "ipp-griffin").all()
     assert asked == ["ipp-griffin", "lab"]
 
 
@@ -388,8 +320,7 @@ def cluster_of(*servers, store=None) -> Cluster:
     ],
 )
 def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, reported, why):
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 1, reported)] if reported else []
+    store = store_with(ADA, *([Report(SET, 0, 0, 1, reported)] if reported else []))
     server = replace(make_server(status=status, start_deadline=BEFORE), fault="no disk")
     found = leftovers(cluster_of(server, store=store), NOW)
     assert [left.why for left in found] == ([why] if why else [])
@@ -415,8 +346,7 @@ def test_a_server_that_runs_for_nothing_is_left_over(phase, minutes, deadline, w
     def ago(minutes):
         return (NOW - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 1, phase, ago(minutes))]
+    store = store_with(ADA, Report(SET, 0, 0, 1, phase, ago(minutes)))
     found = leftovers(cluster_of(make_server(start_deadline=ago(deadline)), store=store), NOW)
     assert [left.why for left in found] == ([why] if why else [])
 
@@ -439,16 +369,17 @@ def test_a_cluster_that_is_still_starting_or_may_be_is_never_touched(status, dea
     ],
 )
 def test_a_container_is_left_over_when_nobody_has_used_it_for_an_hour(deadline, touched, left):
-    store = FakeStore(**{ADA: {"user": "ada", "start-deadline": deadline}})
-    store.touched = touched
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada", "start-deadline": deadline}})
+    if touched:
+        touch(store, ADA, touched)
     assert [each.server for each in leftovers(cluster_of(store=store), NOW)] == [None] * left
 
 
 def test_an_empty_container_whose_start_is_over_is_reaped():
-    store = FakeStore(**{ADA: {"user": "ada", "start-deadline": "2026-01-01T00:00:00Z"}})
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada", "start-deadline": "2026-01-01T00:00:00Z"}})
     clusters = look(store=store)
     assert len(clusters.reap(clusters.leftovers(), timeout=5)) == 1
-    assert store.deleted == [ADA]
+    assert store.asked("delete_container", "uid") == [ADA]
 
 
 @pytest.mark.parametrize(
@@ -457,8 +388,7 @@ def test_an_empty_container_whose_start_is_over_is_reaped():
 )
 @pytest.mark.parametrize("deadline", [BEFORE, AFTER])
 def test_a_server_past_its_expiry_is_left_over_whatever_it_does(expires, left, deadline):
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 1, "engines")]
+    store = store_with(ADA, Report(SET, 0, 0, 1, "engines"))
     server = make_server(start_deadline=deadline, **({"expires": expires} if expires else {}))
     assert [left.why for left in leftovers(cluster_of(server, store=store), NOW)] == left
 
@@ -476,28 +406,28 @@ def test_a_cluster_expires_with_its_first_server():
 
 def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
     long_ago = "2026-01-01T00:00:00Z"
-    store = FakeStore(**{ADA: {"user": "ada"}, BOB: {"user": "ada"}})
-    store.written[ADA] = [Report(SET, 0, 0, 2, "engines")]
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}, BOB: {"user": "ada"}})
+    write(store, ADA, Report(SET, 0, 0, 2, "engines"))
     kept, off = (make_server(n, start_deadline=long_ago, status=s) for n, s in enumerate(["ACTIVE", "SHUTOFF"]))
     dead = make_server(uid=BOB, start_deadline=long_ago, status="ERROR")
-    store.touched = "2026-01-01T00:00:00"
+    touch(store, BOB, "2026-01-01T00:00:00")
     clusters = look(kept, off, dead, store=store)
     assert len(clusters.reap(clusters.leftovers(), timeout=5)) == 2
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [kept]
-    assert store.deleted == [BOB]
+    assert store.asked("delete_container", "uid") == [BOB]
     assert clusters.leftovers() == []
 
 
 def test_a_container_that_was_made_and_never_marked_is_reaped_after_an_hour():
     """It is what a process leaves that is killed between the two requests."""
-    store = FakeStore(**{ADA: {}, BOB: {}, "lab": {}})
+    store = FakeStore.of_clusters(**{ADA: {}, BOB: {}, "lab": {}})
     an_hour_ago = datetime.now(timezone.utc).timestamp() - 3600
     store.made = {ADA: an_hour_ago - 1, BOB: an_hour_ago + 600, "lab": 0.0}
     clusters = look(store=store)
     found = clusters.leftovers()
     assert [(left.cluster.uid, left.server, left.why) for left in found] == [(ADA, None, "was never used")]
     assert clusters.reap(found, timeout=5) == found
-    assert store.deleted == [ADA]
+    assert store.asked("delete_container", "uid") == [ADA]
 
 
 def make_group(uid, *, user="ada", hours=2.0):
@@ -514,12 +444,14 @@ def test_a_security_group_without_a_cluster_is_reaped_after_an_hour():
         (make_group(ADA), None, "is of no cluster any more")
     ]
     assert clusters.reap(found, timeout=5) == found
-    assert clusters._cloud.groups.removed == [ADA]
+    assert clusters._cloud.groups.asked("remove", "uid") == [ADA]
     assert [left.group.uid for left in clusters.leftovers(everyone=True)] == [CAT]
 
 
 def test_a_security_group_of_a_cluster_is_not_left_over():
-    clusters = look(make_server(), store=FakeStore(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}}))
+    clusters = look(
+        make_server(), store=FakeStore.of_clusters(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}})
+    )
     clusters._cloud.groups.there = [make_group(ADA), make_group(BOB)]
     assert clusters.leftovers() == []
 
@@ -538,12 +470,14 @@ def test_a_floating_ip_without_a_cluster_is_reaped_after_an_hour():
         (floating[0], None, None, "is of no cluster any more")
     ]
     assert clusters.reap(found, timeout=5) == found
-    assert clusters._cloud.floating_ips.released == [ADA]
+    assert clusters._cloud.floating_ips.asked("release", "uid") == [ADA]
     assert [left.floating_ip.uid for left in clusters.leftovers(everyone=True)] == [CAT]
 
 
 def test_a_floating_ip_of_a_cluster_is_not_left_over():
-    clusters = look(make_server(), store=FakeStore(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}}))
+    clusters = look(
+        make_server(), store=FakeStore.of_clusters(**{BOB: {"user": "ada", "start-deadline": "2099-01-01T00:00:00Z"}})
+    )
     clusters._cloud.floating_ips.there = [make_floating_ip(ADA), make_floating_ip(BOB)]
     assert clusters.leftovers() == []
 
@@ -551,7 +485,8 @@ def test_a_floating_ip_of_a_cluster_is_not_left_over():
 def test_a_cluster_that_is_reaped_as_a_whole_takes_its_security_groups_and_floating_ips_along():
     clusters = look(make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z"))
     clusters.reap(clusters.leftovers(), timeout=5)
-    assert clusters._cloud.groups.removed == clusters._cloud.floating_ips.released == [ADA]
+    cloud = clusters._cloud
+    assert cloud.groups.asked("remove", "uid") == cloud.floating_ips.asked("release", "uid") == [ADA]
 
 
 def test_ports_that_nova_left_of_what_is_reaped_are_deleted():
@@ -565,43 +500,42 @@ def test_ports_that_nova_left_of_what_is_reaped_are_deleted():
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():
     """The same cluster gets new engines: their container has just been written to, and their servers are about to be."""
     dead = make_server(status="ERROR", start_deadline="2026-01-01T00:00:00Z")
-    store = FakeStore(**{ADA: {"user": "ada"}})
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
     clusters = look(dead, store=store)
     found = clusters.leftovers()
-    store.touched = datetime.now(timezone.utc).isoformat()
+    touch(store, ADA, datetime.now(timezone.utc).isoformat())
     new = make_server(7, status="BUILD", start_deadline="2999-01-01T00:00:00Z")
     clusters._cloud.there[new.id] = new
     assert [left.server for left in clusters.reap(found, timeout=5)] == [dead]
     assert [member.server for cluster in clusters.all() for member in cluster.members] == [new]
-    assert store.deleted == []
+    assert store.asked("delete_container", "uid") == []
 
 
 def test_the_container_goes_with_the_last_server_that_is_reaped():
     """It holds the cluster's keys, and what its own servers have just reported is no reason to keep it."""
     dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
-    store = FakeStore(**{ADA: {"user": "ada"}})
-    store.object_name, store.touched = f"{SET}/0.0/0004-gone", datetime.now(timezone.utc).isoformat()
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
+    touch(store, ADA, datetime.now(timezone.utc).isoformat(), f"{SET}/0.0/0004-gone")
     clusters = look(dead, store=store)
     clusters.reap(clusters.leftovers(), timeout=5)
-    assert store.deleted == [ADA]
+    assert store.asked("delete_container", "uid") == [ADA]
 
 
 def test_the_container_stays_where_a_server_takes_the_slot_of_one_that_is_reaped():
     dead = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
-    store = FakeStore(**{ADA: {"user": "ada"}})
-    store.object_name, store.touched = f"{SET}/history.json", datetime.now(timezone.utc).isoformat()
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
+    touch(store, ADA, datetime.now(timezone.utc).isoformat(), f"{SET}/history.json")
     clusters = look(dead, store=store)
     found = clusters.leftovers()
     successor = make_server(8, status="BUILD", start_deadline="2999-01-01T00:00:00Z")
     clusters._cloud.there[successor.id] = successor
     clusters.reap(found, timeout=5)
-    assert (list(clusters._cloud.there), store.deleted) == ([successor.id], [])
+    assert (list(clusters._cloud.there), store.asked("delete_container", "uid")) == ([successor.id], [])
 
 
 def test_what_came_back_while_somebody_was_asked_stays():
     off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
-    store = FakeStore()
-    store.written[ADA] = [Report(SET, 0, 0, 2, "engines")]
+    store = store_with(ADA, Report(SET, 0, 0, 2, "engines"))
     clusters = look(off, store=store)
     found = clusters.leftovers()
     clusters._cloud.there[off.id] = replace(off, status="ACTIVE")
@@ -611,11 +545,11 @@ def test_what_came_back_while_somebody_was_asked_stays():
 
 def test_servers_that_are_left_over_are_found_without_a_look_at_containers():
     """Every start looks for them: once for all."""
-    store = FakeStore(**{BOB: {"user": "ada", "start_deadline": "2026-01-01T00:00:00Z"}})
-    store.containers = store.labels = store.made_at = None  # not to be asked
+    store = FakeStore.of_clusters(**{BOB: {"user": "ada", "start_deadline": "2026-01-01T00:00:00Z"}})
     off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
     clusters = look(off, make_server(1, start_deadline="2999-01-01T00:00:00Z"), store=store)
     assert [left.server for left in clusters.servers_left()] == [off]
+    assert store.methods == ["reports"]
 
 
 def test_others_clusters_are_reaped_only_when_asked_for():
@@ -629,15 +563,15 @@ def test_a_cluster_without_anything_has_nothing_left_over():
 
 
 def test_records_are_of_servers_there_and_gone_with_all_their_reports():
-    store = FakeStore()
-    store.written[ADA] = [
+    reports = [
         Report(SET, 0, 0, 0, "agent"),
         Report(SET, 0, 1, 0, "agent"),
         Report(SET, 0, 1, 1, "log"),
         Report("bbbb", 0, 0, 0, "agent"),
     ]
+    store = store_with(ADA, *reports)
     history = [{"name": "x", "slot": 0, "incarnation": 0, "ended": "2026-01-01T00:00:00Z", "why": "went to ERROR"}]
-    store.files = {f"{SET}/history.json": json.dumps(history).encode()}
+    store.there[ADA][f"{SET}/history.json"] = json.dumps(history).encode()
     successor = replace(make_server(), id="new", tags=server_tags(ADA, SET, 0, 1))
     clusters = look(foreign_server(0), successor, make_server(1), store=store)
     name = f"griffin-{ADA}-{SET}"
@@ -648,10 +582,10 @@ def test_records_are_of_servers_there_and_gone_with_all_their_reports():
             0,
             0,
             foreign_server(0),
-            (store.written[ADA][0],),
+            (reports[0],),
             Former("", "", history[0]["ended"], "went to ERROR"),
         ),
-        Record(f"{name}-0", SET, 0, 1, successor, tuple(store.written[ADA][1:3])),
+        Record(f"{name}-0", SET, 0, 1, successor, tuple(reports[1:3])),
         Record(f"{name}-1", SET, 1, 0, make_server(1)),
-        Record(f"griffin-{ADA}-bbbb-0", "bbbb", 0, 0, None, (store.written[ADA][3],)),
+        Record(f"griffin-{ADA}-bbbb-0", "bbbb", 0, 0, None, (reports[3],)),
     ]

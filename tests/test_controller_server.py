@@ -18,7 +18,7 @@ from ipp_griffin.plan import GriffinError
 from ipp_griffin.rendezvous import ControllerKeys, ports_of
 from ipp_griffin.ssh import TO_SERVER
 
-from .test_engine_set import FakeCloud, FakeStore
+from .fakes import FakeCloud, FakeStore
 
 KEYS = ControllerKeys.make()
 INFO = {
@@ -39,7 +39,7 @@ def server_with(**objects) -> ControllerServer:
 
 def with_handover(body: bytes, incarnation=0) -> ControllerServer:
     server = server_with()
-    server.store.containers[KEYS.uid][f"controller/0.{incarnation}/handover"] = body
+    server.store.there[KEYS.uid][f"controller/0.{incarnation}/handover"] = body
     return server
 
 
@@ -69,7 +69,7 @@ def test_files_without_the_keys_that_were_made_for_it_are_refused(body):
 def test_the_clients_file_is_kept_where_no_server_writes():
     server = server_with()
     server.publish_client_file(FILES["client"])
-    assert list(server.store.containers[KEYS.uid]) == ["controller/client.json"]
+    assert list(server.store.there[KEYS.uid]) == ["controller/client.json"]
     assert server.client_file() == FILES["client"]
 
 
@@ -77,7 +77,7 @@ def test_the_clients_file_is_kept_where_no_server_writes():
 def test_without_a_clients_file_of_this_cluster_that_is_said(body):
     server = server_with()
     if body is not None:
-        server.store.containers[KEYS.uid]["controller/client.json"] = body
+        server.store.there[KEYS.uid]["controller/client.json"] = body
     with pytest.raises(GriffinError, match="is not in the object store"):
         server.client_file()
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-import time
+import threading
 
 import pytest
 
@@ -10,6 +10,8 @@ from ipp_griffin import engine_ids as module
 from ipp_griffin.engine_ids import by_server, controllers, engine_ids
 from ipp_griffin.plan import GriffinError, engine_uuid
 from ipp_griffin.rendezvous import cluster_uid
+
+from .fakes import FakeHub
 
 INFO = {"interface": "tcp://10.0.0.1", "registration": 20000, "location": "a", "key": "k", "curve_serverkey": "c"}
 OTHER = {**INFO, "registration": 20100, "key": "l"}
@@ -39,28 +41,11 @@ def ipython(tmp_path):
 
 @pytest.fixture
 def hubs(monkeypatch):
-    """What the controller at each registration port does: engines that it lists, or an exception to raise."""
-    answers, asked = {}, []
-
-    class FakeHub:
-        def __init__(self, info, *, timeout):
-            asked.append((info["registration"], timeout))
-            self.answer = answers[info["registration"]]
-
-        def __enter__(self):
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def engines(self):
-            return self.answer() if callable(self.answer) else self.answer
-
-    monkeypatch.setattr(module, "Hub", FakeHub)
-    answers.update({20000: {engine_uuid("aaaa", 1, 0, 0, 3): 5}, 20100: {}})
-    return answers, asked
+    """The hub of each controller, by its registration port."""
+    hubs = {20000: FakeHub(), 20100: FakeHub()}
+    hubs[20000].listed, hubs[20100].listed = {engine_uuid("aaaa", 1, 0, 0, 3): 5}, {}
+    monkeypatch.setattr(module, "Hub", lambda info, *, timeout: hubs[info["registration"]](info, timeout=timeout))
+    return hubs
 
 
 def test_the_controllers_of_this_machine_are_found_by_their_clusters_uid(ipython):
@@ -84,24 +69,23 @@ def test_engines_are_grouped_by_their_server_and_those_of_others_left_out():
 
 
 def test_only_the_controllers_of_these_clusters_are_asked(ipython, hubs):
-    _, asked = hubs
     assert engine_ids([UID, "0" * 12], ipython, timeout=7) == {UID: {("aaaa", 1, 0): [5]}}
-    assert asked == [(20000, 7)]
+    assert hubs[20000].asked("open", "timeout") == [7]
+    assert hubs[20100].calls == []
 
 
+@pytest.mark.parametrize("method", ["open", "engines"])
 @pytest.mark.parametrize("error", [GriffinError("no answer"), ValueError("a bad key"), OSError("no route")])
-def test_of_a_controller_that_does_not_answer_nothing_is_said(ipython, hubs, error):
-    answers, _ = hubs
-    answers[20000] = error
+def test_of_a_controller_that_does_not_answer_nothing_is_said(ipython, hubs, error, method):
+    hubs[20000].fail[method] = [error]
     assert engine_ids([UID, OTHER_UID], ipython) == {OTHER_UID: {}}
 
 
 def test_a_controller_that_hangs_holds_up_nobody_for_long(ipython, hubs):
-    answers, _ = hubs
-    answers[20000] = lambda: time.sleep(30)
-    began = time.monotonic()
-    assert engine_ids([UID, OTHER_UID], ipython, timeout=0.2) == {OTHER_UID: {}}
-    assert time.monotonic() - began < 20
+    woken = threading.Event()
+    hubs[20000].engines = lambda: woken.wait() and {}
+    assert engine_ids([UID, OTHER_UID], ipython, timeout=0.2) == {OTHER_UID: {}}  # else it would never return
+    woken.set()
 
 
 def test_a_controller_behind_a_tunnel_is_not_asked(ipython, hubs):
@@ -109,4 +93,4 @@ def test_a_controller_behind_a_tunnel_is_not_asked(ipython, hubs):
     path = ipython / "profile_griffin" / "security" / "ipcontroller-client.json"
     path.write_text(json.dumps({**INFO, "ssh": "me@head"}))
     assert engine_ids([UID], ipython) == {}
-    assert hubs[1] == []
+    assert hubs[20000].calls == []

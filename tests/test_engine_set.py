@@ -1,4 +1,4 @@
-"""`EngineSet`, `sweep` and `delete_servers`, on a cloud and a store of a few lines; no test sleeps."""
+"""`EngineSet`, `sweep` and `delete_servers`, over fakes of the cloud and the object store; no test sleeps."""
 
 import ast
 import gzip
@@ -10,228 +10,16 @@ import pytest
 
 from ipp_griffin import engine_set as module
 from ipp_griffin.calls import CloudError, Unavailable
-from ipp_griffin.cloud import Server
 from ipp_griffin.engine_set import EngineSet, Survey, UserDataSettings, delete_servers, sweep
-from ipp_griffin.plan import Flavor, Image, Network, make_plan, server_tags, set_tag, uid_tag
-from ipp_griffin.ports import Port
+from ipp_griffin.plan import set_tag, uid_tag
 from ipp_griffin.report import Report
-from ipp_griffin.security_groups import SecurityGroup
-from ipp_griffin.store import StoredObject
 
-UID, SET = "0123456789ab", "aaaa1111"
+from .fakes import Clock, FakeCloud, FakeStore
+from .fakes.cloud import SET, UID, make_server, plan_of
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 OTHER_UID, OTHER_SET = "ba9876543210", "bbbb2222"
-
-
-def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str = "ACTIVE", fault: str = "") -> Server:
-    name = f"griffin-{uid}-{engine_set}-{slot}"
-    return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
-
-
-class FakePorts:
-    """``left``: the ports that Nova leaves of each server, by its id; ``stuck``: they can't be deleted."""
-
-    def __init__(self):
-        self.left, self.stuck, self.asked = {}, False, []
-
-    def head(self, address, macs):
-        return None
-
-    def of_server_at(self, address):
-        return None
-
-    def of_servers(self, ids):
-        self.asked.append(set(ids))
-        return [Port(port, server=server) for server, port in self.left.items() if server in set(ids)]
-
-    def delete(self, port_id):
-        if self.stuck:
-            raise CloudError("the cloud said 500")
-        self.left = {server: port for server, port in self.left.items() if port != port_id}
-
-
-class FakeGroups:
-    """The clusters' security groups. ``made``, ``removed``: what was asked for, by uid; ``error``: what `remove` raises."""
-
-    def __init__(self):
-        self.made, self.removed, self.error = [], [], None
-        self.asked, self.there = [], False  # by `exist`
-
-    def exist(self, uid):
-        self.asked.append(uid)
-        return self.there
-
-    def make(self, uid, head, ports):
-        self.made.append((uid, head, ports))
-        return SecurityGroup("g-1", f"griffin-{uid}-engines", uid, "engines")
-
-    def has_controller(self, uid):
-        return False
-
-    def remove(self, uid, **options):
-        self.removed.append(uid)
-        if self.error:
-            raise self.error
-
-
-class FakeFloatingIps:
-    """``released``: what was asked for, by uid; ``error``: what `release` raises."""
-
-    def __init__(self):
-        self.released, self.error = [], None
-
-    def release(self, uid):
-        self.released.append(uid)
-        if self.error:
-            raise self.error
-
-
-class FakeCloud:
-    """Servers by id. ``hidden``: ids that no listing shows; ``stuck``: ids that outlive their deletion.
-
-    ``fail``: one error a call to raise, by the method's name.
-    """
-
-    def __init__(self, *servers: Server) -> None:
-        self.there = {server.id: server for server in servers}
-        self.hidden: set[str] = set()
-        self.stuck: set[str] = set()
-        self.deleted: list[list[str]] = []
-        self.parallel: list[int] = []  # of each of those calls
-        self.fail: dict[str, list[Exception]] = {}
-        self.creations = []
-        self.groups = FakeGroups()
-        self.floating_ips = FakeFloatingIps()
-        self.ports = FakePorts()
-        self.consoles: dict[str, str] = {}  # by id
-
-    def may_fail(self, method: str) -> None:
-        if self.fail.get(method):
-            raise self.fail[method].pop(0)
-
-    def servers(self, *tags):
-        self.may_fail("servers")
-        return [s for s in self.there.values() if set(tags) <= set(s.tags) and s.id not in self.hidden]
-
-    def console_output(self, id, length):
-        self.may_fail("console_output")
-        return self.consoles.get(id, "")
-
-    def delete_servers(self, ids, parallel=10):
-        self.deleted.append(list(ids))
-        self.parallel.append(parallel)
-        self.may_fail("delete_servers")
-        for id in ids:
-            if id not in self.stuck:
-                self.there.pop(id, None)
-
-    def create_servers(self, plan, work, *, on_created, stop, parallel):
-        self.creations.append((plan, work, stop, parallel))
-        for planned, _ in work:
-            server = make_server(planned.slot)
-            self.there[server.id] = server
-            on_created(planned, server)
-
-
-class FakeStore:
-    """Containers of objects by uid; contents of reports in ``contents``, and when they were written in ``times``.
-
-    ``locked``: something in the containers can't be deleted.
-    """
-
-    locked = False
-
-    def __init__(self, **containers: dict[str, bytes]) -> None:
-        self.containers = containers
-        self.contents: dict[str, dict] = {}
-        self.times: dict[str, str] = {}
-        self.fail: dict[str, list[Exception]] = {}
-
-    def may_fail(self, method: str) -> None:
-        if self.fail.get(method):
-            raise self.fail[method].pop(0)
-
-    def prepare(self):
-        self.may_fail("prepare")
-
-    def publish(self, uid, labels):
-        self.may_fail("publish")
-        self.containers.setdefault(uid, {})
-        self.published = labels
-
-    def labels(self, uid):
-        return {"user": "me"} if uid in self.containers else {}
-
-    def put(self, uid, name, data):
-        self.may_fail("put")
-        if uid not in self.containers:
-            raise CloudError("There is no such container.", status=404)
-        self.containers[uid][name] = data
-
-    def get(self, uid, name, limit=1 << 20):
-        self.may_fail("get")
-        if name not in self.containers.get(uid, {}):
-            raise CloudError("There is no such object.", status=404)
-        return self.containers[uid][name][:limit]
-
-    def get_url(self, uid, name, seconds):
-        return f"https://store/{uid}/{name}?get={seconds}"
-
-    def report_urls(self, uid, prefix, seconds, more=()):
-        return {"prefix": f"https://store/{uid}/{prefix}", "query": f"put={seconds}"}
-
-    def reports(self, uid, engine_set, *, logs=False):
-        self.may_fail("reports")
-        named = [Report.parse(name, self.times.get(name, "")) for name in self.containers.get(uid, {})]
-        found = [r for r in named if r and r.engine_set == engine_set and (logs or r.phase != "log")]
-        return sorted(found, key=lambda r: (r.slot, r.incarnation, r.sequence))
-
-    def read_report(self, uid, report):
-        return self.contents.get(report.name, {})
-
-    def objects(self, uid, prefix=""):
-        return [StoredObject(name, 0, "") for name in self.containers.get(uid, {}) if name.startswith(prefix)]
-
-    def delete_prefix(self, uid, prefix):
-        self.may_fail("delete_prefix")
-        objects = self.containers.get(uid, {})
-        for name in [n for n in objects if n.startswith(prefix)]:
-            del objects[name]
-
-    def remove_if_empty(self, uid):
-        self.may_fail("remove_if_empty")
-        return self.containers.get(uid) == {} and self.containers.pop(uid) == {}
-
-    def delete_container(self, uid):
-        self.may_fail("delete_container")
-        if not self.locked:
-            self.containers.pop(uid, None)
-        return not self.locked
-
-
-class Clock:
-    """Time that passes only by sleeping; ``then`` happens after each sleep."""
-
-    def __init__(self, then=lambda: None):
-        self.now, self.then = 100.0, then
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        assert seconds > 0
-        self.now += seconds
-        self.then()
-
-
-def plan(n: int):
-    return make_plan(
-        n=n,
-        uid=UID,
-        engine_set=SET,
-        image=Image("i1", "snapshot1"),
-        flavor=Flavor("f1", "small", 1, 1024),
-        network=Network("n1", "net"),
-    )
 
 
 def destroy(engines, known=(), *, timeout=10.0, clock=None):
@@ -240,8 +28,8 @@ def destroy(engines, known=(), *, timeout=10.0, clock=None):
 
 
 @pytest.fixture
-def cloud():
-    """Two servers of the set, and one each of another set and another cluster."""
+def four_servers():
+    """A cloud with two servers of the set, and one each of another set and another cluster."""
     return FakeCloud(
         make_server(0), make_server(1), make_server(0, engine_set=OTHER_SET), make_server(0, uid=OTHER_UID)
     )
@@ -254,13 +42,13 @@ def store():
 
 
 @pytest.fixture
-def engines(cloud, store):
-    return EngineSet(cloud, store, UID, SET)
+def engines(four_servers, store):
+    return EngineSet(four_servers, store, UID, SET)
 
 
-def only_others_are_left(cloud, store):
-    assert sorted(cloud.there) == [f"id-griffin-{UID}-{OTHER_SET}-0", f"id-griffin-{OTHER_UID}-{SET}-0"]
-    assert store.containers == {UID: {f"{OTHER_SET}/connection.json": b"{}"}, OTHER_UID: {"x": b""}}
+def only_others_are_left(four_servers, store):
+    assert sorted(four_servers.there) == [f"id-griffin-{UID}-{OTHER_SET}-0", f"id-griffin-{OTHER_UID}-{SET}-0"]
+    assert store.there == {UID: {f"{OTHER_SET}/connection.json": b"{}"}, OTHER_UID: {"x": b""}}
 
 
 # --- create
@@ -277,18 +65,18 @@ def test_publish_puts_the_rendezvous_into_the_clusters_container():
     engines = EngineSet(FakeCloud(), store, UID, SET)
     engines.open_container({"owner": "me"})
     engines.publish(b"secret")
-    assert store.containers == {UID: {f"{SET}/connection.json": b"secret"}}
-    assert store.published == {"owner": "me"}
+    assert store.there == {UID: {f"{SET}/connection.json": b"secret"}}
+    assert store.labelled[UID] == {"owner": "me"}
 
 
 def test_each_server_gets_user_data_of_its_own_with_its_urls():
     cloud, created, stop = FakeCloud(), [], threading.Event()
     settings = UserDataSettings(read_seconds=11, report_seconds=22, fetch_timeout=33, proxy="http://proxy:3128")
-    wanted = plan(2)
+    wanted = plan_of(2)
     EngineSet(cloud, FakeStore(), UID, SET, parallel=7).create(
         wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop
     )
-    ((given_plan, work, given_stop, parallel),) = cloud.creations
+    ((given_plan, work, given_stop, parallel),) = cloud.asked("create_servers", "plan", "work", "stop", "parallel")
     assert (given_plan, given_stop, parallel) == (wanted, stop, 7)
     assert [planned for planned, _ in work] == list(wanted.servers)
     common = {
@@ -312,7 +100,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         }
         for slot in (0, 1)
     ]
-    assert created == [(p, f"id-{p.name}") for p in wanted.servers]
+    assert created == [(p, f"id-{p.slot}") for p in wanted.servers]
 
 
 # --- look
@@ -423,7 +211,7 @@ def test_no_more_is_asked_at_a_time_than_the_set_may(monkeypatch):
     engines.delete_spares(engines.survey(reports=False), [make_server(0).id])
     engines.destroy(timeout=10, sleep=clock.sleep, clock=clock)
     assert cloud.deleted[0] == ["spare"]
-    assert set(cloud.parallel) == {2}
+    assert set(cloud.asked("delete_servers", "parallel")) == {2}
 
 
 def test_a_console_that_can_not_be_read_is_left_out():
@@ -441,35 +229,35 @@ def test_the_output_of_a_server_that_was_replaced_counts_until_its_successor_has
     store.contents[f"{SET}/0.1/0002-engines"] = {"engines": [{"index": 0, "output": "after"}]}
     engine_set = EngineSet(FakeCloud(), store, UID, SET)
     assert dict(engine_set.output(1)) == {"0.0": "before"}
-    store.containers[UID][f"{SET}/0.1/0002-engines"] = b""
+    store.there[UID][f"{SET}/0.1/0002-engines"] = b""
     assert dict(engine_set.output(1)) == {"0.0": "after"}
 
 
 def test_a_report_of_logs_is_no_phase(store, engines):
     """Neither for the state of a server, nor where its end is waited for."""
-    store.containers[UID] |= dict.fromkeys([f"{SET}/0.0/0002-gone", f"{SET}/0.0/0003-log", f"{SET}/1.0/0001-log"], b"")
+    store.there[UID] |= dict.fromkeys([f"{SET}/0.0/0002-gone", f"{SET}/0.0/0003-log", f"{SET}/1.0/0001-log"], b"")
     found = engines.survey()
     assert found.reports == {(0, 0): Report(SET, 0, 0, 2, "gone")}
     engines.wait_until_gone(timeout=5, sleep=pytest.fail, clock=Clock())
 
 
 def test_waiting_for_the_end_ends_when_every_server_has_reported_it(store, engines):
-    store.containers[UID][f"{SET}/1.0/0003-engines"] = b""
+    store.there[UID][f"{SET}/1.0/0003-engines"] = b""
     endings = iter([f"{SET}/0.0/0003-gone", f"{SET}/1.0/0004-gone"])
-    clock = Clock(then=lambda: store.containers[UID].setdefault(next(endings), b""))
+    clock = Clock(then=lambda: store.there[UID].setdefault(next(endings), b""))
     engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
     assert clock.now == pytest.approx(100.6)
 
 
 def test_nobody_waits_for_a_server_that_was_replaced(store, engines):
-    store.containers[UID] = {f"{SET}/0.0/0003-engines": b"", f"{SET}/0.1/0004-gone": b""}
+    store.there[UID] = {f"{SET}/0.0/0003-engines": b"", f"{SET}/0.1/0004-gone": b""}
     clock = Clock()
     engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
     assert clock.now == 100.0
 
 
 def test_waiting_for_the_end_has_a_deadline(store, engines):
-    store.containers[UID][f"{SET}/1.0/0003-engines"] = b""
+    store.there[UID][f"{SET}/1.0/0003-engines"] = b""
     clock = Clock()
     engines.wait_until_gone(timeout=5, sleep=clock.sleep, clock=clock)
     assert 105 <= clock.now < 105.4
@@ -478,50 +266,50 @@ def test_waiting_for_the_end_has_a_deadline(store, engines):
 # --- take away
 
 
-def test_destroy_takes_the_set_and_leaves_every_other_alone(engines, cloud, store):
+def test_destroy_takes_the_set_and_leaves_every_other_alone(engines, four_servers, store):
     destroy(engines)
-    only_others_are_left(cloud, store)
+    only_others_are_left(four_servers, store)
 
 
 def test_the_container_goes_with_the_last_set(engines, store):
-    del store.containers[UID][f"{OTHER_SET}/connection.json"]
+    del store.there[UID][f"{OTHER_SET}/connection.json"]
     destroy(engines)
-    assert store.containers == {OTHER_UID: {"x": b""}}
+    assert store.there == {OTHER_UID: {"x": b""}}
 
 
-def test_destroy_is_idempotent(engines, cloud, store):
+def test_destroy_is_idempotent(engines, four_servers, store):
     destroy(engines)
-    before = list(cloud.deleted)
+    before = list(four_servers.deleted)
     destroy(engines)
-    assert cloud.deleted == before
-    only_others_are_left(cloud, store)
+    assert four_servers.deleted == before
+    only_others_are_left(four_servers, store)
 
 
-def test_a_known_server_that_is_not_listed_yet_is_deleted_too(engines, cloud, store):
+def test_a_known_server_that_is_not_listed_yet_is_deleted_too(engines, four_servers, store):
     """A server that was created a moment ago may be missing from the first listing."""
     late = make_server(2)
-    cloud.there[late.id] = late
-    cloud.hidden = {late.id}
+    four_servers.there[late.id] = late
+    four_servers.hidden = {late.id}
     destroy(engines, [late.id])
-    only_others_are_left(cloud, store)
+    only_others_are_left(four_servers, store)
 
 
-def test_a_server_that_lands_while_others_are_deleted_is_deleted_too(engines, cloud, store):
+def test_a_server_that_lands_while_others_are_deleted_is_deleted_too(engines, four_servers, store):
     late = make_server(2)
 
     def land():
-        cloud.there.setdefault(late.id, late)
+        four_servers.there.setdefault(late.id, late)
         clock.then = lambda: None
 
     clock = Clock(then=land)
     destroy(engines, clock=clock)
-    assert [late.id] in cloud.deleted
-    only_others_are_left(cloud, store)
+    assert [late.id] in four_servers.deleted
+    only_others_are_left(four_servers, store)
 
 
-def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, cloud, store):
+def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, four_servers, store):
     stuck = make_server(1)
-    cloud.stuck = {stuck.id}
+    four_servers.stuck = {stuck.id}
     clock = Clock()
     with pytest.raises(CloudError) as raised:
         destroy(engines, timeout=10, clock=clock)
@@ -530,18 +318,18 @@ def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, cloud, st
         "If they stay, delete them with `openstack server delete`."
     )
     assert 110 < clock.now <= 112.1
-    assert f"{SET}/connection.json" in store.containers[UID]
-    cloud.stuck = set()
+    assert f"{SET}/connection.json" in store.there[UID]
+    four_servers.stuck = set()
     destroy(engines)
-    only_others_are_left(cloud, store)
+    only_others_are_left(four_servers, store)
 
 
-def test_a_deletion_is_asked_for_once_while_waiting(engines, cloud):
+def test_a_deletion_is_asked_for_once_while_waiting(engines, four_servers):
     ids = sorted(make_server(slot).id for slot in (0, 1))
-    cloud.stuck = set(ids)
-    clock = Clock(then=lambda: clock.now > 103 and cloud.there.clear())
+    four_servers.stuck = set(ids)
+    clock = Clock(then=lambda: clock.now > 103 and four_servers.there.clear())
     destroy(engines, clock=clock)
-    assert cloud.deleted == [ids]
+    assert four_servers.deleted == [ids]
 
 
 @pytest.mark.parametrize(
@@ -553,67 +341,68 @@ def test_a_deletion_is_asked_for_once_while_waiting(engines, cloud):
         ("store", "remove_if_empty"),
     ],
 )
-def test_a_failure_at_any_stage_is_raised_and_a_second_destroy_succeeds(engines, cloud, store, door, method):
+def test_a_failure_at_any_stage_is_raised_and_a_second_destroy_succeeds(engines, four_servers, store, door, method):
     error = Unavailable("the cloud said 503")
-    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    {"cloud": four_servers, "store": store}[door].fail[method] = [error]
     known = [make_server(0).id, make_server(1).id]
     with pytest.raises(Unavailable) as raised:
         destroy(engines, known)
     assert raised.value is error
     destroy(engines, known)
-    only_others_are_left(cloud, store)
+    only_others_are_left(four_servers, store)
 
 
-def test_a_listing_that_fails_while_waiting_is_raised_too(engines, cloud, store):
-    clock = Clock(then=lambda: cloud.fail.update(servers=[Unavailable("the cloud said 503")]))
+def test_a_listing_that_fails_while_waiting_is_raised_too(engines, four_servers, store):
+    clock = Clock(then=lambda: four_servers.fail.update(servers=[Unavailable("the cloud said 503")]))
     with pytest.raises(Unavailable):
         destroy(engines, clock=clock)
-    assert f"{SET}/connection.json" in store.containers[UID]
+    assert f"{SET}/connection.json" in store.there[UID]
     destroy(engines)
-    only_others_are_left(cloud, store)
+    only_others_are_left(four_servers, store)
 
 
-def test_sweep_takes_the_whole_cluster_and_no_other(cloud, store):
-    sweep(cloud, store, UID, timeout=10)
-    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
-    assert store.containers == {OTHER_UID: {"x": b""}}
-    sweep(cloud, store, UID, timeout=10)
+def test_sweep_takes_the_whole_cluster_and_no_other(four_servers, store):
+    sweep(four_servers, store, UID, timeout=10)
+    assert list(four_servers.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
+    assert store.there == {OTHER_UID: {"x": b""}}
+    sweep(four_servers, store, UID, timeout=10)
 
 
-def test_sweep_keeps_the_container_while_servers_are_left(cloud, store):
+def test_sweep_keeps_the_container_while_servers_are_left(four_servers, store):
     """Its objects name what is still there; and the next stop finds both."""
-    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")]
+    four_servers.fail["delete_servers"] = [Unavailable("the cloud said 503")]
     with pytest.raises(Unavailable):
-        sweep(cloud, store, UID, timeout=10)
-    assert UID in store.containers
+        sweep(four_servers, store, UID, timeout=10)
+    assert UID in store.there
 
 
-def test_sweep_takes_the_security_groups_along(cloud, store):
-    sweep(cloud, store, UID, timeout=10)
-    assert cloud.groups.removed == [UID]
+def test_sweep_takes_the_clusters_security_groups_and_floating_ips_along(four_servers, store):
+    for uid in (UID, OTHER_UID):
+        four_servers.groups.make_for_server(uid)
+        four_servers.floating_ips.reserve(uid, "auto", "")
+    sweep(four_servers, store, UID, timeout=10)
+    assert {group.uid for group in four_servers.groups.there} == {OTHER_UID}
+    assert [floating.uid for floating in four_servers.floating_ips.there] == [OTHER_UID]
 
 
-def test_sweep_releases_the_floating_ips(cloud, store):
-    sweep(cloud, store, UID, timeout=10)
-    assert cloud.floating_ips.released == [UID]
-
-
-def test_all_else_goes_although_a_floating_ip_stays(cloud, store):
-    cloud.floating_ips.error = CloudError("Can't release floating IP 203.0.113.5: the cloud said 409")
-    cloud.groups.error = CloudError("These security groups are still in use")
+def test_all_else_goes_although_a_floating_ip_stays(four_servers, store):
+    four_servers.floating_ips.fail["release"] = [
+        CloudError("Can't release floating IP 203.0.113.5: the cloud said 409")
+    ]
+    four_servers.groups.fail["remove"] = [CloudError("These security groups are still in use")]
     with pytest.raises(
         CloudError, match=f"servers of cluster {UID} are gone, but .*release floating IP .*still in use"
     ):
-        sweep(cloud, store, UID, timeout=10)
-    assert UID not in store.containers
+        sweep(four_servers, store, UID, timeout=10)
+    assert UID not in store.there
 
 
-def test_the_container_goes_although_a_security_group_stays(cloud, store):
+def test_the_container_goes_although_a_security_group_stays(four_servers, store):
     """The cluster's keys are in it."""
-    cloud.groups.error = CloudError("These security groups are still in use")
+    four_servers.groups.fail["remove"] = [CloudError("These security groups are still in use")]
     with pytest.raises(CloudError, match="still in use"):
-        sweep(cloud, store, UID, timeout=10)
-    assert UID not in store.containers
+        sweep(four_servers, store, UID, timeout=10)
+    assert UID not in store.there
 
 
 @pytest.mark.parametrize(("groups", "others", "removed"), [(True, {}, [UID]), (True, {"x": b""}, []), (False, {}, [])])
@@ -622,30 +411,31 @@ def test_the_last_set_takes_the_security_groups_along(groups, others, removed):
     cloud = FakeCloud()
     engines = EngineSet(cloud, FakeStore(**{UID: {f"{SET}/connection.json": b"", **others}}), UID, SET)
     engines.destroy(timeout=10, groups=groups)
-    assert cloud.groups.removed == removed
+    assert cloud.groups.asked("remove", "uid") == removed
 
 
-def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(cloud, store):
+def test_a_container_that_stays_is_an_error_that_says_how_to_delete_it(four_servers, store):
     store.locked = True
     with pytest.raises(CloudError, match=f"Something in its container .*container delete --recursive.*ends in -{UID}"):
-        sweep(cloud, store, UID, timeout=10)
-    assert list(cloud.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
+        sweep(four_servers, store, UID, timeout=10)
+    assert list(four_servers.there) == [f"id-griffin-{OTHER_UID}-{SET}-0"]
 
 
-def test_a_port_that_nova_left_of_a_server_is_deleted(cloud, store):
+def test_a_port_that_nova_left_of_a_server_is_deleted(four_servers, store):
     clock = Clock()
-    cloud.ports.left = {f"id-griffin-{UID}-{SET}-0": "port-0", f"id-griffin-{OTHER_UID}-{SET}-0": "port-9"}
-    delete_servers(cloud, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
-    assert list(cloud.ports.left.values()) == ["port-9"]
+    four_servers.ports.left = {f"id-griffin-{UID}-{SET}-0": "port-0", f"id-griffin-{OTHER_UID}-{SET}-0": "port-9"}
+    delete_servers(four_servers, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
+    assert list(four_servers.ports.left.values()) == ["port-9"]
 
 
-def test_a_port_that_stays_is_named(cloud, store):
+def test_a_port_that_stays_is_named(four_servers, store):
     clock = Clock()
-    cloud.ports.left, cloud.ports.stuck = {f"id-griffin-{UID}-{SET}-0": "port-0"}, True
+    four_servers.ports.left = {f"id-griffin-{UID}-{SET}-0": "port-0"}
+    four_servers.ports.fail["delete"] = [CloudError("the cloud said 500")] * 100
     with pytest.raises(
         CloudError, match="not these ports of theirs: port-0. the cloud said 500 .*openstack port delete"
     ):
-        delete_servers(cloud, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
+        delete_servers(four_servers, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
 
 
 def test_nothing_to_delete_takes_one_listing_and_no_pause():

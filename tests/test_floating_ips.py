@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,11 +11,10 @@ from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable, Unsupported
-from ipp_griffin.cloud import Cloud
 from ipp_griffin.floating_ips import FloatingIp
 from ipp_griffin.plan import SettingError
 
-from .openstack_responses import NETWORK, Answer, lines, serve_identity, write_clouds_yaml
+from .openstack_responses import NETWORK, Answer, lines
 
 # The SDK deprecates what it does itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
@@ -115,22 +112,6 @@ class Neutron:
 
 
 @pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
-
-
-@pytest.fixture
-def cloud(mock: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(write_clouds_yaml(tmp_path)))
-    monkeypatch.chdir(tmp_path)
-    serve_identity(mock)
-    cloud = Cloud.connect("fake", sleep=lambda seconds: None)
-    mock.calls.reset()
-    return cloud
-
-
-@pytest.fixture
 def neutron(mock: responses.RequestsMock) -> Neutron:
     return Neutron(mock)
 
@@ -138,38 +119,38 @@ def neutron(mock: responses.RequestsMock) -> Neutron:
 # reserve: "auto"
 
 
-def test_one_is_allocated_from_the_only_external_network_and_says_whose_it_is(mock, cloud, neutron):
-    made = cloud.floating_ips.reserve(UID, "auto", "")
+def test_one_is_allocated_from_the_only_external_network_and_says_whose_it_is(mock, connected, neutron):
+    made = connected.floating_ips.reserve(UID, "auto", "")
     assert made == FloatingIp("f1", "203.0.113.10", UID, "", "u1", "2026-01-01T00:00:00Z", 0)
     assert neutron.ips["f1"]["network"] == "n1"
     assert neutron.ips["f1"]["description"] == f"ipp-griffin: controller of cluster {UID}, user u1"
     assert lines(mock) == [LIST, NETWORKS, "POST /v2.0/floatingips"]
 
 
-def test_a_second_reserve_finds_what_the_first_one_allocated(mock, cloud, neutron):
-    made = cloud.floating_ips.reserve(UID, "auto", "")
+def test_a_second_reserve_finds_what_the_first_one_allocated(mock, connected, neutron):
+    made = connected.floating_ips.reserve(UID, "auto", "")
     mock.calls.reset()
-    assert cloud.floating_ips.reserve(UID, "auto", "") == made
+    assert connected.floating_ips.reserve(UID, "auto", "") == made
     assert lines(mock) == [LIST]
 
 
-def test_an_allocation_whose_answer_is_lost_is_found_and_not_made_twice(cloud, neutron):
+def test_an_allocation_whose_answer_is_lost_is_found_and_not_made_twice(connected, neutron):
     neutron.outcomes = ["dropped", error(503, "X", "overloaded"), "lost"]
-    assert cloud.floating_ips.reserve(UID, "auto", "").uid == UID
+    assert connected.floating_ips.reserve(UID, "auto", "").uid == UID
     assert len(neutron.ips) == 1 and neutron.outcomes == []
 
 
-def test_an_outage_that_lasts_is_told(cloud, neutron):
+def test_an_outage_that_lasts_is_told(connected, neutron):
     neutron.outcomes = ["dropped"] * 9
     with pytest.raises(Unavailable, match="Can't allocate a floating IP from network public"):
-        cloud.floating_ips.reserve(UID, "auto", "")
+        connected.floating_ips.reserve(UID, "auto", "")
     assert neutron.ips == {} and len(neutron.outcomes) == 4
 
 
 @pytest.mark.parametrize("pool", ["dmz", "n2"])
-def test_the_external_network_is_chosen_by_name_or_id(cloud, neutron, pool):
+def test_the_external_network_is_chosen_by_name_or_id(connected, neutron, pool):
     neutron.networks = [PUBLIC, SECOND, INNER]
-    cloud.floating_ips.reserve(UID, "auto", pool)
+    connected.floating_ips.reserve(UID, "auto", pool)
     assert neutron.ips["f1"]["network"] == "n2"
 
 
@@ -184,11 +165,11 @@ def test_the_external_network_is_chosen_by_name_or_id(cloud, neutron, pool):
     ],
 )
 def test_a_network_that_is_not_the_only_one_of_its_kind_is_a_matter_of_settings(
-    cloud, neutron, networks, pool, message
+    connected, neutron, networks, pool, message
 ):
     neutron.networks = networks
     with pytest.raises(SettingError, match=message):
-        cloud.floating_ips.reserve(UID, "auto", pool)
+        connected.floating_ips.reserve(UID, "auto", pool)
     assert neutron.ips == {}
 
 
@@ -201,36 +182,36 @@ def test_a_network_that_is_not_the_only_one_of_its_kind_is_a_matter_of_settings(
     ],
     ids=["no address", "quota", "no subnet"],
 )
-def test_no_floating_ip_left_is_one_line_that_says_what_next(cloud, neutron, answer):
+def test_no_floating_ip_left_is_one_line_that_says_what_next(connected, neutron, answer):
     neutron.outcomes = [answer]
     with pytest.raises(QuotaError, match=r"^No floating IP is left on network public: the cloud said 4") as raised:
-        cloud.floating_ips.reserve(UID, "auto", "")
+        connected.floating_ips.reserve(UID, "auto", "")
     text, said = str(raised.value), json.loads(answer[2])["NeutronError"]["message"].rstrip(".")
     assert f"{said}. Release one that nobody needs" in text and "engines" not in text
     assert "`openstack floating ip list`" in text and re.search(f"set {TRAIT} to the address", text)
 
 
-def test_another_refusal_is_told_as_it_is(cloud, neutron):
+def test_another_refusal_is_told_as_it_is(connected, neutron):
     neutron.outcomes = [error(409, "Conflict", "The network is in use.")]
     with pytest.raises(CloudError, match="Can't allocate a floating IP .*409: The network is in use") as raised:
-        cloud.floating_ips.reserve(UID, "auto", "")
+        connected.floating_ips.reserve(UID, "auto", "")
     assert type(raised.value) is CloudError
 
 
 @pytest.mark.parametrize("wanted", ["auto", "203.0.113.5"])
-def test_a_cloud_without_routers_has_no_floating_ips(cloud, neutron, wanted):
+def test_a_cloud_without_routers_has_no_floating_ips(connected, neutron, wanted):
     neutron.listing = error(404, "HTTPNotFound", "The resource could not be found.")
     with pytest.raises(Unsupported, match=rf"has no floating IPs: .*router extension\. Set {TRAIT} to none"):
-        cloud.floating_ips.reserve(UID, wanted, "")
+        connected.floating_ips.reserve(UID, wanted, "")
 
 
 # reserve: an address
 
 
-def test_one_that_the_project_has_is_found_by_its_address(mock, cloud, neutron):
+def test_one_that_the_project_has_is_found_by_its_address(mock, connected, neutron):
     neutron.add("203.0.113.4", port="p")
     neutron.add("203.0.113.5", "the web's")
-    found = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    found = connected.floating_ips.reserve(UID, "203.0.113.5", "")
     assert found == FloatingIp("f2", "203.0.113.5", created="2026-01-01T00:00:00Z", revision=0)
     assert lines(mock) == [LIST]
 
@@ -244,118 +225,118 @@ def test_one_that_the_project_has_is_found_by_its_address(mock, cloud, neutron):
         ("public", rf"{TRAIT} 'public' is neither \"auto\" nor an IP address"),
     ],
 )
-def test_an_address_that_can_not_be_had_is_told_with_those_that_can(cloud, neutron, wanted, message):
+def test_an_address_that_can_not_be_had_is_told_with_those_that_can(connected, neutron, wanted, message):
     neutron.add("203.0.113.4", port="p")
     neutron.add("203.0.113.5")
     neutron.of(OTHER, "203.0.113.6")
     with pytest.raises(SettingError, match=message):
-        cloud.floating_ips.reserve(UID, wanted, "")
+        connected.floating_ips.reserve(UID, wanted, "")
 
 
 # attach
 
 
-def test_it_is_attached_to_the_servers_port_again_and_again(mock, cloud, neutron):
-    floating = cloud.floating_ips.reserve(UID, "auto", "")
+def test_it_is_attached_to_the_servers_port_again_and_again(mock, connected, neutron):
+    floating = connected.floating_ips.reserve(UID, "auto", "")
     mock.calls.reset()
     neutron.outcomes = ["lost"]
-    cloud.floating_ips.attach(floating, "s1")
-    cloud.floating_ips.attach(floating, "s1")
+    connected.floating_ips.attach(floating, "s1")
+    connected.floating_ips.attach(floating, "s1")
     assert neutron.ips["f1"]["port_id"] == "port1"
     put = "PUT /v2.0/floatingips/f1"  # whose answer was lost; the second listing shows it attached
     assert lines(mock) == [PORTS, LIST, put, LIST, PORTS, LIST]
     assert json.loads(mock.calls[2].request.body) == {"floatingip": {"port_id": "port1"}}
 
 
-def test_one_of_the_project_is_not_taken_from_whoever_was_faster(cloud, neutron):
+def test_one_of_the_project_is_not_taken_from_whoever_was_faster(connected, neutron):
     neutron.add("203.0.113.5"), neutron.add("203.0.113.6")
-    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    floating = connected.floating_ips.reserve(UID, "203.0.113.5", "")
     neutron.meanwhile = [lambda made: made.update(port_id="somebody's", revision_number=7)]
     with pytest.raises(SettingError, match=r"attached to port somebody's\. .*free \(203\.0\.113\.6\)"):
-        cloud.floating_ips.attach(floating, "s1")
+        connected.floating_ips.attach(floating, "s1")
     assert neutron.ips["f1"]["port_id"] == "somebody's"
 
 
-def test_a_change_of_something_else_meanwhile_does_not_matter(cloud, neutron):
+def test_a_change_of_something_else_meanwhile_does_not_matter(connected, neutron):
     neutron.add("203.0.113.5")
-    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
+    floating = connected.floating_ips.reserve(UID, "203.0.113.5", "")
     neutron.meanwhile = [lambda made: made.update(description="mine", revision_number=7)]
-    cloud.floating_ips.attach(floating, "s1")
+    connected.floating_ips.attach(floating, "s1")
     assert neutron.ips["f1"]["port_id"] == "port1"
 
 
-def test_it_moves_to_the_server_that_takes_anothers_place(cloud, neutron):
+def test_it_moves_to_the_server_that_takes_anothers_place(connected, neutron):
     neutron.add("203.0.113.5")
-    floating = cloud.floating_ips.reserve(UID, "203.0.113.5", "")
-    cloud.floating_ips.attach(floating, "s1")
+    floating = connected.floating_ips.reserve(UID, "203.0.113.5", "")
+    connected.floating_ips.attach(floating, "s1")
     neutron.ports = [{"id": "port2", "device_id": "s2", "device_owner": "compute:nova"}]
-    cloud.floating_ips.attach(floating, "s2")
+    connected.floating_ips.attach(floating, "s2")
     assert neutron.ips["f1"]["port_id"] == "port2"
 
 
-def test_a_server_without_a_port_can_not_have_one(cloud, neutron):
+def test_a_server_without_a_port_can_not_have_one(connected, neutron):
     neutron.ports = []
     with pytest.raises(CloudError, match=r"attach floating IP 203\.0\.113\.5 to server s1: the server has no port"):
-        cloud.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
+        connected.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
 
 
-def test_a_network_without_a_way_out_is_told_with_what_makes_one(cloud, neutron):
+def test_a_network_without_a_way_out_is_told_with_what_makes_one(connected, neutron):
     text = "External network n1 is not reachable from subnet s.  Therefore, cannot associate Port p with a Floating IP."
     neutron.add("203.0.113.5")
     neutron.outcomes = [error(404, "ExternalGatewayForFloatingIPNotFound", text)]
     with pytest.raises(CloudError, match=rf"is not reachable .* `openstack router add subnet`\), or set {TRAIT}_pool"):
-        cloud.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
+        connected.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
 
 
-def test_one_that_went_meanwhile_can_not_be_attached(cloud, neutron):
+def test_one_that_went_meanwhile_can_not_be_attached(connected, neutron):
     with pytest.raises(CloudError, match=r"Can't attach floating IP 203\.0\.113\.5 to server s1: it is gone\."):
-        cloud.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
+        connected.floating_ips.attach(FloatingIp("f1", "203.0.113.5"), "s1")
 
 
 # those of clusters, and their end
 
 
-def test_those_of_clusters_are_told_from_others(mock, cloud, neutron):
+def test_those_of_clusters_are_told_from_others(mock, connected, neutron):
     neutron.of(UID, user="u1"), neutron.of(OTHER, "203.0.113.6", user="u2"), neutron.add("203.0.113.7")
     neutron.add("203.0.113.8", f"ipp-griffin: controller of cluster {UID}, user u1, not really")
-    assert [(f.id, f.uid, f.user_id) for f in cloud.floating_ips.all()] == [("f1", UID, "u1"), ("f2", OTHER, "u2")]
-    assert [f.address for f in cloud.floating_ips.of(UID)] == ["203.0.113.5"]
+    assert [(f.id, f.uid, f.user_id) for f in connected.floating_ips.all()] == [("f1", UID, "u1"), ("f2", OTHER, "u2")]
+    assert [f.address for f in connected.floating_ips.of(UID)] == ["203.0.113.5"]
     assert lines(mock) == [LIST] * 2
 
 
-def test_those_of_a_cluster_are_released_and_no_others(mock, cloud, neutron):
+def test_those_of_a_cluster_are_released_and_no_others(mock, connected, neutron):
     neutron.of(UID)["port_id"] = "port1"
     neutron.of(UID, "203.0.113.9"), neutron.of(OTHER, "203.0.113.6"), neutron.add("203.0.113.7", port="port2")
     neutron.outcomes = ["lost", error(503, "X", "overloaded")]
-    cloud.floating_ips.release(UID)
+    connected.floating_ips.release(UID)
     assert sorted(neutron.ips) == ["f3", "f4"]
     mock.calls.reset()
-    cloud.floating_ips.release(UID)
+    connected.floating_ips.release(UID)
     assert lines(mock) == [LIST]
 
 
-def test_one_that_can_not_be_released_is_named_after_all_were_tried(cloud, neutron):
+def test_one_that_can_not_be_released_is_named_after_all_were_tried(connected, neutron):
     neutron.of(UID), neutron.of(UID, "203.0.113.6")
     neutron.outcomes = [error(409, "X", "Not now.")]
     with pytest.raises(CloudError, match=r"Can't release floating IP 203\.0\.113\.5: the cloud said 409"):
-        cloud.floating_ips.release(UID)
+        connected.floating_ips.release(UID)
     assert sorted(neutron.ips) == ["f1"]
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_where_none_can_be_seen_there_is_none_to_release(mock, cloud, neutron, status):
+def test_where_none_can_be_seen_there_is_none_to_release(mock, connected, neutron, status):
     neutron.listing = error(status, "X", "no")
-    assert cloud.floating_ips.all() == []
-    cloud.floating_ips.release(UID)
+    assert connected.floating_ips.all() == []
+    connected.floating_ips.release(UID)
     assert lines(mock) == [LIST] * 2
 
 
-def test_an_outage_is_not_taken_for_none(cloud, neutron):
+def test_an_outage_is_not_taken_for_none(connected, neutron):
     neutron.listing = error(503, "X", "overloaded")
     with pytest.raises(Unavailable):
-        cloud.floating_ips.release(UID)
+        connected.floating_ips.release(UID)
 
 
-def test_an_address_that_is_none_is_left_out(cloud, neutron):
+def test_an_address_that_is_none_is_left_out(connected, neutron):
     neutron.add("; rm", f"ipp-griffin: controller of cluster {UID}, user u1")["floating_ip_address"] = None
-    assert [f.address for f in cloud.floating_ips.all()] == [""]
+    assert [f.address for f in connected.floating_ips.all()] == [""]

@@ -10,17 +10,17 @@ from ipp_griffin.plan import GriffinError
 ENGINES = {0: "aaaa1111-0-0-0-0", 1: "aaaa1111-1-0-0-0", 2: "bbbb2222-0-0-0-0", 3: "some-engine-of-nobody"}
 
 
-class FakeClient:
+class Client:
     """As much of a Client as `Hub` uses. ``notices``: what the hub will have listed after each further look."""
 
-    made: list["FakeClient"]
+    made: list["Client"]
     listed_now: dict[int, str]
 
     def __init__(self, info, timeout):
         self.info, self.timeout = info, timeout
-        self._listed, self.notices, self.calls = dict(FakeClient.listed_now), [], []
+        self._listed, self.notices, self.calls = dict(Client.listed_now), [], []
         self.refuse = None
-        FakeClient.made.append(self)
+        Client.made.append(self)
 
     @property
     def _engines(self):
@@ -40,28 +40,10 @@ class FakeClient:
         self.calls.append(("close",))
 
 
-class Clock:
-    """Time that passes only by sleeping."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def hub(monkeypatch, clock):
-    FakeClient.made, FakeClient.listed_now = [], ENGINES
-    monkeypatch.setattr(ipyparallel, "Client", FakeClient)
+    Client.made, Client.listed_now = [], ENGINES
+    monkeypatch.setattr(ipyparallel, "Client", Client)
     return Hub({"registration": 20000}, timeout=7, clock=clock)
 
 
@@ -88,7 +70,7 @@ def test_engines_that_came_since_the_last_look_are_listed(hub, client):
 
 def test_what_changed_before_the_client_had_subscribed_is_seen_after_a_second(hub, client, clock):
     """ipyparallel never tells a Client; a new one begins with the whole list."""
-    FakeClient.listed_now = {0: "cccc3333-1-0-0-0"}
+    Client.listed_now = {0: "cccc3333-1-0-0-0"}
     clock.sleep(0.9)
     assert hub.engines("cccc3333") == {}
     clock.sleep(0.2)
@@ -102,7 +84,7 @@ def test_the_list_is_taken_anew_more_and_more_seldom(hub, clock):
     for _ in range(36000):
         clock.sleep(0.1)
         hub.engines()
-    assert 60 < len(FakeClient.made) < 70
+    assert 60 < len(Client.made) < 70
 
 
 def test_a_controller_that_is_too_busy_for_a_new_client_keeps_the_old_one(hub, client, clock, monkeypatch):

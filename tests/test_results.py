@@ -46,7 +46,7 @@ def devcloud(tmp_path_factory):
 
 
 @pytest.fixture
-def cloud(devcloud):
+def clean(devcloud):
     """The dev cloud, without results."""
     yield devcloud
     devcloud.faults.clear()
@@ -55,7 +55,7 @@ def cloud(devcloud):
 
 
 @pytest.fixture
-def results(cloud, monkeypatch):
+def results(clean, monkeypatch):
     """Those of a cluster; its connection pauses for nobody."""
     results = Results(UID)
     results._store.account.sleep = lambda seconds: None
@@ -124,13 +124,13 @@ def _umask():
     return value
 
 
-def test_where_a_file_can_not_be_is_said_so_before_anything_is_fetched(results, tmp_path, cloud):
+def test_where_a_file_can_not_be_is_said_so_before_anything_is_fetched(results, tmp_path, clean):
     results.put(b"1", "x")
     results.put(b"1", "長" * 100)
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "astray").symlink_to("nowhere")
     (tmp_path / "folder" / "x").mkdir(parents=True)
-    cloud.clear_requests()
+    clean.clear_requests()
     for name, path, said in (
         ("x", f"{tmp_path}/new/", f"There is no folder {tmp_path}/new/: make it first"),
         ("x", f"{tmp_path}/new/x", f"There is no folder {tmp_path}/new: make it first"),
@@ -142,7 +142,7 @@ def test_where_a_file_can_not_be_is_said_so_before_anything_is_fetched(results, 
     ):
         with pytest.raises(SettingError, match=said):
             results.get(name, path, overwrite=True)
-    assert "GET" not in [method for _, method, _, _ in cloud.requests]
+    assert "GET" not in [method for _, method, _, _ in clean.requests]
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["astray", "folder", "loop", "x"]
 
 
@@ -210,18 +210,18 @@ def test_a_deleted_result_is_gone_and_no_other(results):
 
 
 @pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "/a", "a/", ".", "a\nb", "\x1b[2J", "é" * 451, "\udcff"])
-def test_what_can_be_no_name_is_refused_before_anything_is_made(results, cloud, name):
+def test_what_can_be_no_name_is_refused_before_anything_is_made(results, clean, name):
     with pytest.raises(SettingError, match="can't be the name of a result"):
         results.put(b"x", name)
     with pytest.raises(SettingError, match="can't be the name of a result"):
         results.uploader(name)
     with pytest.raises(ValueError, match="can't be the name of a result"):
         patient(Uploader("http://127.0.0.1:1/", "q", UID))(b"x", name)
-    assert not cloud.state.containers
+    assert not clean.state.containers
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_asked(results, cloud):
-    cloud.clear_requests()
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(results, clean):
+    clean.clear_requests()
     upload = patient(Uploader("http://127.0.0.1:1/", "q", UID))
     for call in (
         lambda: results.put(b"x", 5),
@@ -242,7 +242,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(results, cloud)
             upload(b"x", "x", timeout=timeout)
     with pytest.raises(SettingError, match="'' is no cluster's uid"):
         Results("")
-    assert cloud.requests == []
+    assert clean.requests == []
 
 
 def test_any_kind_of_bytes_is_stored(store, results):
@@ -302,19 +302,19 @@ def test_a_name_that_ends_in_none_of_a_file_needs_one(results, tmp_path, monkeyp
     assert list(tmp_path.rglob("*")) == [tmp_path / "within", folder]
 
 
-def test_a_result_in_segments_has_no_md5_and_is_fetched_all_the_same(results, cloud, table):
+def test_a_result_in_segments_has_no_md5_and_is_fetched_all_the_same(results, clean, table):
     """What `swift upload --segment-size` makes: its ETag is none of its content."""
     results.put(table)
     answer = {"ETag": f'"{"0" * 32}"', "X-Static-Large-Object": "True", "Content-Length": "3"}
     for method in ("HEAD", "GET"):
-        cloud.faults.set(service=STORE, methods=[method], path="table.csv", status=200, body="1,2", headers=answer)
+        clean.faults.set(service=STORE, methods=[method], path="table.csv", status=200, body="1,2", headers=answer)
         if method == "HEAD":
             assert (results.find("table.csv").md5, results.find("table.csv").bytes) == ("", 3)
         else:
             assert results.read("table.csv") == b"1,2"
 
 
-def test_an_exact_name_is_one_request_and_no_listing(results, cloud):
+def test_an_exact_name_is_one_request_and_no_listing(results, clean):
     """Listings of a busy Swift may be minutes behind."""
     results.put(b"1", "x")
     found = results.find("x")
@@ -322,12 +322,12 @@ def test_an_exact_name_is_one_request_and_no_listing(results, cloud):
     assert (found.name, found.bytes, found.md5) == (listed.name, listed.bytes, listed.md5)
     assert abs(moment(found.modified) - moment(listed.modified)) < timedelta(milliseconds=2)
     assert found.modified.endswith("Z") and listed.modified.endswith("Z")
-    cloud.clear_requests()
+    clean.clear_requests()
     assert results.find(f"{UID}/x") == found
-    assert [(method, path.rpartition("results")[2]) for _, method, path, _ in cloud.requests] == [("HEAD", f"/{UID}/x")]
+    assert [(method, path.rpartition("results")[2]) for _, method, path, _ in clean.requests] == [("HEAD", f"/{UID}/x")]
 
 
-def test_a_cluster_is_named_by_its_uid_or_itself(cloud):
+def test_a_cluster_is_named_by_its_uid_or_itself(clean):
     with pytest.raises(SettingError, match="'griffin' is no cluster's uid"):
         Results("griffin")
     with pytest.raises(SettingError, match="start it first"):
@@ -341,39 +341,39 @@ def test_it_is_found_in_the_package():
 # -- what goes wrong
 
 
-def test_a_file_that_is_not_there_is_said_so_before_anything_is_made(results, cloud):
+def test_a_file_that_is_not_there_is_said_so_before_anything_is_made(results, clean):
     with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
         results.put("missing.csv")
-    assert not cloud.state.containers
+    assert not clean.state.containers
 
 
-def test_a_file_larger_than_an_object_may_be_is_refused_before_anything_is_made(cloud, table):
+def test_a_file_larger_than_an_object_may_be_is_refused_before_anything_is_made(clean, table):
     info = {"swift": {"version": "2.38.3", "max_file_size": 399_999}, "tempurl": {"methods": ["GET", "PUT"]}}
-    cloud.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
+    clean.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
     results = Results(UID)
     with pytest.raises(SettingError, match="has 400000 bytes; this object store takes 399999 in one object"):
         results.put(table)
-    assert not cloud.state.containers
+    assert not clean.state.containers
     with pytest.raises(OSError, match="table.csv has 400000 bytes; this object store takes 399999"):
         patient(results.uploader())(table)
     assert names(results) == []
 
 
-def test_an_upload_whose_answer_was_lost_is_a_success(results, cloud, table):
-    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", drop=True, after=True, count=1)
+def test_an_upload_whose_answer_was_lost_is_a_success(results, clean, table):
+    clean.faults.set(service=STORE, methods=["PUT"], path="table.csv", drop=True, after=True, count=1)
     assert results.put(table) == f"{UID}/table.csv"
     assert results.read("table.csv") == table.read_bytes()
 
 
-def test_an_upload_goes_on_when_the_store_is_back(results, cloud, table):
-    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", status=503, count=2)
+def test_an_upload_goes_on_when_the_store_is_back(results, clean, table):
+    clean.faults.set(service=STORE, methods=["PUT"], path="table.csv", status=503, count=2)
     results.put(table)
     assert results.read("table.csv") == table.read_bytes()
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"drop": True}, {"status": 413, "body": "Upload exceeds quota."}])
-def test_a_failed_upload_never_looks_done(results, cloud, table, fault):
-    cloud.faults.set(service=STORE, methods=["PUT"], path="table.csv", **fault)
+def test_a_failed_upload_never_looks_done(results, clean, table, fault):
+    clean.faults.set(service=STORE, methods=["PUT"], path="table.csv", **fault)
     with pytest.raises(CloudError, match=f"Can't store {UID}/table.csv"):
         results.put(table)
     assert names(results) == []
@@ -413,18 +413,18 @@ def test_a_file_that_grows_while_it_is_read_is_stored_as_it_was(store, results, 
     assert results.read("table.csv") == before
 
 
-def test_a_file_that_vanishes_is_not_looked_for_again_and_not_the_clouds_fault(store, cloud, table, monkeypatch):
+def test_a_file_that_vanishes_is_not_looked_for_again_and_not_the_clouds_fault(store, clean, table, monkeypatch):
     after_measuring(monkeypatch, table.unlink)
-    cloud.clear_requests()
+    clean.clear_requests()
     with pytest.raises(FileNotFoundError, match=f"No such file or directory: '{table}'"):
         store(table)
-    assert not [line for line in cloud.requests if line[1] == "PUT" and line[2].endswith("/table.csv")]
+    assert not [line for line in clean.requests if line[1] == "PUT" and line[2].endswith("/table.csv")]
 
 
 @pytest.mark.timeout(30)
-def test_what_is_no_file_is_said_so_before_anything_is_sent(store, cloud, tmp_path):
+def test_what_is_no_file_is_said_so_before_anything_is_sent(store, clean, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    cloud.clear_requests()
+    clean.clear_requests()
     for path, why in {"pipe": "Not a regular file", ".": "Is a directory", "/dev/null": "Not a regular file"}.items():
         with pytest.raises(OSError, match=f"{why}: ") as raised:
             store(tmp_path / path, "x")
@@ -432,10 +432,10 @@ def test_what_is_no_file_is_said_so_before_anything_is_sent(store, cloud, tmp_pa
     for what in (None, 5, ["table.csv"]):
         with pytest.raises(TypeError, match="Give bytes, or the path of a file"):
             store(what, "x")
-    assert cloud.requests == []
+    assert clean.requests == []
 
 
-def test_a_file_larger_than_an_object_may_be_is_not_even_read(store, cloud, tmp_path, monkeypatch):
+def test_a_file_larger_than_an_object_may_be_is_not_even_read(store, clean, tmp_path, monkeypatch):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 42)
     with pytest.raises((SettingError, OSError), match=f"{1 << 42} bytes; this object store takes"):
@@ -450,25 +450,25 @@ def test_a_file_larger_than_an_object_may_be_is_not_even_read(store, cloud, tmp_
         {"status": 200, "body": "1,2", "headers": {"ETag": "0" * 32}},
     ],
 )
-def test_a_file_that_did_not_come_whole_is_not_there(results, cloud, table, tmp_path, fault):
+def test_a_file_that_did_not_come_whole_is_not_there(results, clean, table, tmp_path, fault):
     results.put(table)
-    cloud.faults.set(service=STORE, methods=["GET"], path="table.csv", **fault)
+    clean.faults.set(service=STORE, methods=["GET"], path="table.csv", **fault)
     with pytest.raises(StoreUnavailable, match=f"Can't fetch {UID}/table.csv"):
         results.get("table.csv", tmp_path / "copy.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
-def test_a_download_goes_on_when_the_store_is_back(results, cloud, table, tmp_path):
+def test_a_download_goes_on_when_the_store_is_back(results, clean, table, tmp_path):
     results.put(table)
-    cloud.faults.set(
+    clean.faults.set(
         service=STORE, methods=["GET"], path="table.csv", status=200, body="1,2", headers={"ETag": "0" * 32}, count=1
     )
     assert results.get("table.csv", tmp_path / "copy.csv").read_bytes() == table.read_bytes()
 
 
-def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, cloud, table, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, clean, table, tmp_path, monkeypatch):
     results.put(table)
-    cloud.clear_requests()
+    clean.clear_requests()
     appearing = ipp_griffin.results._appearing
 
     @contextlib.contextmanager
@@ -479,7 +479,7 @@ def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, cloud, 
     monkeypatch.setattr(ipp_griffin.results, "_appearing", on_a_full_disk)
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/copy.csv'"):
         results.get("table.csv", tmp_path / "copy.csv")
-    assert [line[2].rpartition("/")[2] for line in cloud.requests if line[1] == "GET"].count("table.csv") == 1
+    assert [line[2].rpartition("/")[2] for line in clean.requests if line[1] == "GET"].count("table.csv") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
@@ -500,10 +500,10 @@ def test_an_interrupt_leaves_nothing_here_and_nothing_there(results, store, tabl
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
-def test_a_container_that_was_made_and_never_marked_is_taken_over(results, cloud, monkeypatch):
+def test_a_container_that_was_made_and_never_marked_is_taken_over(results, clean, monkeypatch):
     """Whoever made it was interrupted just then."""
-    project = next(project for project in cloud.state.projects if project.name == "devcloud")
-    cloud.state.containers[project.id, results._container] = Container(time.time() - 11, {})
+    project = next(project for project in clean.state.projects if project.name == "devcloud")
+    clean.state.containers[project.id, results._container] = Container(time.time() - 11, {})
     monkeypatch.setattr(results._store, "_sleep", lambda seconds: None)
     results.put(b"1", "x")
     patient(results.uploader())(b"2", "y")
@@ -567,9 +567,9 @@ def test_its_url_opens_nothing_but_new_results_of_its_cluster(results):
     assert Results(OTHER).read("x") == b"theirs"
 
 
-def test_it_expires_by_the_stores_clock_and_says_so(results, cloud, monkeypatch):
+def test_it_expires_by_the_stores_clock_and_says_so(results, clean, monkeypatch):
     upload = patient(results.uploader(seconds=60))
-    monkeypatch.setattr(cloud.state, "clock", lambda: time.time() + 62)
+    monkeypatch.setattr(clean.state, "clock", lambda: time.time() + 62)
     with pytest.raises(PermissionError, match=f"Can't store {UID}/x: this uploader has expired"):
         upload(b"1", "x")
 
@@ -588,9 +588,9 @@ def test_one_for_a_single_result_stores_no_other(results, table):
         Results().uploader()
 
 
-def test_a_store_with_urls_of_single_objects_only_says_what_to_do(cloud):
+def test_a_store_with_urls_of_single_objects_only_says_what_to_do(clean):
     info = {"swift": {"version": "18.2.0", "max_file_size": 5 << 30}, "tempurl": {"methods": ["GET", "PUT"]}}
-    cloud.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
+    clean.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
     results = Results(UID)
     with pytest.raises(SettingError, match="give each result an uploader of its own"):
         results.uploader()
@@ -598,9 +598,9 @@ def test_a_store_with_urls_of_single_objects_only_says_what_to_do(cloud):
     assert results.read("x") == b"1"
 
 
-def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, cloud):
+def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, clean):
     upload = patient(results.uploader())
-    cloud.faults.set(
+    clean.faults.set(
         {"service": STORE, "methods": ["PUT"], "path": "/x$", "status": 503, "count": 1},
         {"service": STORE, "methods": ["PUT"], "path": "/x$", "drop": True, "after": True, "count": 1},
     )
@@ -618,9 +618,9 @@ def test_its_answers_may_be_lost_and_the_store_down_for_a_while(results, cloud):
         ({"status": 422}, "changed while it was read"),
     ],
 )
-def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results, cloud, fault, said):
+def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results, clean, fault, said):
     upload = patient(results.uploader())
-    cloud.faults.set(service=STORE, methods=["PUT"], path="/x$", **fault)
+    clean.faults.set(service=STORE, methods=["PUT"], path="/x$", **fault)
     with pytest.raises(OSError, match=said) as raised:
         upload(b"1", "x")
     assert names(results) == []
@@ -631,11 +631,11 @@ def test_what_it_could_not_store_is_not_there_and_no_error_tells_its_url(results
     )
 
 
-def test_it_trusts_the_cloud_s_own_authority_and_no_other(results, cloud, tmp_path):
+def test_it_trusts_the_cloud_s_own_authority_and_no_other(results, clean, tmp_path):
     authority = Authority(tmp_path)
     upload = patient(results.uploader())
-    with tls_in_front_of(int(cloud.url.rpartition(":")[2]), authority.server()) as port:
-        upload._state["start"] = upload._state["start"].replace(cloud.url, f"https://127.0.0.1:{port}")
+    with tls_in_front_of(int(clean.url.rpartition(":")[2]), authority.server()) as port:
+        upload._state["start"] = upload._state["start"].replace(clean.url, f"https://127.0.0.1:{port}")
         with pytest.raises(OSError, match="certificate verify failed"):
             upload(b"1", "x")
         upload._state["ca_certificates"] = authority.pem
@@ -671,7 +671,7 @@ def test_a_refusal_that_comes_before_all_is_sent_is_heard():
 
 
 @pytest.fixture
-def command(cloud, tmp_path):
+def command(clean, tmp_path):
     """Run `ipp-griffin` in the folder ``tmp_path``; returns its status and what it printed."""
 
     def run(*args):
@@ -705,7 +705,7 @@ def test_put_results_and_get_are_a_round_trip(command, results, table, tmp_path)
     assert command("get", "of a cluster", "--output", "here/one") == (0, "here/one\n")
 
 
-def test_what_is_typed_wrong_is_one_line(command, table, cloud):
+def test_what_is_typed_wrong_is_one_line(command, table, clean):
     for args, said in {
         ("put",): "put: say which files.",
         ("put", ""): "put: say which files.",
@@ -733,7 +733,7 @@ def test_what_is_typed_wrong_is_one_line(command, table, cloud):
     assert command("results") == (0, "There is no result in this project.\n")
     assert command("results", UID) == (0, f"There is no result of cluster {UID} in this project.\n")
     assert json.loads(command("results", "--json")[1]) == []
-    assert not cloud.state.containers
+    assert not clean.state.containers
 
 
 def test_what_is_there_is_replaced_only_with_overwrite(command, table, tmp_path):
@@ -780,7 +780,7 @@ def test_a_long_name_is_shown_exactly_though_it_looks_like_a_token(command, resu
     assert f"{UID}/{name} " in command("results")[1]
 
 
-def test_results_are_deleted_when_one_agrees(command, cloud, monkeypatch, capsys):
+def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys):
     everything = Results()
     for name in ("x", f"{UID}/x", f"{UID}/run1/a", f"{UID}/run1/b", f"{UID}/run10"):
         everything.put(b"1", name)
@@ -806,9 +806,9 @@ def test_results_are_deleted_when_one_agrees(command, cloud, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_command_that_is_ended_leaves_no_part_of_a_file(cloud, results, table, tmp_path, number, status):
+def test_a_command_that_is_ended_leaves_no_part_of_a_file(clean, results, table, tmp_path, number, status):
     results.put(table)
-    cloud.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=30)
+    clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=30)
     program = "from ipp_griffin.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, "get", "table.csv"], cwd=tmp_path, stderr=-1) as get:
         deadline = time.monotonic() + 30

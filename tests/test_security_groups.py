@@ -6,31 +6,26 @@ import pytest
 
 from ipp_griffin.calls import CloudError, QuotaError
 from ipp_griffin.cloud import Cloud
-from ipp_griffin.devcloud import DevCloud
 from ipp_griffin.ports import Port
 from ipp_griffin.security_groups import SecurityGroup
-
-from .conftest import named
 
 UID, OTHER = "0123456789ab", "ba9876543210"
 PORTS = (20000, 20019)
 MAC = "fa:16:3e:00:00:01"
 
 
-@pytest.fixture
-def dev(tmp_path):
-    with DevCloud(tmp_path, guests=False, boot_time=0.0) as cloud, named(cloud.clouds_yaml, "devcloud"):
-        yield cloud
+OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIVE at once
 
 
 @pytest.fixture
-def cloud(dev):
+def door(dev):
+    """The real door to that dev cloud."""
     return Cloud.connect("devcloud", sleep=lambda seconds: None)
 
 
 @pytest.fixture
-def groups(cloud):
-    return cloud.groups
+def groups(door):
+    return door.groups
 
 
 @pytest.fixture
@@ -39,10 +34,10 @@ def project(dev):
 
 
 @pytest.fixture
-def head(dev, cloud, project):
+def head(dev, door, project):
     """The head node's port, in the project's default group."""
     dev.state.create_port(project, name="head", mac=MAC, address="127.80.0.5")
-    found = cloud.ports.head("127.80.0.5", [MAC])
+    found = door.ports.head("127.80.0.5", [MAC])
     assert found is not None
     return found
 

@@ -7,6 +7,7 @@ import threading
 import time
 import types
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import certifi
@@ -24,9 +25,10 @@ from ipp_griffin.launchers.agent_settings import AgentSettings
 from ipp_griffin.launchers.controller_settings import ControllerSettings
 from ipp_griffin.launchers.engine_settings import EngineSettings
 from ipp_griffin.launchers.server_settings import ServerSettings
-from ipp_griffin.plan import Flavor, Image, Limits, Network, SettingError
+from ipp_griffin.plan import Network, SettingError
 from ipp_griffin.settings import GriffinCloud, connect, open_store
 
+from .fakes import FakeCloud
 from .tls import Authority
 
 PROFILE = Path(__file__).parents[1] / "profile_griffin"
@@ -254,27 +256,6 @@ def test_threads_that_connect_at_the_same_time_log_in_once(monkeypatch):
     assert made == ["mine"]
 
 
-class OneOfEach:
-    """A cloud for plans; ``limits`` fails with ``error``."""
-
-    error: Exception
-
-    def networks(self):
-        return [Network("n1", "net")]
-
-    def images(self):
-        return [Image("i1", "snapshot1")]
-
-    def flavors(self):
-        return [Flavor("f1", "small", 1, 1024, 10)]
-
-    def security_groups(self):
-        return {"g-1": "lab"}
-
-    def limits(self):
-        raise self.error
-
-
 def make_plan(settings, cloud):
     network = Network("n1", "net")
     return settings.plan(
@@ -289,53 +270,34 @@ def make_plan(settings, cloud):
 
 
 def test_what_was_asked_ahead_is_not_asked_again_but_the_quota_counts_what_was_made_since():
-    asked = Counter()
-
-    class Counting(OneOfEach):
-        def networks(self):
-            asked["networks"] += 1
-            return super().networks()
-
-        def images(self):
-            asked["images"] += 1
-            return super().images()
-
-        def limits(self):
-            asked["limits"] += 1
-            return Limits(asked["limits"], 0, -1, 0, -1, 0)
-
-        def object_store_url(self, interface=""):
-            raise CloudError("There is none.")
-
-    settings, cloud = GriffinCloud(), Counting()
+    settings, cloud = GriffinCloud(), FakeCloud()
+    cloud.fail["object_store_url"] = [CloudError("There is none.")]
     settings.ask_ahead(cloud)
-    quotas = []
     assert [n.name for n in settings.networks(cloud)] == ["net"]
     for _ in range(2):
         there = settings.look_up(cloud)
-        quotas.append(there.limits.instances)
         assert [image.name for image in there.images] == ["snapshot1"]
-    assert (asked["networks"], asked["images"]) == (1, 1)
-    assert quotas == [1, 2]
+    counts = Counter(cloud.methods)
+    assert (counts["networks"], counts["images"], counts["limits"]) == (1, 1, 2)
 
 
 def test_a_cloud_that_does_not_tell_its_quota_is_used_without_a_look_at_it():
-    cloud = OneOfEach()
-    cloud.error = CloudError("403: Forbidden")
+    cloud = FakeCloud()
+    cloud.fail["limits"] = [CloudError("403: Forbidden")]
     plan = make_plan(GriffinCloud(), cloud)
     assert (len(plan.servers), plan.servers[0].metadata) == (2, {"griffin:owner": "ada", "griffin:engines": "1"})
 
 
 def test_an_outage_while_the_quota_is_asked_for_is_an_error():
-    cloud = OneOfEach()
-    cloud.error = Unavailable("503")
+    cloud = FakeCloud()
+    cloud.fail["limits"] = [Unavailable("503")]
     with pytest.raises(Unavailable):
         make_plan(GriffinCloud(), cloud)
 
 
 def test_security_groups_are_found_by_name_or_id():
-    cloud = OneOfEach()
-    cloud.error = CloudError("403: Forbidden")
+    cloud = FakeCloud()
+    cloud.offers = replace(cloud.offers, security_groups={"g-1": "lab"})
     assert make_plan(GriffinCloud(security_groups=["g-1", "lab"]), cloud).security_groups == ("g-1", "lab")
     with pytest.raises(SettingError, match="No security group 'g-2'. This cloud has: lab"):
         make_plan(GriffinCloud(security_groups=["g-2"]), cloud)

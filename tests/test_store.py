@@ -5,9 +5,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -17,11 +15,11 @@ from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ReadTimeout
 
-from ipp_griffin.cloud import Cloud, CredentialsError, QuotaError, Unavailable, Unsupported
+from ipp_griffin.cloud import CredentialsError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.report import Report
 from ipp_griffin.store import Store, StoredObject, StoreError, StoreUnavailable, container_name
 
-from .openstack_responses import ACCOUNT, AUTH, STORE, TOKEN, Answer, lines, serve_identity, write_clouds_yaml
+from .openstack_responses import ACCOUNT, AUTH, STORE, TOKEN, Answer, lines
 
 # The SDK deprecates what it does itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
@@ -37,28 +35,6 @@ KEY = "k" * 64
 OURS = {"X-Container-Meta-Ipp-Griffin": UID, "X-Container-Meta-Temp-Url-Key": KEY}
 NOW = 1_700_000_000  # by the store's clock: Tue, 14 Nov 2023 22:13:20 GMT
 DATE = {"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
-
-
-@pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
-
-
-@pytest.fixture
-def slept() -> list[float]:
-    """The pauses that a test's store made."""
-    return []
-
-
-@pytest.fixture
-def session(mock: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A keystoneauth session that is logged in."""
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(write_clouds_yaml(tmp_path)))
-    serve_identity(mock)
-    session = Cloud.connect("fake").session
-    mock.calls.reset()
-    return session
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -16,12 +15,12 @@ import responses
 from requests import PreparedRequest
 
 from ipp_griffin import agent
-from ipp_griffin.cloud import Cloud, Unavailable, Unsupported
+from ipp_griffin.cloud import Unavailable, Unsupported
 from ipp_griffin.store import Store, StoreError
 from ipp_griffin.swift import Account
 from ipp_griffin.tempurl import AccountKey, Signer
 
-from .openstack_responses import ACCOUNT, STORE, Answer, serve_identity, write_clouds_yaml
+from .openstack_responses import ACCOUNT, STORE, Answer
 
 # The SDK deprecates what it does itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
@@ -32,10 +31,10 @@ DATE = {"Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
 FIRST, SECOND = "x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2"
 OURS = "ipp-griffin-" + "0" * 64
 KEY_OF_CONTAINER = "x-container-meta-temp-url-key"
-GATEWAY = {"swift": {"version": "18.2.4"}, "tempurl": {"methods": ["GET", "HEAD", "PUT"]}}
+GATEWAY_INFO = {"swift": {"version": "18.2.4"}, "tempurl": {"methods": ["GET", "HEAD", "PUT"]}}
 
 
-class FakeStore:
+class Gateway:
     """An object store at ``url``. ``meta``: of the account, ``shown`` or not, with ``about``; ``containers``: metadata by name; ``info`` None: hidden.
 
     ``keys``: whose keys it honours, "container" or "account". ``refusal``: the status for a bad signature.
@@ -49,7 +48,7 @@ class FakeStore:
         self.about = {"X-Account-Storage-Policy-Default-Placement-Container-Count": "0"}
         self.containers: dict[str, dict[str, str]] = {}
         self.objects: dict[str, int] = {}  # when each was written, in seconds
-        self.info: dict[str, Any] | None = GATEWAY
+        self.info: dict[str, Any] | None = GATEWAY_INFO
         self.keys, self.digests, self.refusal = "account", ["sha1"], 403
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.seen: list[str] = []
@@ -131,25 +130,9 @@ def update(meta: dict[str, str], given: dict[str, str], kind: str) -> None:
 
 
 @pytest.fixture
-def mock() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
-
-
-@pytest.fixture
-def session(mock: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A keystoneauth session that is logged in."""
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(write_clouds_yaml(tmp_path)))
-    serve_identity(mock)
-    session = Cloud.connect("fake").session
-    session.get_token()
-    return session
-
-
-@pytest.fixture
-def fake(mock: responses.RequestsMock) -> FakeStore:
+def fake(mock: responses.RequestsMock) -> Gateway:
     """Ceph's gateway, as far as these tests go."""
-    return FakeStore(mock)
+    return Gateway(mock)
 
 
 @pytest.fixture
@@ -159,11 +142,11 @@ def key(session: Any) -> AccountKey:
 
 
 @pytest.fixture
-def store(session: Any, fake: FakeStore) -> Store:
+def store(session: Any, fake: Gateway) -> Store:
     return new_store(session, fake)
 
 
-def new_store(session: Any, fake: FakeStore, **options: Any) -> Store:
+def new_store(session: Any, fake: Gateway, **options: Any) -> Store:
     """As another process has it."""
     return Store(session, fake.url, sleep=lambda seconds: None, clock=lambda: NOW, **options)
 
@@ -172,7 +155,7 @@ def container(uid: str = UID) -> str:
     return f"ipp-griffin-{uid}"
 
 
-def when(fake: FakeStore, line: str, do: Callable[[], object], nth: int = 1) -> None:
+def when(fake: Gateway, line: str, do: Callable[[], object], nth: int = 1) -> None:
     """``do`` just before the ``nth`` request of that kind from now, such as "POST " for one to the account."""
     count = 0
 
@@ -189,14 +172,14 @@ def when(fake: FakeStore, line: str, do: Callable[[], object], nth: int = 1) -> 
 # -- a slot of the account ------------------------------------------------------------------------------------
 
 
-def test_a_free_slot_gets_a_random_key_that_is_known_for_ours(key: AccountKey, fake: FakeStore) -> None:
+def test_a_free_slot_gets_a_random_key_that_is_known_for_ours(key: AccountKey, fake: Gateway) -> None:
     shared = key.share()
     assert fake.meta == {FIRST: shared}
     assert re.fullmatch("ipp-griffin-[0-9a-f]{64}", shared)
 
 
 @pytest.mark.parametrize("slot", [FIRST, SECOND])
-def test_a_key_of_ours_is_shared_and_nothing_is_written(key: AccountKey, fake: FakeStore, slot: str) -> None:
+def test_a_key_of_ours_is_shared_and_nothing_is_written(key: AccountKey, fake: Gateway, slot: str) -> None:
     fake.meta[slot] = OURS
     assert key.share() == OURS
     assert fake.seen == ["HEAD "]
@@ -205,7 +188,7 @@ def test_a_key_of_ours_is_shared_and_nothing_is_written(key: AccountKey, fake: F
 @pytest.mark.parametrize(("taken", "free"), [(FIRST, SECOND), (SECOND, FIRST)])
 @pytest.mark.parametrize("value", ["theirs", f"{OURS}0", f"ipp-griffin-lab-{'0' * 64}"])
 def test_of_two_slots_the_free_one_is_used_and_given_back(
-    key: AccountKey, fake: FakeStore, taken: str, free: str, value: str
+    key: AccountKey, fake: Gateway, taken: str, free: str, value: str
 ) -> None:
     fake.meta[taken] = value
     assert fake.meta == {taken: value, free: key.share()}
@@ -213,9 +196,7 @@ def test_of_two_slots_the_free_one_is_used_and_given_back(
     assert fake.meta == {taken: value}
 
 
-def test_with_both_slots_taken_nothing_is_written_and_one_line_says_what_to_do(
-    key: AccountKey, fake: FakeStore
-) -> None:
+def test_with_both_slots_taken_nothing_is_written_and_one_line_says_what_to_do(key: AccountKey, fake: Gateway) -> None:
     fake.meta |= {FIRST: "theirs", SECOND: "others"}
     with pytest.raises(Unsupported, match=r"others have both .*Free one that nobody needs") as error:
         key.share()
@@ -223,7 +204,7 @@ def test_with_both_slots_taken_nothing_is_written_and_one_line_says_what_to_do(
     assert fake.seen == ["HEAD "]
 
 
-def test_where_the_store_may_hide_that_a_slot_is_taken_nothing_is_written(key: AccountKey, fake: FakeStore) -> None:
+def test_where_the_store_may_hide_that_a_slot_is_taken_nothing_is_written(key: AccountKey, fake: Gateway) -> None:
     """Old releases of Ceph's gateway show no keys, have no /info, and show no storage policies."""
     fake.about, fake.shown, fake.info, fake.meta = {}, False, None, {FIRST: "theirs"}
     with pytest.raises(Unsupported, match=r"does not tell whether others have set them .* Ask the cloud's operators"):
@@ -231,29 +212,29 @@ def test_where_the_store_may_hide_that_a_slot_is_taken_nothing_is_written(key: A
     assert fake.meta == {FIRST: "theirs"} and "POST " not in fake.seen
 
 
-def test_a_store_that_tells_what_it_can_do_also_tells_whether_a_slot_is_free(key: AccountKey, fake: FakeStore) -> None:
+def test_a_store_that_tells_what_it_can_do_also_tells_whether_a_slot_is_free(key: AccountKey, fake: Gateway) -> None:
     fake.about = {}
     assert fake.meta == {FIRST: key.share()}
 
 
-def test_where_one_slot_is_shown_to_be_taken_the_other_is_known_to_be_free(key: AccountKey, fake: FakeStore) -> None:
+def test_where_one_slot_is_shown_to_be_taken_the_other_is_known_to_be_free(key: AccountKey, fake: Gateway) -> None:
     fake.about, fake.info, fake.meta = {}, None, {FIRST: "theirs"}
     assert fake.meta == {FIRST: "theirs", SECOND: key.share()}
 
 
-def test_of_two_that_set_it_at_once_both_use_what_is_there_in_the_end(key: AccountKey, fake: FakeStore) -> None:
+def test_of_two_that_set_it_at_once_both_use_what_is_there_in_the_end(key: AccountKey, fake: Gateway) -> None:
     when(fake, "HEAD ", lambda: fake.meta.update({FIRST: OURS}), nth=2)
     assert key.share() == OURS
     assert fake.meta == {FIRST: OURS}
 
 
-def test_if_somebody_takes_the_slot_meanwhile_the_other_is_used(key: AccountKey, fake: FakeStore) -> None:
+def test_if_somebody_takes_the_slot_meanwhile_the_other_is_used(key: AccountKey, fake: Gateway) -> None:
     when(fake, "HEAD ", lambda: fake.meta.update({FIRST: "theirs"}), nth=2)
     assert fake.meta == {FIRST: "theirs", SECOND: key.share()}
 
 
 def test_a_key_whose_setting_was_answered_503_though_it_landed_is_found_and_not_set_again(
-    key: AccountKey, fake: FakeStore, mock: responses.RequestsMock
+    key: AccountKey, fake: Gateway, mock: responses.RequestsMock
 ) -> None:
     """Repeated without a look, it could change what somebody has set since."""
     mock.remove("POST", re.compile(re.escape(STORE)))
@@ -268,7 +249,7 @@ def test_a_key_whose_setting_was_answered_503_though_it_landed_is_found_and_not_
 
 
 def test_a_setting_that_was_given_up_and_lands_later_changes_nothing(
-    key: AccountKey, fake: FakeStore, mock: responses.RequestsMock
+    key: AccountKey, fake: Gateway, mock: responses.RequestsMock
 ) -> None:
     """Its answer is lost, and the key is asked for again: a new one would leave all signed URLs dead."""
     mock.remove("POST", re.compile(re.escape(STORE)))
@@ -285,7 +266,7 @@ def test_a_setting_that_was_given_up_and_lands_later_changes_nothing(
 
 
 def test_a_store_that_stays_unavailable_is_said_to_be(
-    key: AccountKey, fake: FakeStore, mock: responses.RequestsMock
+    key: AccountKey, fake: Gateway, mock: responses.RequestsMock
 ) -> None:
     mock.remove("POST", re.compile(re.escape(STORE)))
     mock.post(re.compile(re.escape(STORE)), status=503)
@@ -293,7 +274,7 @@ def test_a_store_that_stays_unavailable_is_said_to_be(
         key.share()
 
 
-def test_a_store_that_keeps_no_key_is_unsupported(key: AccountKey, fake: FakeStore) -> None:
+def test_a_store_that_keeps_no_key_is_unsupported(key: AccountKey, fake: Gateway) -> None:
     fake.before = lambda method, path: fake.meta.clear()
     with pytest.raises(Unsupported, match="does not keep a TempURL key of the account"):
         key.share()
@@ -301,14 +282,14 @@ def test_a_store_that_keeps_no_key_is_unsupported(key: AccountKey, fake: FakeSto
 
 @pytest.mark.parametrize(("needed", "left"), [(True, {FIRST: OURS}), (False, {})])
 def test_the_slot_is_freed_when_no_cluster_needs_the_key(
-    key: AccountKey, fake: FakeStore, needed: bool, left: dict[str, str]
+    key: AccountKey, fake: Gateway, needed: bool, left: dict[str, str]
 ) -> None:
     fake.meta[FIRST] = OURS
     key.give_back(lambda: needed)
     assert fake.meta == left
 
 
-def test_a_key_that_somebody_has_put_in_our_slot_is_not_removed(key: AccountKey, fake: FakeStore) -> None:
+def test_a_key_that_somebody_has_put_in_our_slot_is_not_removed(key: AccountKey, fake: Gateway) -> None:
     fake.meta[FIRST] = OURS
     when(fake, "HEAD ", lambda: fake.meta.update({FIRST: "theirs"}), nth=2)
     key.give_back(lambda: False)
@@ -320,7 +301,7 @@ def test_a_key_that_somebody_has_put_in_our_slot_is_not_removed(key: AccountKey,
     [({}, {FIRST: OURS}), ({FIRST: "theirs"}, {FIRST: "theirs"}), ({SECOND: OURS}, {SECOND: OURS})],
 )
 def test_the_key_is_put_back_for_a_cluster_that_came_meanwhile_but_over_nothing_else(
-    key: AccountKey, fake: FakeStore, meanwhile: dict[str, str], left: dict[str, str]
+    key: AccountKey, fake: Gateway, meanwhile: dict[str, str], left: dict[str, str]
 ) -> None:
     fake.meta[FIRST] = OURS
     needed = iter([False, True])
@@ -343,7 +324,7 @@ def test_the_key_is_put_back_for_a_cluster_that_came_meanwhile_but_over_nothing_
 def test_a_gateway_that_ignores_keys_of_containers_gets_one_of_the_account(
     mock: responses.RequestsMock, session: Any, path: str, refusal: int
 ) -> None:
-    fake = FakeStore(mock, STORE + path)
+    fake = Gateway(mock, STORE + path)
     fake.refusal = refusal
     store = new_store(session, fake)
     store.publish(UID, {"owner": "ada"})
@@ -356,7 +337,7 @@ def test_a_gateway_that_ignores_keys_of_containers_gets_one_of_the_account(
     assert (fake.meta, fake.containers) == ({}, {})
 
 
-def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: Store, fake: FakeStore) -> None:
+def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: Store, fake: Gateway) -> None:
     """Ceph's gateway may have no URLs of a prefix; what writes here is the agent's own code."""
     store.publish(UID, {})
     urls = store.report_urls(UID, "set/0.0/", 60)
@@ -370,7 +351,7 @@ def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: S
     assert requests.put(elsewhere, timeout=1).status_code == 403
 
 
-def test_of_reports_with_one_name_a_phase_the_last_one_written_counts(store: Store, fake: FakeStore) -> None:
+def test_of_reports_with_one_name_a_phase_the_last_one_written_counts(store: Store, fake: Gateway) -> None:
     """Engines that ended, and were started anew: what they are now is under the name that was used before."""
     store.publish(UID, {})
     urls = store.report_urls(UID, "set/0.0/", 60)
@@ -380,7 +361,7 @@ def test_of_reports_with_one_name_a_phase_the_last_one_written_counts(store: Sto
 
 
 def test_the_container_says_that_it_needs_the_accounts_key_before_the_slots_are_looked_at(
-    store: Store, fake: FakeStore
+    store: Store, fake: Gateway
 ) -> None:
     """Whoever frees our slot at that moment looks at the containers, before and after."""
     store.publish(UID, {})
@@ -388,7 +369,7 @@ def test_the_container_says_that_it_needs_the_accounts_key_before_the_slots_are_
     assert noted < fake.seen.index("HEAD ")
 
 
-def test_another_process_signs_with_the_same_key(store: Store, fake: FakeStore, session: Any) -> None:
+def test_another_process_signs_with_the_same_key(store: Store, fake: Gateway, session: Any) -> None:
     store.publish(UID, {})
     again = new_store(session, fake)
     assert again.get_url(UID, "x", 60) == store.get_url(UID, "x", 60)
@@ -398,7 +379,7 @@ def test_another_process_signs_with_the_same_key(store: Store, fake: FakeStore, 
 
 
 def test_a_store_that_is_no_swift_but_honours_keys_of_containers_needs_none_of_the_account(
-    store: Store, fake: FakeStore
+    store: Store, fake: Gateway
 ) -> None:
     fake.keys = "container"
     store.publish(UID, {})
@@ -409,7 +390,7 @@ def test_a_store_that_is_no_swift_but_honours_keys_of_containers_needs_none_of_t
 
 @pytest.mark.parametrize("keys", ["container", "account"])
 def test_a_store_that_hides_what_it_can_do_and_takes_only_sha1_is_found_out(
-    store: Store, fake: FakeStore, session: Any, keys: str
+    store: Store, fake: Gateway, session: Any, keys: str
 ) -> None:
     fake.info, fake.keys = None, keys
     store.publish(UID, {})
@@ -426,7 +407,7 @@ def test_a_store_that_hides_what_it_can_do_and_takes_only_sha1_is_found_out(
         {"swift": {"version": "2.10.2"}, "tempurl": {}},
     ],
 )
-def test_a_swift_that_takes_only_sha1_gets_sha1(store: Store, fake: FakeStore, info: dict[str, Any]) -> None:
+def test_a_swift_that_takes_only_sha1_gets_sha1(store: Store, fake: Gateway, info: dict[str, Any]) -> None:
     """Whether it says so, or says nothing of digests, as those before 2.17 do; the store checks the signature."""
     fake.info, fake.keys = info, "container"
     store.publish(UID, {})
@@ -436,7 +417,7 @@ def test_a_swift_that_takes_only_sha1_gets_sha1(store: Store, fake: FakeStore, i
     assert requests.get(store.get_url(UID, "x", 60), timeout=1).status_code == 403
 
 
-def test_a_store_that_honours_no_key_is_unsupported_and_gets_its_slot_back(store: Store, fake: FakeStore) -> None:
+def test_a_store_that_honours_no_key_is_unsupported_and_gets_its_slot_back(store: Store, fake: Gateway) -> None:
     fake.digests = []
     with pytest.raises(Unsupported, match=r"honours neither .*rgw_swift_account_in_url"):
         store.publish(UID, {})
@@ -446,7 +427,7 @@ def test_a_store_that_honours_no_key_is_unsupported_and_gets_its_slot_back(store
 
 @pytest.mark.parametrize("keys", ["container", "account"])
 def test_an_outage_while_a_key_is_tried_says_nothing_about_the_key(
-    store: Store, fake: FakeStore, monkeypatch: pytest.MonkeyPatch, keys: str
+    store: Store, fake: Gateway, monkeypatch: pytest.MonkeyPatch, keys: str
 ) -> None:
     fake.keys = keys
     monkeypatch.setattr(fake, "_object", during(fake._object, iter([503, 429])))
@@ -455,7 +436,7 @@ def test_an_outage_while_a_key_is_tried_says_nothing_about_the_key(
 
 
 def test_an_outage_while_a_key_is_tried_that_lasts_is_told_as_such(
-    store: Store, fake: FakeStore, monkeypatch: pytest.MonkeyPatch
+    store: Store, fake: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake, "_object", during(fake._object, itertools.repeat(503)))
     with pytest.raises(Unavailable, match="Can't try a TempURL: the cloud said 503"):
@@ -474,7 +455,7 @@ def during(handle: Callable[..., Answer], statuses: Iterator[int]) -> Callable[.
 
 
 def test_a_gateway_that_answers_201_for_somebody_elses_container_changes_nothing_in_it(
-    store: Store, fake: FakeStore
+    store: Store, fake: Gateway
 ) -> None:
     fake.containers[container()] = {"x-container-meta-owner": "somebody"}
     with pytest.raises(StoreError, match="exists and is not ours"):
@@ -483,9 +464,7 @@ def test_a_gateway_that_answers_201_for_somebody_elses_container_changes_nothing
     assert {line.split()[0] for line in fake.seen} == {"GET", "HEAD"}
 
 
-def test_two_clusters_share_the_key_and_the_last_one_frees_the_slot(
-    store: Store, fake: FakeStore, session: Any
-) -> None:
+def test_two_clusters_share_the_key_and_the_last_one_frees_the_slot(store: Store, fake: Gateway, session: Any) -> None:
     other = new_store(session, fake)
     store.publish(UID, {})
     other.publish(OTHER, {})
@@ -497,7 +476,7 @@ def test_two_clusters_share_the_key_and_the_last_one_frees_the_slot(
     assert fake.meta == {}
 
 
-def test_a_gateway_that_lists_containers_of_all_names_is_asked_about_ours_only(store: Store, fake: FakeStore) -> None:
+def test_a_gateway_that_lists_containers_of_all_names_is_asked_about_ours_only(store: Store, fake: Gateway) -> None:
     """Old ones know no prefix of an account's listing (src/rgw/rgw_rest_swift.cc)."""
     fake.containers["photos"] = {}
     store.publish(UID, {})
@@ -507,7 +486,7 @@ def test_a_gateway_that_lists_containers_of_all_names_is_asked_about_ours_only(s
 
 
 def test_clusters_with_another_prefix_of_container_names_have_a_key_of_their_own(
-    store: Store, fake: FakeStore, session: Any
+    store: Store, fake: Gateway, session: Any
 ) -> None:
     """Their containers aren't looked at when the slot is freed."""
     lab = new_store(session, fake, prefix="ipp-griffin-lab")
@@ -519,7 +498,7 @@ def test_clusters_with_another_prefix_of_container_names_have_a_key_of_their_own
 
 
 def test_a_slot_that_cannot_be_freed_does_not_fail_the_stop(
-    store: Store, fake: FakeStore, caplog: pytest.LogCaptureFixture, mock: responses.RequestsMock
+    store: Store, fake: Gateway, caplog: pytest.LogCaptureFixture, mock: responses.RequestsMock
 ) -> None:
     store.publish(UID, {})
     mock.remove("POST", re.compile(re.escape(STORE)))
@@ -530,7 +509,7 @@ def test_a_slot_that_cannot_be_freed_does_not_fail_the_stop(
 
 
 def test_no_key_of_the_account_gets_into_any_log_or_error(
-    store: Store, fake: FakeStore, caplog: pytest.LogCaptureFixture
+    store: Store, fake: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     store.publish(UID, {})
@@ -545,9 +524,7 @@ def test_no_key_of_the_account_gets_into_any_log_or_error(
     [("2.38.3", True), ("2.12.0", True), ("2.11.0", False), ("1.13", False), ("", False), (None, False)]
     + [("18.2.4", False), ("9.2.1", False), ("0.94.10", False), ("20.3.0-123-gabc", False), ("ceph 18.2", False)],
 )
-def test_only_the_versions_of_swift_are_taken_for_swift(
-    session: Any, fake: FakeStore, version: Any, known: bool
-) -> None:
+def test_only_the_versions_of_swift_are_taken_for_swift(session: Any, fake: Gateway, version: Any, known: bool) -> None:
     """Ceph's gateway has a section "swift" too, with its own version."""
     fake.info = {"swift": {"version": version}}
     account = Account(session, ACCOUNT, retries=0, sleep=lambda seconds: None, clock=lambda: NOW)

@@ -45,20 +45,13 @@ def create(connection: openstack.connection.Connection, name: str = "box", **mor
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[DevCloud]:
-    """A dev cloud whose servers are ACTIVE after 0.1 s."""
-    with DevCloud(tmp_path / "cloud", boot_time=0.1) as running:
-        yield running
-
-
-@pytest.fixture
-def connection(cloud: DevCloud) -> Iterator[openstack.connection.Connection]:
-    with connect(cloud) as opened:
+def connection(dev: DevCloud) -> Iterator[openstack.connection.Connection]:
+    with connect(dev) as opened:
         yield opened
 
 
 @pytest.fixture
-def http(cloud: DevCloud, connection: openstack.connection.Connection) -> Iterator[Callable[..., requests.Response]]:
+def http(dev: DevCloud, connection: openstack.connection.Connection) -> Iterator[Callable[..., requests.Response]]:
     """``http(method, path, version=..., json=..., ...)`` with a valid token, straight at the dev cloud."""
     with requests.Session() as session:
         session.trust_env = False
@@ -66,7 +59,7 @@ def http(cloud: DevCloud, connection: openstack.connection.Connection) -> Iterat
         def call(method: str, path: str, *, version: str = "2.96", token: str | None = None, **more: object):
             headers = {"X-Auth-Token": connection.auth_token if token is None else token}
             headers |= {"OpenStack-API-Version": f"compute {version}", **more.pop("headers", {})}
-            return session.request(method, cloud.url + path, headers=headers, **{"timeout": 20, **more})
+            return session.request(method, dev.url + path, headers=headers, **{"timeout": 20, **more})
 
         yield call
 

@@ -46,7 +46,7 @@ def test_what_is_no_rule_is_refused(given):
         AccessRule.parse(given)
 
 
-def test_a_bulk_delete_needs_the_rule_for_each_object(cloud, connection, http):
+def test_a_bulk_delete_needs_the_rule_for_each_object(dev, connection, http):
     """Swift's bulk deletion comes before the check, which sees the deletions of which it consists."""
     connection.object_store.create_container("box")
     for name in ("mine/a", "theirs/b"):
@@ -56,7 +56,7 @@ def test_a_bulk_delete_needs_the_rule_for_each_object(cloud, connection, http):
         connection.current_user_id, "limited", secret="s", roles=[{"name": "member"}], access_rules=rules
     )
     identity = {"methods": ["application_credential"], "application_credential": {"id": made.id, "secret": "s"}}
-    login = requests.post(f"{cloud.url}/identity/v3/auth/tokens", json={"auth": {"identity": identity}}, timeout=20)
+    login = requests.post(f"{dev.url}/identity/v3/auth/tokens", json={"auth": {"identity": identity}}, timeout=20)
     account = f"/v1/AUTH_{connection.current_project_id}"
     answer = http(
         "POST", f"{account}?bulk-delete", token=login.headers["X-Subject-Token"], data="box/mine/a\nbox/theirs/b\n"

@@ -6,7 +6,6 @@ import re
 import openstack
 import pytest
 
-from ipp_griffin.devcloud import DevCloud
 from ipp_griffin.devcloud.things import NETWORK_ID, PUBLIC_ID
 
 from .conftest import connect, create, wait_for
@@ -15,16 +14,12 @@ NOTHING = "00000000-0000-0000-0000-000000000000"
 PATH = "/network/v2.0/floatingips"
 
 
-@pytest.fixture
-def cloud(tmp_path):
-    """A dev cloud of silent servers, ACTIVE at once."""
-    with DevCloud(tmp_path / "cloud", boot_time=0.0, guests=False) as running:
-        yield running
+OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIVE at once
 
 
 @pytest.fixture
-def project(cloud):
-    return cloud.state.projects[0]
+def project(dev):
+    return dev.state.projects[0]
 
 
 @pytest.fixture
@@ -62,9 +57,9 @@ def test_one_is_allocated_attached_shown_at_its_server_detached_and_released(con
     assert list(connection.network.ips()) == []
 
 
-def test_one_is_found_by_its_address_and_by_its_project(connection, cloud):
+def test_one_is_found_by_its_address_and_by_its_project(connection, dev):
     made = allocate(connection)
-    with connect(cloud, "devcloud-other") as other:
+    with connect(dev, "devcloud-other") as other:
         allocate(other)
         assert other.network.find_ip(made.floating_ip_address) is None
     assert [ip.id for ip in connection.network.ips(project_id=connection.current_project_id)] == [made.id]
@@ -111,17 +106,17 @@ def test_a_port_has_one_only(connection, server):
         ({"floating_network_id": PUBLIC_ID, "floating_ip_address": "127.90.0.9"}, 403, "PolicyNotAuthorized", "policy"),
     ],
 )
-def test_what_is_wrong_is_refused_in_neutrons_words(http, cloud, given, status, kind, message):
+def test_what_is_wrong_is_refused_in_neutrons_words(http, dev, given, status, kind, message):
     reply = http("POST", PATH, json={"floatingip": given})
     error = reply.json()["NeutronError"]
     assert (reply.status_code, error["type"]) == (status, kind)
     assert re.search(message, error["message"])
-    assert cloud.state.floating_ips == {}
+    assert dev.state.floating_ips == {}
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_one_that_is_not_there_or_somebody_elses_is_not_found(http, cloud, method):
-    with connect(cloud, "devcloud-other") as other:
+def test_one_that_is_not_there_or_somebody_elses_is_not_found(http, dev, method):
+    with connect(dev, "devcloud-other") as other:
         theirs = allocate(other).id
     for id in (NOTHING, theirs):
         reply = http(method, f"{PATH}/{id}", json={"floatingip": {"port_id": None}})
@@ -133,7 +128,7 @@ def test_one_that_is_not_there_or_somebody_elses_is_not_found(http, cloud, metho
         }
 
 
-def test_the_quota_is_a_projects_own(http, cloud, project):
+def test_the_quota_is_a_projects_own(http, dev, project):
     project.quota_floating_ips = 1
     body = {"floatingip": {"floating_network_id": PUBLIC_ID}}
     assert http("POST", PATH, json=body).status_code == 201
@@ -142,12 +137,12 @@ def test_the_quota_is_a_projects_own(http, cloud, project):
         409,
         {"type": "OverQuota", "message": "Quota exceeded for resources: ['floatingip'].", "detail": ""},
     )
-    with connect(cloud, "devcloud-other") as other:
+    with connect(dev, "devcloud-other") as other:
         assert allocate(other)
 
 
-def test_an_external_network_can_have_no_address_left(http, cloud):
-    cloud.state.public = ipaddress.IPv4Network("127.90.0.0/27")
+def test_an_external_network_can_have_no_address_left(http, dev):
+    dev.state.public = ipaddress.IPv4Network("127.90.0.0/27")
     body = {"floatingip": {"floating_network_id": PUBLIC_ID}}
     statuses = [http("POST", PATH, json=body).status_code for _ in range(13)]
     assert statuses == [201] * 12 + [409]

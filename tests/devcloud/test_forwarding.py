@@ -20,11 +20,7 @@ from .conftest import connect, create, script, wait_for
 BIG = os.urandom(1 << 20) * 3
 
 
-@pytest.fixture
-def cloud(tmp_path):
-    """A dev cloud of silent servers, ACTIVE at once."""
-    with DevCloud(tmp_path / "cloud", boot_time=0.0, guests=False) as running:
-        yield running
+OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIVE at once
 
 
 @pytest.fixture
@@ -201,12 +197,12 @@ def test_a_port_that_something_else_of_this_machine_has_is_taken_as_soon_as_it_i
     wait_for(lambda: listening({address}))
 
 
-def test_nothing_is_looked_at_while_nothing_is_attached(connection, cloud, floating):
-    wait_for(lambda: cloud._forwarding._timer)
+def test_nothing_is_looked_at_while_nothing_is_attached(connection, dev, floating):
+    wait_for(lambda: dev._forwarding._timer)
     connection.network.update_ip(floating, port_id=None)
-    wait_for(lambda: not cloud._forwarding._timer)
+    wait_for(lambda: not dev._forwarding._timer)
     list(connection.compute.servers())
-    assert cloud._forwarding._timer is None
+    assert dev._forwarding._timer is None
 
 
 def test_a_dev_cloud_leaves_no_thread_and_no_socket(tmp_path):

@@ -35,8 +35,8 @@ def test_a_network_is_deleted_when_no_server_is_on_it(connection, network):
     assert connection.network.find_network("lab") is None
 
 
-def test_another_project_does_not_see_it(cloud, network):
-    with connect(cloud, "devcloud-other") as other:
+def test_another_project_does_not_see_it(dev, network):
+    with connect(dev, "devcloud-other") as other:
         assert other.network.find_network("lab") is None
 
 

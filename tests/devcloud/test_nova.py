@@ -20,11 +20,7 @@ BOX = {
 }
 
 
-@pytest.fixture
-def cloud(tmp_path):
-    """A dev cloud of silent servers, ACTIVE after 0.1 s."""
-    with DevCloud(tmp_path / "cloud", boot_time=0.1, guests=False) as running:
-        yield running
+OPTIONS = {"boot_time": 0.1, "guests": False}  # of `dev`: silent servers
 
 
 # Identity
@@ -33,9 +29,9 @@ def cloud(tmp_path):
 @pytest.mark.parametrize(
     "name", ["devcloud", "devcloud-other", "devcloud-tiny", "devcloud-app", "devcloud-app-reader", "devcloud-colleague"]
 )
-def test_every_entry_of_clouds_yaml_logs_in(cloud, name):
-    assert cloud.clouds_yaml.stat().st_mode & 0o777 == 0o600
-    with connect(cloud, name) as opened:
+def test_every_entry_of_clouds_yaml_logs_in(dev, name):
+    assert dev.clouds_yaml.stat().st_mode & 0o777 == 0o600
+    with connect(dev, name) as opened:
         assert list(opened.compute.servers()) == []
 
 
@@ -49,8 +45,8 @@ def test_every_entry_of_clouds_yaml_logs_in(cloud, name):
         {"user_domain_name": "Other"},
     ],
 )
-def test_wrong_credentials_are_401(cloud, change):
-    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
+def test_wrong_credentials_are_401(dev, change):
+    config = openstack.config.OpenStackConfig(config_files=[str(dev.clouds_yaml)], load_envvars=False)
     region = config.get_one(cloud="devcloud", auth=change)
     with pytest.raises(openstack.exceptions.SDKException, match=r"HTTP 401.*Request-ID: req-"):
         openstack.connection.Connection(config=region).authorize()
@@ -64,8 +60,8 @@ def test_a_token_can_be_validated(http, connection):
     assert http("GET", "/identity/v3/auth/tokens", headers={"X-Subject-Token": "no"}).status_code == 404
 
 
-def test_a_token_that_another_token_got_has_no_more_roles(http, cloud):
-    with connect(cloud, "devcloud-app-reader") as reader:
+def test_a_token_that_another_token_got_has_no_more_roles(http, dev):
+    with connect(dev, "devcloud-app-reader") as reader:
         token, project = reader.auth_token, reader.current_project_id
     identity = {"methods": ["token"], "token": {"id": token}}
     body = {"auth": {"identity": identity, "scope": {"project": {"id": project}}}}
@@ -117,16 +113,16 @@ def test_the_sdk_sees_images_flavors_networks_and_limits(connection):
     assert connection.compute.find_flavor("nope") is None and connection.compute.find_keypair("nope") is None
 
 
-def test_images_come_in_pages(connection, cloud):
+def test_images_come_in_pages(connection, dev):
     names = [image.name for image in connection.image.images(limit=3)]
     assert names == ["snapshot10", "snapshot2", "snapshot1", "debian-12"]
-    assert len([r for r in cloud.requests if r[2] == "/image/v2/images"]) == 3  # the SDK asks until a page is empty
+    assert len([r for r in dev.requests if r[2] == "/image/v2/images"]) == 3  # the SDK asks until a page is empty
 
 
 # Servers
 
 
-def test_servers_are_created_with_tags_found_by_them_and_deleted(connection, cloud):
+def test_servers_are_created_with_tags_found_by_them_and_deleted(connection, dev):
     made = [create(connection, f"s{i}", tags=["ours", f"slot={i}"], metadata={"k": "v"}) for i in range(3)]
     active = wait_for(lambda: [s for s in connection.compute.servers(tags="ours") if s.status == "ACTIVE"][2:] and True)
     assert active
@@ -140,37 +136,37 @@ def test_servers_are_created_with_tags_found_by_them_and_deleted(connection, clo
     assert [p.fixed_ips[0]["ip_address"] for p in ports] == [shown.addresses["devnet"][0]["addr"]]
     for server in made:
         connection.compute.delete_server(server)
-    assert wait_for(lambda: not list(connection.compute.servers()) and not cloud.servers())
+    assert wait_for(lambda: not list(connection.compute.servers()) and not dev.servers())
     assert connection.compute.find_server(made[0].id) is None
 
 
-def test_listings_come_in_pages_that_the_sdk_follows(connection, cloud):
+def test_listings_come_in_pages_that_the_sdk_follows(connection, dev):
     for number in range(5):
         create(connection, f"s{number}", tags=["ours"])
-    cloud.clear_requests()
+    dev.clear_requests()
     assert [s.name for s in connection.compute.servers(tags="ours", limit=2)] == ["s4", "s3", "s2", "s1", "s0"]
-    assert len(cloud.requests) == 4  # the SDK asks until a page is empty
+    assert len(dev.requests) == 4  # the SDK asks until a page is empty
 
 
-def test_projects_do_not_see_one_anothers_servers(connection, cloud):
+def test_projects_do_not_see_one_anothers_servers(connection, dev):
     made = create(connection)
-    with connect(cloud, "devcloud-other") as other:
+    with connect(dev, "devcloud-other") as other:
         assert list(other.compute.servers()) == []
         with pytest.raises(openstack.exceptions.NotFoundException):
             other.compute.delete_server(made.id, ignore_missing=False)
-    assert [(server["name"], server["project"]) for server in cloud.servers()] == [("box", "devcloud")]
+    assert [(server["name"], server["project"]) for server in dev.servers()] == [("box", "devcloud")]
 
 
-def test_over_quota_is_403_in_novas_words(cloud):
-    with connect(cloud, "devcloud-tiny") as tiny:
+def test_over_quota_is_403_in_novas_words(dev):
+    with connect(dev, "devcloud-tiny") as tiny:
         create(tiny), create(tiny)
         with pytest.raises(openstack.exceptions.ForbiddenException) as refused:
             create(tiny)
         assert "Quota exceeded for instances: Requested 1, but already used 2 of 2 instances" in str(refused.value)
 
 
-def test_multi_create_numbers_the_names_and_fills_up_to_the_quota(cloud):
-    with connect(cloud, "devcloud-tiny") as tiny:
+def test_multi_create_numbers_the_names_and_fills_up_to_the_quota(dev):
+    with connect(dev, "devcloud-tiny") as tiny:
         create(tiny, min_count=1, max_count=3)
         assert [server.name for server in tiny.compute.servers()] == ["box-2", "box-1"]
 
@@ -208,13 +204,13 @@ def test_a_flavor_that_fits_nowhere_ends_in_error_with_a_fault(connection):
         ({"min_count": 3, "max_count": 2}, 400, "min_count must be <= max_count"),
     ],
 )
-def test_what_can_not_be_created_is_refused_in_novas_words(http, cloud, change, status, message):
+def test_what_can_not_be_created_is_refused_in_novas_words(http, dev, change, status, message):
     server = {key: value for key, value in {**BOX, **change}.items() if value is not None}
     reply = http("POST", "/compute/v2.1/servers", json={"server": server})
     assert reply.status_code == status
     assert reply.json()[{400: "badRequest", 403: "forbidden"}[status]]["code"] == status
     assert message in reply.text
-    assert cloud.servers() == []
+    assert dev.servers() == []
 
 
 def test_user_data_of_almost_65535_characters_is_taken(http):
@@ -261,8 +257,8 @@ def test_bad_filters_are_refused(http, query, status, message):
     assert reply.status_code == status and message in reply.text
 
 
-def test_actions_are_404_just_after_create_and_409_in_the_wrong_state(http, cloud):
-    cloud.faults.set(server="slow", boot_time=60)
+def test_actions_are_404_just_after_create_and_409_in_the_wrong_state(http, dev):
+    dev.faults.set(server="slow", boot_time=60)
     path = {}
     for name in ("slow", "box"):
         made = http("POST", "/compute/v2.1/servers", json={"server": {**BOX, "name": name}}).json()
@@ -298,46 +294,46 @@ def test_without_a_valid_token_it_is_401(http, path):
     assert http("GET", path, token="bad").status_code == 401
 
 
-def test_a_fault_answers_with_its_status_headers_and_body_until_it_is_spent(http, cloud):
-    cloud.faults.set(service="compute", methods=["GET"], status=429, headers={"Retry-After": "1"}, count=2)
+def test_a_fault_answers_with_its_status_headers_and_body_until_it_is_spent(http, dev):
+    dev.faults.set(service="compute", methods=["GET"], status=429, headers={"Retry-After": "1"}, count=2)
     replies = [http("GET", "/compute/v2.1/servers") for _ in range(3)]
     assert [reply.status_code for reply in replies] == [429, 429, 200]
     assert replies[0].headers["Retry-After"] == "1" and "computeFault" in replies[0].json()
-    cloud.faults.set(service="image", status=503, body="<html>busy</html>")
+    dev.faults.set(service="image", status=503, body="<html>busy</html>")
     assert http("GET", "/image/v2/images").text == "<html>busy</html>"
-    cloud.faults.clear()
+    dev.faults.clear()
     assert http("GET", "/image/v2/images").status_code == 200
 
 
-def test_a_fault_can_drop_the_connection_or_send_what_is_not_json(http, cloud, connection):
+def test_a_fault_can_drop_the_connection_or_send_what_is_not_json(http, dev, connection):
     assert connection.auth_token
-    cloud.clear_requests()
-    cloud.faults.set({"path": "servers", "drop": True, "count": 1}, {"path": "servers", "malformed": True})
+    dev.clear_requests()
+    dev.faults.set({"path": "servers", "drop": True, "count": 1}, {"path": "servers", "malformed": True})
     with pytest.raises(OSError, match="aborted"):
         http("POST", "/compute/v2.1/servers", json={"server": BOX})
     with pytest.raises(ValueError, match="JSON|Expecting|Unterminated"):
         http("GET", "/compute/v2.1/servers").json()
-    assert cloud.servers() == []
-    assert [request[3] for request in cloud.requests] == [0, 200]
+    assert dev.servers() == []
+    assert [request[3] for request in dev.requests] == [0, 200]
 
 
-def test_an_after_fault_disturbs_the_answer_to_what_was_done(http, cloud):
-    cloud.faults.set(methods=["POST"], path="servers", status=504, after=True)
+def test_an_after_fault_disturbs_the_answer_to_what_was_done(http, dev):
+    dev.faults.set(methods=["POST"], path="servers", status=504, after=True)
     assert http("POST", "/compute/v2.1/servers", json={"server": BOX}).status_code == 504
-    assert [server["name"] for server in cloud.servers()] == ["box"]
+    assert [server["name"] for server in dev.servers()] == ["box"]
 
 
-def test_a_late_fault_does_what_was_asked_after_its_client_has_gone(http, cloud):
-    cloud.faults.set(methods=["POST"], path="servers", delay=1, late=True, count=1)
+def test_a_late_fault_does_what_was_asked_after_its_client_has_gone(http, dev):
+    dev.faults.set(methods=["POST"], path="servers", delay=1, late=True, count=1)
     with pytest.raises(requests.Timeout):
         http("POST", "/compute/v2.1/servers", json={"server": BOX}, timeout=0.2)
-    assert cloud.servers() == []
-    wait_for(lambda: [server["name"] for server in cloud.servers()] == ["box"])
+    assert dev.servers() == []
+    wait_for(lambda: [server["name"] for server in dev.servers()] == ["box"])
 
 
-def test_a_person_sets_faults_over_http(http, cloud):
+def test_a_person_sets_faults_over_http(http, dev):
     url = "/devcloud/faults"
-    assert http("POST", url, json={"service": "compute", "status": 503}).json()["faults"] == cloud.faults.snapshot()
+    assert http("POST", url, json={"service": "compute", "status": 503}).json()["faults"] == dev.faults.snapshot()
     assert http("GET", "/compute/v2.1/servers").status_code == 503
     assert "no key 'x'" in http("POST", url, json=[{"x": 1}]).json()["error"]
     assert http("POST", url, data="{", headers={"Content-Type": "application/json"}).status_code == 400
@@ -347,8 +343,8 @@ def test_a_person_sets_faults_over_http(http, cloud):
     assert http("GET", "/devcloud/nope").status_code == 404
 
 
-def test_requests_that_wait_overlap(http, cloud):
-    cloud.latency = 0.3
+def test_requests_that_wait_overlap(http, dev):
+    dev.latency = 0.3
     http("GET", "/compute/v2.1/servers")
     begin = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

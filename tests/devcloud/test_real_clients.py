@@ -11,11 +11,11 @@ from .conftest import create, script, wait_for
 
 
 @pytest.fixture
-def run(cloud, clients, tmp_path):
+def run(dev, clients, tmp_path):
     """``run("openstack", "server", "list")``: what the command prints; it must succeed."""
-    login = yaml.safe_load(cloud.clouds_yaml.read_text())["clouds"]["devcloud"]["auth"]
+    login = yaml.safe_load(dev.clouds_yaml.read_text())["clouds"]["devcloud"]["auth"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
-    openstack = {"OS_CLIENT_CONFIG_FILE": str(cloud.clouds_yaml), "OS_CLOUD": "devcloud"}
+    openstack = {"OS_CLIENT_CONFIG_FILE": str(dev.clouds_yaml), "OS_CLOUD": "devcloud"}
     swift = {f"OS_{name.upper()}": value for name, value in login.items()}  # it reads no clouds.yaml
     swift["OS_IDENTITY_API_VERSION"] = "3"
 
@@ -59,7 +59,7 @@ def test_openstack_issues_a_token(run):
     assert json.loads(run("openstack", "token", "issue", "-f", "json"))["id"]
 
 
-def test_openstack_creates_shows_and_deletes_a_server(run, cloud):
+def test_openstack_creates_shows_and_deletes_a_server(run, dev):
     run(
         *[
             "openstack",
@@ -80,15 +80,15 @@ def test_openstack_creates_shows_and_deletes_a_server(run, cloud):
     (row,) = json.loads(run("openstack", "server", "list", "-f", "json"))
     assert (row["Name"], row["Image"], row["Flavor"]) == ("box", "snapshot10", "dev.small")
     run("openstack", "server", "delete", "--wait", "box")
-    assert cloud.servers() == []
+    assert dev.servers() == []
 
 
-def test_openstack_reboots_stops_starts_and_reads_the_console(run, cloud, connection):
+def test_openstack_reboots_stops_starts_and_reads_the_console(run, dev, connection):
     create(connection, user_data=script("echo boot"))
-    wait_for(lambda: cloud.servers()[0]["status"] == "ACTIVE")
+    wait_for(lambda: dev.servers()[0]["status"] == "ACTIVE")
     for command, status in (("reboot", "ACTIVE"), ("stop", "SHUTOFF"), ("start", "ACTIVE")):
         run("openstack", "server", command, "box")
-        wait_for(lambda: (cloud.servers()[0]["status"], cloud.servers()[0]["task"]) == (status, None))  # noqa: B023
+        wait_for(lambda: (dev.servers()[0]["status"], dev.servers()[0]["task"]) == (status, None))  # noqa: B023
     wait_for(lambda: run("openstack", "console", "log", "show", "box").split() == ["boot"] * 3)
 
 

@@ -6,18 +6,13 @@ from ipp_griffin.devcloud.faults import Faults
 from ipp_griffin.devcloud.state import CloudState
 from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from ..fakes import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    """It shows a date, as the cloud's own does."""
+    return Clock(now=1_700_000_000.0)
 
 
 @pytest.fixture

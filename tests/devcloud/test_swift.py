@@ -168,8 +168,8 @@ def test_what_is_refused_is_not_done(http, swift, what, method):
     assert f"X-{kind}-Meta-A" not in there.headers
 
 
-def test_a_fault_refuses_what_is_of_no_account_too(cloud, http):
-    cloud.faults.set(service="object-store", status=401)
+def test_a_fault_refuses_what_is_of_no_account_too(dev, http):
+    dev.faults.set(service="object-store", status=401)
     assert http("GET", "/info").status_code == 401
 
 

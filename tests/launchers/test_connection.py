@@ -11,6 +11,8 @@ from ipp_griffin.launchers import GriffinControllerLauncher
 from ipp_griffin.launchers.connection import engine_connection
 from ipp_griffin.plan import GriffinError, Network, SettingError
 
+from ..fakes import FakeHub
+
 CONNECTION = {
     "interface": "tcp://10.0.0.1",
     "registration": 20000,
@@ -22,16 +24,6 @@ LOOPBACK = {**CONNECTION, "interface": "tcp://127.0.0.1", "location": "127.0.0.1
 NETWORK = Network("n1", "net", ("10.0.0.0/16",))
 
 
-class FakeHub:
-    closed = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.closed = True
-
-
 @pytest.fixture
 def launcher(tmp_path):
     """As much of a launcher as is used: a running controller, its connection info in the environment."""
@@ -41,14 +33,14 @@ def launcher(tmp_path):
         connection_files={name: str(tmp_path / f"ipcontroller-{name}.json") for name in ("engine", "client")},
         parent=types.SimpleNamespace(controller=object(), engines={}),
         hub=hub,
-        open_hub=lambda timeout=30: hub,
+        open_hub=lambda timeout=30: hub({}, timeout=timeout),
         log=logging.getLogger("connection"),
     )
 
 
 async def test_connection_info_is_read_from_the_environment(launcher):
     assert await engine_connection(launcher, NETWORK) == CONNECTION
-    assert not launcher.hub.closed
+    assert launcher.hub.methods == []
 
 
 async def test_connection_info_is_else_read_from_the_file(launcher, tmp_path):
@@ -57,7 +49,7 @@ async def test_connection_info_is_else_read_from_the_file(launcher, tmp_path):
     filed = {**CONNECTION, "registration": 22000}
     (tmp_path / "ipcontroller-engine.json").write_text(json.dumps(filed))
     assert await engine_connection(launcher, NETWORK) == filed
-    assert launcher.hub.closed
+    assert launcher.hub.methods == ["open", "close"]
 
 
 async def test_without_connection_info_it_says_what_is_missing(launcher, tmp_path):
@@ -73,10 +65,8 @@ async def test_without_connection_info_it_says_what_is_missing(launcher, tmp_pat
 async def test_files_of_a_controller_that_died_are_no_controller(launcher):
     """Servers would be made for nothing."""
 
-    def refuse(timeout):
-        raise GriffinError("The controller at tcp://10.0.0.1:20000 does not answer (no answer).")
-
-    launcher.parent.controller, launcher.open_hub = None, refuse
+    launcher.parent.controller = None
+    launcher.hub.fail["open"] = [GriffinError("The controller at tcp://10.0.0.1:20000 does not answer (no answer).")]
     with pytest.raises(GriffinError) as raised:
         await engine_connection(launcher, NETWORK)
     assert str(raised.value) == (
@@ -93,7 +83,7 @@ async def test_a_tunnel_that_has_ended_is_opened_by_connect(launcher, tmp_path):
     clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time() - 100]}))
     with pytest.raises(GriffinError, match="SSH tunnel .* has ended: `ipp-griffin connect CLUSTER` opens another"):
         await engine_connection(launcher, NETWORK)
-    assert not launcher.hub.closed
+    assert launcher.hub.methods == []
     clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time()]}))
     assert await engine_connection(launcher, NETWORK) == CONNECTION
 

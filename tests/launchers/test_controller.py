@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,8 @@ from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
 from ipp_griffin.settings import GriffinCloud
+
+from ..fakes import FakeCloud
 
 # --- ports
 
@@ -155,15 +158,12 @@ def test_an_address_of_this_machine_passes(address):
     module.check_address(address)
 
 
-class FakeCloud:
-    def __init__(self, *subnets):
-        self.subnets = subnets
-
-    def networks(self):
-        return [Network("n1", "net", self.subnets), Network("n2", "public", ("192.0.2.0/24",), external=True)]
-
-    def local_address(self):
-        return "198.51.100.7"
+def on(*subnets, more=()):
+    """A cloud with these subnets of its network, and ``more`` networks."""
+    cloud = FakeCloud()
+    networks = [*more, Network("n1", "net", subnets), Network("n2", "public", ("192.0.2.0/24",), external=True)]
+    cloud.offers = replace(cloud.offers, networks=networks)
+    return cloud
 
 
 @pytest.fixture
@@ -191,35 +191,31 @@ def addresses(monkeypatch):
     ],
 )
 def test_the_address_on_the_servers_network_wins_else_the_one_towards_the_cloud(addresses, subnets, address):
-    assert reachable_address(FakeCloud(*subnets), GriffinCloud()) == address
+    assert reachable_address(on(*subnets), GriffinCloud()) == address
 
 
 def test_a_network_that_does_not_exist_is_a_setting_error(addresses):
     with pytest.raises(SettingError, match="No network 'lan'. This cloud has: net, public"):
-        reachable_address(FakeCloud("10.1.0.0/16"), GriffinCloud(network="lan"))
+        reachable_address(on("10.1.0.0/16"), GriffinCloud(network="lan"))
 
 
-class TwoNetworks(FakeCloud):
-    """``subnets`` are those of a second network."""
-
-    def networks(self):
-        return [Network("n0", "office", ("10.1.2.0/24",)), *super().networks()]
+OFFICE = Network("n0", "office", ("10.1.2.0/24",))
 
 
 @pytest.mark.parametrize(("subnet", "address"), [("10.9.0.0/16", "10.1.2.3"), ("10.1.2.0/24", "10.1.2.3")])
 def test_without_a_network_that_is_named_any_that_this_machine_is_on_will_do(addresses, subnet, address):
     """Engine sets may name theirs."""
-    assert reachable_address(TwoNetworks(subnet), GriffinCloud()) == address
+    assert reachable_address(on(subnet, more=[OFFICE]), GriffinCloud()) == address
 
 
 def test_a_machine_on_several_networks_is_told_to_choose_an_address(addresses):
     with pytest.raises(SettingError) as raised:
-        reachable_address(TwoNetworks("127.0.0.0/8"), GriffinCloud())
+        reachable_address(on("127.0.0.0/8", more=[OFFICE]), GriffinCloud())
     assert str(raised.value) == (
         "This machine is on several networks of the project: 10.1.2.3 on office, 127.0.0.1 on net. "
         "Set GriffinControllerLauncher.ip to the address that engines are to connect to."
     )
-    assert reachable_address(TwoNetworks("127.0.0.0/8"), GriffinCloud(network="net")) == "127.0.0.1"
+    assert reachable_address(on("127.0.0.0/8", more=[OFFICE]), GriffinCloud(network="net")) == "127.0.0.1"
 
 
 # --- arguments
@@ -231,7 +227,7 @@ def launcher(tmp_path, monkeypatch, addresses):
     Sockets(monkeypatch)
     (tmp_path / "security").mkdir()
     made = GriffinControllerLauncher(profile_dir=str(tmp_path))
-    monkeypatch.setattr(made, "connect", lambda: FakeCloud("10.1.0.0/16"))
+    monkeypatch.setattr(made, "connect", lambda: on("10.1.0.0/16"))
     return made
 
 
@@ -510,11 +506,10 @@ async def test_another_signal_goes_to_the_controller_alone(local, monkeypatch):
 
 async def test_a_start_records_which_project_it_is_in(launcher, monkeypatch):
     """`stop` must not take another project's emptiness for success."""
-    checked = []
-    cloud = types.SimpleNamespace(region="north", project_id="p1", check_services=checked.append)
+    cloud = FakeCloud()
     monkeypatch.setattr(launcher, "connect", lambda: cloud)
     launcher.record_project(GriffinCloud(store_url="internal"))
-    assert checked == ["internal"]
+    assert cloud.asked("check_services", "servers_interface") == ["internal"]
     assert (launcher.region, launcher.project) == ("north", "p1")
     assert launcher.to_dict()["project"] == "p1"
 
@@ -535,10 +530,9 @@ async def test_the_process_is_in_the_cluster_file_before_it_is_ready(local, monk
 
 
 async def test_a_cloud_that_lacks_a_service_fails_the_start_before_there_is_a_process(launcher, monkeypatch):
-    def lacks(servers_interface):
-        raise Unsupported("no object store")
-
-    monkeypatch.setattr(launcher, "connect", lambda: types.SimpleNamespace(check_services=lacks))
+    cloud = FakeCloud()
+    cloud.fail["check_services"] = [Unsupported("no object store")]
+    monkeypatch.setattr(launcher, "connect", lambda: cloud)
     with pytest.raises(Unsupported, match="no object store"):
         await launcher.start()
     assert not launcher.running and not launcher.uid

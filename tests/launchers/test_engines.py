@@ -1,4 +1,4 @@
-"""`GriffinEngineSetLauncher`: its lifecycle, over a cloud, a store and a hub that are made up."""
+"""`GriffinEngineSetLauncher`: its lifecycle, over fakes of the cloud, the object store and the hub."""
 
 import asyncio
 import json
@@ -8,27 +8,23 @@ import signal
 import threading
 import time
 import types
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
-from traitlets import Any, List
-from traitlets.config import Config, Configurable
+from traitlets.config import Config
 
 from ipp_griffin import heartbeats
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
-from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import Clusters
-from ipp_griffin.engine_set import EngineSet
-from ipp_griffin.launchers import GriffinEngineSetLauncher, output, servers
-from ipp_griffin.launchers import common as module
+from ipp_griffin.launchers import GriffinEngineSetLauncher, output
 from ipp_griffin.launchers.admission import admitting_rule
 from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
 from ipp_griffin.rendezvous import cluster_uid
+from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.threads import in_thread
-
-from ..test_engine_set import FakeCloud, FakeStore
 
 KEY = "5ecre7" * 10
 CURVE_KEY = "cUrVe" * 8
@@ -41,172 +37,40 @@ CONNECTION = {
 }
 
 
-class OneCloud(FakeCloud):
-    """A cloud with one of everything. ``before_landing`` is called in a creation, before servers land."""
-
-    before_landing = staticmethod(lambda stop: None)
-    region, project_id, user_id = "north", "p1", "u1"
-
-    def check_services(self, servers_interface=""):
-        pass
-
-    def ca_file(self):
-        return ""
-
-    def images(self):
-        return [Image("i1", "snapshot1")]
-
-    def flavors(self):
-        return [Flavor("f1", "small", 1, 1024)]
-
-    def networks(self):
-        return [Network("n1", "net", ("10.0.0.0/16",))]
-
-    def limits(self):
-        return Limits(10, 0, -1, 0, -1, 0)
-
-    def create_servers(self, plan, work, *, on_created, stop, parallel):
-        self.creations.append((plan, work, stop, parallel))
-        self.before_landing(stop)
-        for planned, _ in work:
-            server = Server(f"id-{planned.slot}", planned.name, "ACTIVE", tags=planned.tags)
-            self.there[server.id] = server
-            on_created(planned, server)
-        self.may_fail("create_servers")
-
-
-class FakeHub:
-    """Lists one engine for each server there is, or those in ``listed``. ``calls``: what was asked of it."""
-
-    def __init__(self, cloud):
-        self.cloud, self.listed, self.calls, self.refuse = cloud, None, [], None
-
-    def __enter__(self):
-        if self.refuse is not None:
-            raise self.refuse
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.calls.append("close")
-
-    def engines(self, engine_set=""):
-        if self.listed is not None:
-            return self.listed
-        servers = [s for s in self.cloud.there.values() if set_tag(engine_set) in s.tags]
-        return {f"{engine_set}-{number}-0-0-0": number for number in range(len(servers))}
-
-    def shut_down(self, engine_set, *, timeout):
-        self.calls.append("shut_down")
-        return True
-
-    def signal(self, engine_set, sig):
-        self.calls.append(("signal", sig))
-        return len(self.engines(engine_set))
-
-
-class FakeCluster(Configurable):
-    """As much of ipyparallel's Cluster as a launcher uses; ``written``: what the cluster file got, each time."""
-
-    written = List()
-    launcher = Any()
-    controller = types.SimpleNamespace(state="running", stop_data={})
-    engines = {}  # noqa: RUF012
-    cluster_file = ""
-
-    def update_cluster_file(self):
-        state = json.loads(json.dumps(self.launcher.to_dict()))
-        self.written.append((state, len(self.launcher.cloud_below.creations)))
-
-
 @pytest.fixture
-def cloud(monkeypatch):
-    made = OneCloud()
-    monkeypatch.setattr(module, "connect", lambda parent, name, region: made)
-    monkeypatch.setattr(Clusters, "servers_left", lambda self: [])
-    return made
-
-
-@pytest.fixture
-def store(monkeypatch):
-    made = FakeStore()
-    monkeypatch.setattr(module, "open_store", lambda cloud, container, servers_url: made)
-    return made
-
-
-@pytest.fixture
-def hub(cloud, monkeypatch):
-    made = FakeHub(cloud)
-    monkeypatch.setattr(GriffinEngineSetLauncher, "open_hub", lambda self, timeout=30: made)
-    return made
-
-
-@pytest.fixture(autouse=True)
-def no_pause_between_deletion_and_listing(monkeypatch):
-    destroy = EngineSet.destroy
-    now = time.monotonic()
-
-    def at_once(self, known, **how):
-        ticks = iter(range(1000))
-        destroy(self, known, **how, sleep=lambda seconds: None, clock=lambda: now + next(ticks))
-
-    monkeypatch.setattr(EngineSet, "destroy", at_once)
-
-
-@pytest.fixture
-def cluster():
-    return FakeCluster()
-
-
-@pytest.fixture
-async def launcher(cloud, store, hub, cluster, tmp_path, monkeypatch):
-    """A launcher as ipyparallel makes one, connection info in its environment."""
+async def launcher(fake_cloud, store, hub, cluster, tmp_path, no_pauses):
+    """A launcher as ipyparallel makes one, connection info in its environment, and a connection file for its hub."""
+    (tmp_path / "security").mkdir()
     made = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path), engine_set_id="1700000000")
     made.environment = {"IPP_CONNECTION_INFO": json.dumps(CONNECTION)}
-    made.cloud_below, cluster.launcher = cloud, made
-    monkeypatch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)
+    Path(made.connection_files["client"]).write_text(json.dumps(CONNECTION))
+    cluster.launcher = made
     yield made
     made._stopping.set()  # ends the watcher
 
 
-@pytest.fixture
-def untouchable(monkeypatch):
-    """Whoever asks for the cloud or the store fails; returns what was asked for."""
-    asked = []
-
-    def refuse(*args, **kwargs):
-        asked.append(args)
-        raise AssertionError("a request")
-
-    monkeypatch.setattr(module, "connect", refuse)
-    monkeypatch.setattr(module, "open_store", refuse)
-    return asked
-
-
 def rendezvous(launcher, store):
-    return json.loads(store.containers[launcher.uid][f"{launcher.engine_set}/connection.json"])
+    return json.loads(store.there[launcher.uid][f"{launcher.engine_set}/connection.json"])
 
 
 # --- start
 
 
-async def test_a_start_returns_with_its_servers_recorded_and_running(launcher, cloud, hub):
+async def test_a_start_returns_with_its_servers_recorded_and_running(launcher, fake_cloud, hub):
     await launcher.start(2)
     assert launcher.state == "running"
     assert launcher.servers == ["id-0", "id-1"]
     assert launcher.uid == cluster_uid(CONNECTION)
     tags = {uid_tag(launcher.uid), set_tag(launcher.engine_set)}
-    assert all(tags <= set(server.tags) for server in cloud.there.values())
-    assert hub.calls == ["close"]
+    assert all(tags <= set(server.tags) for server in fake_cloud.there.values())
+    assert hub.methods == ["open", "engines", "close"]
 
 
 @pytest.mark.parametrize("n", [0, -1, None, 2.5, "2"])
-async def test_less_than_one_engine_is_refused_before_any_request(launcher, untouchable, n):
+async def test_less_than_one_engine_is_refused_before_any_request(launcher, fake_cloud, n):
     with pytest.raises(SettingError, match=f"Can't start {n} engines"):
         await launcher.start(n)
-    assert untouchable == []
+    assert fake_cloud.calls == []
     assert launcher.state == "after"
 
 
@@ -248,31 +112,28 @@ async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(
     )
 
 
-async def test_the_rendezvous_is_put_while_servers_are_created(launcher, cloud, store, monkeypatch):
+async def test_the_rendezvous_is_put_while_servers_are_created(launcher, fake_cloud, store):
     creating, put = threading.Event(), threading.Event()
-    put_now = store.put
 
-    def slow_put(*args):
-        assert creating.wait(10)
-        put_now(*args)
+    def then(*stored):
+        assert creating.wait(60)
         put.set()
 
     def before_landing(stop):
         creating.set()
-        assert put.wait(10)
+        assert put.wait(60)
 
-    monkeypatch.setattr(store, "put", slow_put)
-    cloud.before_landing = before_landing
+    store.then, fake_cloud.before_landing = then, before_landing
     await launcher.start(2)
     assert rendezvous(launcher, store)
 
 
-async def test_a_rendezvous_that_can_not_be_put_fails_the_start_and_leaves_no_server(launcher, cloud, store):
+async def test_a_rendezvous_that_can_not_be_put_fails_the_start_and_leaves_no_server(launcher, fake_cloud, store):
     store.fail["put"] = [CloudError("413: Too Large")]
     with pytest.raises(CloudError, match="Too Large"):
         await launcher.start(2)
-    assert cloud.creations
-    assert cloud.there == {}
+    assert fake_cloud.plans
+    assert fake_cloud.there == {}
 
 
 async def test_ipyparallels_own_engine_command_stays_here(launcher, store):
@@ -291,9 +152,11 @@ async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_serve
     assert last["servers"] == ["id-0", "id-1"]
 
 
-async def test_a_start_that_the_quota_refuses_tells_what_earlier_clusters_left(launcher, cloud, monkeypatch, caplog):
+async def test_a_start_that_the_quota_refuses_tells_what_earlier_clusters_left(
+    launcher, fake_cloud, monkeypatch, caplog
+):
     """That may be what the quota is used for."""
-    cloud.limits = lambda: Limits(10, 10, -1, 0, -1, 0)
+    fake_cloud.offers = replace(fake_cloud.offers, limits=Limits(10, 10, -1, 0, -1, 0))
     server = types.SimpleNamespace(name="griffin-0000000000aa-0")
     left = types.SimpleNamespace(server=server, cluster=types.SimpleNamespace(uid="0000000000aa"), why="is in SHUTOFF")
     monkeypatch.setattr(Clusters, "servers_left", lambda self: [left])
@@ -301,37 +164,40 @@ async def test_a_start_that_the_quota_refuses_tells_what_earlier_clusters_left(l
     with pytest.raises(SettingError, match="quota is too small"):
         await launcher.start(1)
     assert "griffin-0000000000aa-0 is in SHUTOFF" in caplog.text
-    assert cloud.creations == []
+    assert fake_cloud.plans == []
 
 
 # --- servers of its own
 
 
 @pytest.fixture
-def two_of_each(cloud):
+def two_of_each(fake_cloud):
     """A cloud with a choice."""
-    cloud.images = lambda: [Image("i1", "snapshot1"), Image("i2", "gpu-image")]
-    cloud.flavors = lambda: [Flavor("f1", "small", 1, 1024), Flavor("f2", "large", 4, 8192)]
-    cloud.networks = lambda: [Network("n1", "net", ("10.0.0.0/16",)), Network("n2", "lab", ("10.7.0.0/16",))]
+    fake_cloud.offers = replace(
+        fake_cloud.offers,
+        images=[Image("i1", "snapshot1"), Image("i2", "gpu-image")],
+        flavors=[Flavor("f1", "small", 1, 1024), Flavor("f2", "large", 4, 8192)],
+        networks=[Network("n1", "net", ("10.0.0.0/16",)), Network("n2", "lab", ("10.7.0.0/16",))],
+    )
 
 
 async def test_the_servers_are_what_the_launcher_sets_not_what_griffincloud_does(
-    launcher, cloud, cluster, hub, two_of_each
+    launcher, fake_cloud, cluster, hub, two_of_each
 ):
     hub.engines = lambda engine_set="": {f"{engine_set}-{n // 4}-0-{n % 4}-0": n for n in range(6)}
     cluster.config.GriffinCloud.update(image="snapshot1", flavor="small", network="net")
     launcher.image, launcher.flavor, launcher.network = "gpu-image", "large", "lab"
     await launcher.start(6)
-    ((plan, _, _, _),) = cloud.creations
+    (plan,) = fake_cloud.plans
     assert (plan.image.name, plan.flavor.name, plan.network.name) == ("gpu-image", "large", "lab")
     assert [server.engines for server in plan.servers] == [4, 2]
 
 
-async def test_a_network_of_its_own_needs_no_other(launcher, cloud, two_of_each):
+async def test_a_network_of_its_own_needs_no_other(launcher, fake_cloud, two_of_each):
     """With several in the project, none of which is GriffinCloud's."""
     launcher.network = "lab"
     await launcher.start(1)
-    assert cloud.creations[0][0].network.name == "lab"
+    assert fake_cloud.plans[0].network.name == "lab"
 
 
 @pytest.mark.parametrize(
@@ -356,23 +222,22 @@ async def test_a_network_of_its_own_needs_no_other(launcher, cloud, two_of_each)
     ],
 )
 async def test_what_the_cloud_does_not_have_is_told_before_anything_is_made(
-    launcher, cloud, store, two_of_each, settings, said
+    launcher, fake_cloud, store, two_of_each, settings, said
 ):
-    cloud.security_groups, cloud.key_names, cloud.zones = dict, list, list
     for name, value in {"network": "net", **settings}.items():
         setattr(launcher, name, value)
     with pytest.raises(SettingError, match=said):
         await launcher.start(1)
-    assert (launcher.state, cloud.creations, store.containers) == ("after", [], {})
+    assert (launcher.state, fake_cloud.plans, store.there) == ("after", [], {})
 
 
-async def test_a_set_is_stopped_whatever_another_configuration_says_of_its_servers(launcher, cloud, two_of_each):
+async def test_a_set_is_stopped_whatever_another_configuration_says_of_its_servers(launcher, fake_cloud, two_of_each):
     launcher.network, launcher.flavor = "lab", "large"
     await launcher.start(1)
     other = Config({"GriffinEngineSetLauncher": {"flavor": "none-such", "network": "nowhere", "image": "gone"}})
     restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), config=other)
     await restored.stop()
-    assert (restored.state, cloud.there) == ("after", {})
+    assert (restored.state, fake_cloud.there) == ("after", {})
 
 
 @pytest.mark.parametrize(
@@ -385,8 +250,8 @@ async def test_a_set_is_stopped_whatever_another_configuration_says_of_its_serve
         ),
     ],
 )
-def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(cloud, network, said):
-    rule = admitting_rule(cloud, CONNECTION, network)
+def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(fake_cloud, network, said):
+    rule = admitting_rule(fake_cloud, CONNECTION, network)
     assert f"--dst-port 20000:20000 --remote-ip {network.subnets[0]} GROUP`" in rule
     assert rule.endswith(said)
 
@@ -394,26 +259,29 @@ def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(cloud, netw
 # --- security groups of its own
 
 
-async def test_servers_are_in_the_clusters_own_security_group(launcher, cloud, cluster):
+async def test_servers_are_in_the_clusters_own_security_group(launcher, fake_cloud, cluster):
     """It is made when the rendezvous is there, and before the first server."""
     cluster.config.GriffinCloud.manage_security_group = True
     await launcher.start(1)
-    assert cloud.groups.made == [(launcher.uid, None, (20000, 20000))]
-    assert cloud.creations[0][0].security_groups == ("g-1",)
+    assert fake_cloud.groups.asked("make", "uid", "head", "ports") == [(launcher.uid, None, (20000, 20000))]
+    assert fake_cloud.plans[0].security_groups == ("g-1",)
     await launcher.stop()
-    assert cloud.groups.removed == [launcher.uid]
+    assert fake_cloud.groups.asked("remove", "uid") == [launcher.uid]
 
 
-async def test_without_them_neutron_is_not_asked(launcher, cloud):
+async def test_without_them_neutron_is_not_asked(launcher, fake_cloud):
     await launcher.start(1)
     await launcher.stop()
-    assert (cloud.groups.made, cloud.groups.removed, cloud.groups.asked) == ([], [], [])
+    assert fake_cloud.groups.methods == []
 
 
 @pytest.mark.parametrize("how", ["ipcluster engines", "another set", "the controller's launcher knows"])
-async def test_a_set_that_joins_a_cluster_with_groups_is_in_them_whatever_is_set_here(launcher, cloud, cluster, how):
+async def test_a_set_that_joins_a_cluster_with_groups_is_in_them_whatever_is_set_here(
+    launcher, fake_cloud, cluster, how
+):
     """It was started with another profile, or on another machine, and its controller lets in nobody else."""
-    cloud.groups.there = how != "the controller's launcher knows"
+    if how != "the controller's launcher knows":
+        fake_cloud.groups.there = [SecurityGroup("g-1", "", cluster_uid(CONNECTION), "engines")]
     if how == "ipcluster engines":
         cluster.controller = None
     elif how == "another set":
@@ -421,8 +289,8 @@ async def test_a_set_that_joins_a_cluster_with_groups_is_in_them_whatever_is_set
     else:
         cluster.controller.has_groups = True
     await launcher.start(1)
-    assert cloud.groups.made == [(launcher.uid, None, (20000, 20000))]
-    assert cloud.creations[0][0].security_groups == ("g-1",)
+    assert fake_cloud.groups.asked("make", "uid", "head", "ports") == [(launcher.uid, None, (20000, 20000))]
+    assert fake_cloud.plans[0].security_groups == ("g-1",)
     assert launcher.has_groups
     await launcher.stop()
 
@@ -440,73 +308,65 @@ async def test_the_state_is_json_and_holds_no_secret(launcher):
     assert CURVE_KEY not in text
 
 
-async def test_restoring_asks_nothing_and_changes_nothing(launcher, untouchable, monkeypatch, cloud):
+async def test_restoring_asks_nothing_and_changes_nothing(launcher, fake_cloud):
     """ipyparallel rewrites the cluster file where the state differs, and calls this from its event loop."""
-    monkeypatch.setattr(module, "connect", lambda *args: cloud)
-    monkeypatch.setattr(module, "open_store", lambda *args, **kwargs: FakeStore())
     await launcher.start(2)
     state = json.loads(json.dumps(launcher.to_dict()))
-
-    def refuse(*args, **kwargs):
-        untouchable.append(args)
-
-    monkeypatch.setattr(module, "connect", refuse)
-    monkeypatch.setattr(module, "open_store", refuse)
+    fake_cloud.calls.clear()
     restored = GriffinEngineSetLauncher.from_dict(state)
     try:
         assert restored.to_dict() == state
         assert restored.running
     finally:
         restored._stopping.set()
-    assert untouchable == []
+    assert fake_cloud.calls == []
 
 
-async def test_a_restored_set_is_stopped_by_its_own_cloud_whatever_the_config_says(launcher, cloud, monkeypatch):
+async def test_a_restored_set_is_stopped_by_its_own_cloud_whatever_the_config_says(launcher, fake_cloud):
     launcher.config = Config({"GriffinCloud": {"cloud": "mine", "region": "north"}})
     await launcher.start(1)
     other = Config({"GriffinCloud": {"cloud": "theirs", "region": "south"}})
     restored = GriffinEngineSetLauncher.from_dict(json.loads(json.dumps(launcher.to_dict())), config=other)
-    named = []
-    monkeypatch.setattr(module, "connect", lambda parent, name, region: named.append((name, region)) or cloud)
+    fake_cloud.calls.clear()
     await restored.stop()
-    assert set(named) == {("mine", "north")}
-    assert cloud.there == {}
+    assert set(fake_cloud.asked("connect", "name", "region")) == {("mine", "north")}
+    assert fake_cloud.there == {}
 
 
 # --- stop
 
 
-async def test_stop_leaves_nothing_and_can_be_repeated(launcher, cloud, store, hub):
+async def test_stop_leaves_nothing_and_can_be_repeated(launcher, fake_cloud, store, hub):
     await launcher.start(2)
     await launcher.stop()
     await launcher.stop()
     assert launcher.state == "after"
     assert launcher.stop_data == {"exit_code": 0, "identifier": launcher.identifier}
-    assert cloud.deleted == [["id-0", "id-1"]]
-    assert (cloud.there, store.containers) == ({}, {})
-    assert hub.calls == ["close", "shut_down", "close"]
+    assert fake_cloud.deleted == [["id-0", "id-1"]]
+    assert (fake_cloud.there, store.there) == ({}, {})
+    assert hub.methods == ["open", "engines", "close", "open", "engines", "shut_down", "close"]
 
 
-async def test_stops_at_the_same_time_delete_once(launcher, cloud):
+async def test_stops_at_the_same_time_delete_once(launcher, fake_cloud):
     await launcher.start(2)
     await asyncio.gather(*[launcher.stop() for _ in range(3)])
-    assert cloud.deleted == [["id-0", "id-1"]]
+    assert fake_cloud.deleted == [["id-0", "id-1"]]
 
 
-async def test_a_set_that_never_started_stops_without_a_request(launcher, untouchable):
+async def test_a_set_that_never_started_stops_without_a_request(launcher, fake_cloud):
     await launcher.stop()
-    assert untouchable == []
+    assert fake_cloud.calls == []
 
 
 @pytest.mark.parametrize("error", [TimeoutError("no answer"), GriffinError("no file"), OSError("gone")])
-async def test_stop_does_without_a_controller(launcher, cloud, hub, error):
+async def test_stop_does_without_a_controller(launcher, fake_cloud, hub, error):
     await launcher.start(1)
-    hub.refuse = error
+    hub.fail["open"] = [error]
     await launcher.stop()
-    assert (launcher.state, cloud.there) == ("after", {})
+    assert (launcher.state, fake_cloud.there) == ("after", {})
 
 
-async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands(launcher, cloud, store):
+async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands(launcher, fake_cloud, store):
     creating, touched = threading.Event(), threading.Event()
     seen = []
 
@@ -518,20 +378,21 @@ async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands
 
     def servers(*tags):
         touched.set()
-        return OneCloud.servers(cloud, *tags)
+        return listed(*tags)
 
-    cloud.before_landing, cloud.servers = before_landing, servers
+    listed = fake_cloud.servers
+    fake_cloud.before_landing, fake_cloud.servers = before_landing, servers
     starting = asyncio.ensure_future(launcher.start(2))
     assert await in_thread(lambda: creating.wait(30))
     await launcher.stop()
     assert seen == [True, False]
-    assert (cloud.there, store.containers) == ({}, {})
+    assert (fake_cloud.there, store.there) == ({}, {})
     assert launcher.state == "after"
     with pytest.raises(Stopped):
         await starting
 
 
-async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launcher, cloud, hub):
+async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launcher, fake_cloud, hub):
     """The start sees its servers disappear, and must not call it that."""
     hub.listed = {}
     awaiting = threading.Event()
@@ -548,10 +409,10 @@ async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launc
     await launcher.stop()
     with pytest.raises(Stopped, match="stopped while it was starting"):
         await starting
-    assert (launcher.state, cloud.there) == ("after", {})
+    assert (launcher.state, fake_cloud.there) == ("after", {})
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing(launcher, cloud, store, hub):
+async def test_a_start_that_is_cancelled_leaves_nothing(launcher, fake_cloud, store, hub):
     """As by `asyncio.wait_for`."""
     hub.listed = {}
     awaiting = threading.Event()
@@ -561,17 +422,19 @@ async def test_a_start_that_is_cancelled_leaves_nothing(launcher, cloud, store, 
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert (launcher.state, cloud.there) == ("after", {})
+    assert (launcher.state, fake_cloud.there) == ("after", {})
 
 
 @pytest.mark.parametrize(
     ("door", "method"),
     [("cloud", "servers"), ("cloud", "delete_servers"), ("store", "delete_prefix"), ("store", "remove_if_empty")],
 )
-async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds(launcher, cloud, store, door, method):
+async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds(
+    launcher, fake_cloud, store, door, method
+):
     await launcher.start(2)
     error = Unavailable("the cloud said 503")
-    failures = {"cloud": cloud, "store": store}[door].fail
+    failures = {"cloud": fake_cloud, "store": store}[door].fail
     failures[method] = [error]
     with pytest.raises(Unavailable) as raised:
         await launcher.stop()
@@ -579,17 +442,17 @@ async def test_a_stop_that_fails_leaves_the_set_running_and_another_one_succeeds
     assert raised.value is error
     assert launcher.state == "running"
     await launcher.stop()
-    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+    assert (launcher.state, fake_cloud.there, store.there) == ("after", {}, {})
 
 
 # --- a start that fails
 
 
-async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(launcher, cloud, store):
+async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(launcher, fake_cloud, store):
     launcher.config = Config({"GriffinCloud": {"image": "nope"}})
     with pytest.raises(SettingError, match="No image 'nope'. This cloud has: snapshot1"):
         await launcher.start(1)
-    assert (launcher.state, cloud.deleted, store.containers) == ("after", [], {})
+    assert (launcher.state, fake_cloud.deleted, store.there) == ("after", [], {})
 
 
 @pytest.mark.parametrize(
@@ -600,27 +463,22 @@ async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(
     ],
 )
 async def test_a_start_that_fails_at_any_stage_leaves_nothing_and_raises_its_cause(
-    launcher, cloud, store, hub, door, method, error
+    launcher, fake_cloud, store, hub, door, method, error
 ):
     hub.listed = {}
-    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    {"cloud": fake_cloud, "store": store}[door].fail_late[method] = [error]
     with pytest.raises(type(error)) as raised:
         await launcher.start(2)
     assert raised.value is error
     assert "taking it down" not in str(error)
-    assert (cloud.there, store.containers) == ({}, {})
+    assert (fake_cloud.there, store.there) == ({}, {})
     assert launcher.state == "after"
     assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
 
 
-async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, cloud, hub):
+async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, fake_cloud, hub):
     hub.listed = {}
-
-    def break_one(*tags):
-        listed = OneCloud.servers(cloud, *tags)
-        return [Server(s.id, s.name, "ERROR", fault="No valid host", tags=s.tags) for s in listed]
-
-    cloud.servers = break_one
+    fake_cloud.shows = lambda server: replace(server, status="ERROR", fault="No valid host")
     with pytest.raises(GriffinError) as raised:
         await launcher.start(4)
     names = ", ".join(f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(4))
@@ -628,12 +486,12 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
         f"The engine set can't have its 4 engines any more. Each of the servers {names} (building) went to ERROR: No valid host. "
         "All servers of this start are deleted."
     )
-    assert cloud.there == {}
+    assert fake_cloud.there == {}
 
 
-async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(launcher, cloud, store):
-    cloud.fail["create_servers"] = [QuotaError("Quota exceeded.")]
-    cloud.fail["delete_servers"] = [Unavailable("Can't delete.")]
+async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(launcher, fake_cloud, store):
+    fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded.")]
+    fake_cloud.fail["delete_servers"] = [Unavailable("Can't delete.")]
     launcher.stop_timeout = 0
     with pytest.raises(QuotaError) as raised:
         await launcher.start(2)
@@ -641,13 +499,12 @@ async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(
     assert launcher.state == "running"
     launcher.stop_timeout = 60
     await launcher.stop()
-    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+    assert (launcher.state, fake_cloud.there, store.there) == ("after", {}, {})
 
 
-async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher, cloud, hub):
+async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher, fake_cloud, hub):
     hub.listed = {}
     launcher.start_timeout, launcher.poll_interval = 1.0, 0.0
-    cloud.console_output = lambda id, length: "kernel panic"
     with pytest.raises(GriffinError) as raised:
         await launcher.start(1)
     assert str(raised.value) == (
@@ -655,25 +512,25 @@ async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher
         f"Never reported: griffin-{launcher.uid}-{launcher.engine_set}-0 (can they reach the object store?). "
         "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
     )
-    assert cloud.there == {}
+    assert fake_cloud.there == {}
 
 
-async def test_the_clean_up_of_a_failed_start_outlasts_an_outage(launcher, cloud, store):
+async def test_the_clean_up_of_a_failed_start_outlasts_an_outage(launcher, fake_cloud, store):
     """An outage of the cloud may be what failed the start."""
-    cloud.fail["create_servers"] = [QuotaError("Quota exceeded.")]
-    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")] * 3
+    fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded.")]
+    fake_cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")] * 3
     launcher.stop_timeout = 60
     with pytest.raises(QuotaError, match=r"^Quota exceeded\.$"):
         await launcher.start(2)
-    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+    assert (launcher.state, fake_cloud.there, store.there) == ("after", {}, {})
 
 
 @pytest.mark.parametrize(("door", "method"), [("cloud", "servers"), ("store", "reports")])
 async def test_an_outage_while_engines_are_awaited_fails_nothing_and_is_told_once(
-    launcher, cloud, store, hub, monkeypatch, door, method
+    launcher, fake_cloud, store, hub, monkeypatch, door, method
 ):
     fails = [Unavailable("the cloud said 503"), Unavailable("the cloud said 503")]
-    {"cloud": cloud, "store": store}[door].fail[method] = fails
+    {"cloud": fake_cloud, "store": store}[door].fail[method] = fails
     look = hub.engines
     hub.engines = lambda engine_set="": {} if fails else look(engine_set)
     launcher.poll_interval = 0.0
@@ -684,24 +541,24 @@ async def test_an_outage_while_engines_are_awaited_fails_nothing_and_is_told_onc
     assert told == ["Can't look at the servers now, will go on trying: the cloud said 503"]
 
 
-async def test_a_setting_of_a_wrong_type_is_told_by_the_start(cluster, tmp_path, untouchable):
+async def test_a_setting_of_a_wrong_type_is_told_by_the_start(cluster, tmp_path, fake_cloud):
     """ipcluster can't handle an exception while launchers are made."""
     cluster.config = Config({"GriffinEngineSetLauncher": {"parallel": "many"}})
     launcher = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path))
     cluster.launcher = launcher
     with pytest.raises(SettingError, match="A setting is wrong: .*'parallel' trait"):
         await launcher.start(1)
-    assert untouchable == []
+    assert fake_cloud.calls == []
 
 
 # --- another project, and a cluster without its controller
 
 
-async def test_credentials_for_another_project_are_refused(launcher, cloud):
+async def test_credentials_for_another_project_are_refused(launcher, fake_cloud):
     """Its emptiness is no success."""
     await launcher.start(1)
     assert launcher.to_dict()["project"] == "p1"
-    cloud.project_id = "p2"
+    fake_cloud.project_id = "p2"
     launcher._doors = None
     with pytest.raises(SettingError) as raised:
         await launcher.stop()
@@ -709,16 +566,16 @@ async def test_credentials_for_another_project_are_refused(launcher, cloud):
         "This cluster is in project p1, but these credentials are for project p2: use the ones it was started with"
     )
     assert str(raised.value).endswith("Run the same stop again.")
-    assert (launcher.state, list(cloud.there)) == ("running", ["id-0"])
-    cloud.project_id = "p1"
+    assert (launcher.state, list(fake_cloud.there)) == ("running", ["id-0"])
+    fake_cloud.project_id = "p1"
     await launcher.stop()
-    assert cloud.there == {}
+    assert fake_cloud.there == {}
 
 
-async def test_the_error_of_a_stop_names_the_file_to_delete_where_the_cloud_is_gone(launcher, cloud, cluster):
+async def test_the_error_of_a_stop_names_the_file_to_delete_where_the_cloud_is_gone(launcher, fake_cloud, cluster):
     await launcher.start(1)
     cluster.cluster_file = "/x/cluster-.json"
-    cloud.fail["delete_servers"] = [Unavailable("the cloud said 503.")]
+    fake_cloud.fail["delete_servers"] = [Unavailable("the cloud said 503.")]
     with pytest.raises(Unavailable) as raised:
         await launcher.stop()
     assert str(raised.value) == (
@@ -751,19 +608,19 @@ async def test_a_restored_set_leaves_the_sweep_to_the_last_one(launcher, cluster
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL, "SIGTERM", "SIGKILL", "TERM", "KILL", 15, 9])
-async def test_a_signal_that_ends_engines_stops_the_set(launcher, cloud, sig):
+async def test_a_signal_that_ends_engines_stops_the_set(launcher, fake_cloud, sig):
     await launcher.start(1)
     await launcher.signal(sig)
-    assert (launcher.state, cloud.there) == ("after", {})
+    assert (launcher.state, fake_cloud.there) == ("after", {})
 
 
-async def test_any_other_signal_goes_to_the_engines(launcher, cloud, hub, caplog):
+async def test_any_other_signal_goes_to_the_engines(launcher, fake_cloud, hub, caplog):
     await launcher.start(1)
     await launcher.signal(signal.SIGINT)
-    assert ("signal", signal.SIGINT) in hub.calls
+    assert hub.asked("signal", "sig") == [signal.SIGINT]
     await launcher.signal("USR1")
-    assert ("signal", "SIGUSR1") in hub.calls
-    assert (launcher.state, len(cloud.there)) == ("running", 1)
+    assert hub.asked("signal", "sig")[1:] == ["SIGUSR1"]
+    assert (launcher.state, len(fake_cloud.there)) == ("running", 1)
 
 
 async def test_a_signal_that_reached_nobody_is_told(launcher, hub, monkeypatch):
@@ -775,7 +632,7 @@ async def test_a_signal_that_reached_nobody_is_told(launcher, hub, monkeypatch):
     assert told == [f"No engine of {launcher.identifier} is connected: signal 2 reached none."]
 
 
-async def test_a_set_that_failed_before_it_had_servers_signals_nobody_and_lists_no_engines(launcher, cloud, hub):
+async def test_a_set_that_failed_before_it_had_servers_signals_nobody_and_lists_no_engines(launcher, fake_cloud, hub):
     """It stays in `Cluster.engines`; to the hub, no name means all sets."""
     launcher.network = "none-such"
     with pytest.raises(SettingError):
@@ -783,7 +640,7 @@ async def test_a_set_that_failed_before_it_had_servers_signals_nobody_and_lists_
     hub.listed = {"cafe0001-0-0-0-0": 0}
     await launcher.signal(signal.SIGINT)
     assert launcher.engine_ids() == []
-    assert hub.calls == []
+    assert hub.methods == []
 
 
 async def test_the_ids_of_its_engines_are_what_the_controller_lists_now(launcher, hub):
@@ -795,7 +652,7 @@ async def test_the_ids_of_its_engines_are_what_the_controller_lists_now(launcher
 
 def write_report(launcher, store, output):
     name = f"{launcher.engine_set}/0.0/0004-gone"
-    store.containers[launcher.uid][name] = b""
+    store.there[launcher.uid][name] = b""
     store.contents[name] = {"engines": [{"index": 0, "output": output}, {"index": 1, "output": ""}]}
 
 
@@ -806,7 +663,7 @@ async def test_output_is_there_while_it_runs_and_after_the_stop(launcher, store)
     assert launcher.get_output() == "Output for engine 0.0\n  hello\n  world\n"
     write_report(launcher, store, "bye")
     await launcher.stop()
-    assert store.containers == {}
+    assert store.there == {}
     assert launcher.get_output(remove=True) == "Output for engine 0.0\n  bye"
 
 
@@ -822,11 +679,11 @@ async def test_output_is_kept_in_a_private_file_for_whoever_did_not_stop_it(laun
     assert other.get_output() == "Output for engine 0.0\n  bye\n"
 
 
-async def test_the_consoles_are_there_after_the_stop(launcher, cloud, store):
+async def test_the_consoles_are_there_after_the_stop(launcher, fake_cloud, store):
     await launcher.start(2)
-    cloud.consoles = {"id-0": "booting\n", "id-1": "kernel panic\n"}
+    fake_cloud.consoles = {"id-0": "booting\n", "id-1": "kernel panic\n"}
     write_report(launcher, store, "bye")
-    names = sorted(server.name for server in cloud.there.values())
+    names = sorted(server.name for server in fake_cloud.there.values())
     await launcher.stop()
     assert launcher.get_output() == (
         f"Output for engine 0.0\n  bye\nConsole of server {names[0]}\n  booting\nConsole of server {names[1]}\n  kernel panic"
@@ -834,33 +691,33 @@ async def test_the_consoles_are_there_after_the_stop(launcher, cloud, store):
 
 
 async def test_consoles_that_hang_hold_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
-    launcher, cloud, monkeypatch
+    launcher, fake_cloud, monkeypatch
 ):
     await launcher.start(2)
     monkeypatch.setattr(output, "CONSOLE_TIMEOUT", 0.2)
     woken = threading.Event()
-    cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
+    fake_cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
     await launcher.stop()
-    assert (launcher.state, cloud.there) == ("after", {})
+    assert (launcher.state, fake_cloud.there) == ("after", {})
     assert launcher.get_output().endswith("-0\n  booting")
     woken.set()
 
 
-async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, cloud, store):
+async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, fake_cloud, store):
     await launcher.start(1)
     store.fail["reports"] = [Unavailable("the store said 503")]
     await launcher.stop()
-    assert (launcher.state, cloud.there, launcher.get_output()) == ("after", {}, "")
+    assert (launcher.state, fake_cloud.there, launcher.get_output()) == ("after", {}, "")
 
 
 async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
-    launcher, cloud, store, monkeypatch
+    launcher, fake_cloud, store, monkeypatch
 ):
     await launcher.start(2)
     monkeypatch.setattr(output, "OUTPUT_TIMEOUT", 0.2)
     launcher.leave_timeout = 0.0
     for slot in range(2):
-        store.containers[launcher.uid][f"{launcher.engine_set}/{slot}.0/0004-log"] = b""
+        store.there[launcher.uid][f"{launcher.engine_set}/{slot}.0/0004-log"] = b""
     woken, read = threading.Event(), []
 
     def read_report(uid, report):
@@ -871,67 +728,61 @@ async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_wa
 
     store.read_report = read_report
     await launcher.stop()
-    assert (launcher.state, cloud.there, read) == ("after", {}, [0, 1])
+    assert (launcher.state, fake_cloud.there, read) == ("after", {}, [0, 1])
     assert launcher.get_output() == "Output for engine 0.0\n  of 0"
     woken.set()
 
 
-async def test_servers_carry_when_their_start_began(launcher, cloud):
+async def test_servers_carry_when_their_start_began(launcher, fake_cloud):
     before = time.time()
     await launcher.start(1)
-    ((plan, _, _, _),) = cloud.creations
+    (plan,) = fake_cloud.plans
     started = plan.servers[0].metadata["griffin:started"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", started)
     moment = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp()
     assert before - 0.001 <= moment <= time.time()
 
 
-async def test_an_object_store_that_is_down_does_not_keep_servers_alive(launcher, cloud, store):
+async def test_an_object_store_that_is_down_does_not_keep_servers_alive(launcher, fake_cloud, store):
     await launcher.start(1)
     store.fail["reports"] = [Unavailable("the store said 503"), Unavailable("the store said 503")]
     store.fail["delete_prefix"] = [Unavailable("the store said 503")]
     with pytest.raises(Unavailable, match="Run the same stop again"):
         await launcher.stop()
-    assert (launcher.state, cloud.there) == ("running", {})
+    assert (launcher.state, fake_cloud.there) == ("running", {})
     await launcher.stop()
-    assert (launcher.state, store.containers) == ("after", {})
+    assert (launcher.state, store.there) == ("after", {})
 
 
-async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_told(launcher, cloud, store):
+async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_told(launcher, fake_cloud, store):
     await launcher.start(2)
     told = asyncio.Event()
     launcher.on_stop(lambda data: told.set())
     assert await in_thread(launcher._all_gone) is True
     await asyncio.wait_for(told.wait(), 30)
-    assert (launcher.state, cloud.there, store.containers) == ("after", {}, {})
+    assert (launcher.state, fake_cloud.there, store.there) == ("after", {}, {})
     assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
 
 
-async def test_all_servers_gone_and_a_cloud_that_fails_leaves_the_set_to_the_next_stop(launcher, cloud, store):
+async def test_all_servers_gone_and_a_cloud_that_fails_leaves_the_set_to_the_next_stop(launcher, fake_cloud, store):
     await launcher.start(1)
     store.fail["delete_prefix"] = [Unavailable("the store said 503")]
     assert await in_thread(launcher._all_gone) is False
     assert launcher.state == "running"
     await launcher.stop()
-    assert (launcher.state, store.containers) == ("after", {})
+    assert (launcher.state, store.there) == ("after", {})
 
 
-async def test_a_server_that_takes_anothers_slot_has_a_start_deadline_of_its_own(launcher, cloud, hub, monkeypatch):
+async def test_a_server_that_takes_anothers_slot_has_a_start_deadline_of_its_own(launcher, fake_cloud, hub):
     """Else `ipp-griffin reap` would take it for one that never reported."""
-    listed = cloud.servers
-
-    def first_is_broken(*tags):
-        return [Server(s.id, s.name, "ERROR", tags=s.tags) if s.name.endswith("-0") else s for s in listed(*tags)]
-
-    cloud.servers = first_is_broken
+    fake_cloud.shows = lambda server: replace(server, status="ERROR") if server.name.endswith("-0") else server
     hub.listed, launcher.poll_interval = {}, 0.0
-    monkeypatch.setattr(cloud, "before_landing", lambda stop: None)
     start = asyncio.ensure_future(launcher.start(1))
-    while len(cloud.creations) < 2:
+    while len(fake_cloud.plans) < 2:
         await asyncio.sleep(0.01)
     hub.listed = {f"{launcher.engine_set}-0-1-0-0": 0}
     await start
-    first, second = (plan.servers[0] for plan, _, _, _ in cloud.creations)
+    first, second = (plan.servers[0] for plan in fake_cloud.plans)
     assert (second.name, second.incarnation) == (f"{first.name}-1", 1)
     assert second.metadata["griffin:start_deadline"] >= first.metadata["griffin:start_deadline"]
     assert "griffin:requested" in second.metadata

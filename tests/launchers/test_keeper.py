@@ -1,4 +1,4 @@
-"""`Keeper`: what it deletes, fills again and tells, over a cloud and a store that are made up."""
+"""`Keeper`: what it deletes, fills again and tells, over fakes of the cloud and the object store."""
 
 import json
 import logging
@@ -14,25 +14,19 @@ from ipp_griffin.launchers.keeper import Keeper
 from ipp_griffin.plan import GriffinError
 from ipp_griffin.roster import Deadlines, Roster
 
-from ..test_engine_set import SET, UID, Clock, FakeCloud, FakeStore, plan
-
-
-class Cloud(FakeCloud):
-    """With a console that says something nasty."""
-
-    def console_output(self, id, length):
-        return "booting\nkernel panic \x1b]0;pwned\x07\n"
+from ..fakes import Clock, FakeCloud, FakeStore
+from ..fakes.cloud import SET, UID, plan_of
 
 
 class Kept:
     """A keeper of ``n`` servers that exist and are ACTIVE, unless ``n`` is of another process."""
 
     def __init__(self, n, *, replacements=3, quorum=None):
-        self.cloud, self.store, self.clock = Cloud(), FakeStore(**{UID: {f"{SET}/connection.json": b""}}), Clock()
+        self.cloud, self.store, self.clock = FakeCloud(), FakeStore(**{UID: {f"{SET}/connection.json": b""}}), Clock()
         self.goes_on, self.refusal, self.stopping, self.known = True, None, threading.Event(), []
         engine_set = EngineSet(self.cloud, self.store, UID, SET)
         self.roster = Roster.of_plan(
-            plan(n).servers, self.clock(), deadlines=Deadlines(10, 20, 30, 40), quorum=n if quorum is None else quorum,
+            plan_of(n).servers, self.clock(), deadlines=Deadlines(10, 20, 30, 40), quorum=n if quorum is None else quorum,
             replacements=replacements,
         )  # fmt: skip
         self.keeper = Keeper(
@@ -45,7 +39,7 @@ class Kept:
             log=logging.getLogger("kept"),
             clock=self.clock,
         )
-        self.keeper.create(plan(n).servers)
+        self.keeper.create(plan_of(n).servers)
 
     def create(self, servers, created):
         if self.refusal is not None:
@@ -81,7 +75,7 @@ def test_what_was_replaced_is_kept_for_the_timeline():
     kept = Kept(1)
     kept.become("id-0.0", "ERROR", "No valid host")
     kept.look()
-    ((entry),) = json.loads(kept.store.containers[UID][f"{SET}/history.json"])
+    ((entry),) = json.loads(kept.store.there[UID][f"{SET}/history.json"])
     assert (entry["slot"], entry["incarnation"], entry["why"]) == (0, 0, "(building) went to ERROR: No valid host")
 
 
@@ -109,6 +103,7 @@ def test_ports_that_can_not_be_deleted_are_told_and_hold_up_no_replacement(caplo
 
 def test_the_console_of_a_silent_server_is_told_without_what_moves_a_terminal(caplog):
     kept = Kept(1)
+    kept.cloud.consoles = {"id-0.0": "booting\nkernel panic \x1b]0;pwned\x07\n"}
     kept.look()
     kept.clock.now += 21
     kept.look()
@@ -196,7 +191,7 @@ def test_a_cluster_that_ends_gets_no_new_server(how):
     kept = Kept(1)
     kept.look({(0, 0): 1})
     if how == "stopped from elsewhere":
-        del kept.store.containers[UID]
+        del kept.store.there[UID]
     elif how == "controller ended":
         kept.goes_on = False
     else:
@@ -216,7 +211,7 @@ def test_a_server_that_lands_while_the_cluster_is_stopped_from_elsewhere_is_dele
 
     def stopped_meanwhile(servers, created):
         create(servers, created)
-        del kept.store.containers[UID]
+        del kept.store.there[UID]
 
     kept.keeper._create = stopped_meanwhile
     kept.look()

@@ -1,4 +1,4 @@
-"""`GriffinServerControllerLauncher` over a cloud and a store that are made up, whose agent is two lines."""
+"""`GriffinServerControllerLauncher` over fakes of all doors, and with an agent of two lines."""
 
 import asyncio
 import json
@@ -11,153 +11,36 @@ from traitlets.config import Config
 
 from ipp_griffin import hub as hub_module
 from ipp_griffin.calls import CloudError, QuotaError, Unavailable
-from ipp_griffin.floating_ips import FloatingIp
 from ipp_griffin.heartbeats import for_controller
-from ipp_griffin.launchers import GriffinServerControllerLauncher, attaching, servers
-from ipp_griffin.launchers import common as module
+from ipp_griffin.launchers import GriffinServerControllerLauncher, attaching
 from ipp_griffin.plan import GriffinError, SettingError, Stopped
 from ipp_griffin.rendezvous import cluster_uid
-from ipp_griffin.security_groups import SecurityGroup
 from ipp_griffin.ssh import Tunnel
 
-from ..test_engine_set import FakeFloatingIps, FakeGroups, FakeStore
-from .test_engines import FakeCluster, OneCloud
-
-ADDRESS = "10.0.0.9"
-
-
-class Groups(FakeGroups):
-    """``let``: who was let in to which ports."""
-
-    def __init__(self):
-        super().__init__()
-        self.let = []
-
-    def make_for_server(self, uid):
-        self.made.append(uid)
-        return SecurityGroup("g-2", f"griffin-{uid}-controller", uid, "controller")
-
-    def let_in(self, uid, *, engines=(), clients=(), client="", made=None):
-        self.let.append((list(engines), list(clients), client))
-
-
-class Floating(FakeFloatingIps):
-    """``attached``: to which servers; ``none_left``: there is no address."""
-
-    none_left = False
-
-    def __init__(self):
-        super().__init__()
-        self.attached = []
-
-    def reserve(self, uid, wanted, pool):
-        if self.none_left:
-            raise QuotaError("No floating IP is left in pool public.")
-        return FloatingIp("f-1", "203.0.113.5", uid, "", "u1", "")
-
-    def attach(self, floating, server_id):
-        self.attached.append((floating.id, server_id))
-
-
-class Cloud(OneCloud):
-    """Servers have an address from their creation on. ``status``: of what is created."""
-
-    status = "ACTIVE"
-
-    def __init__(self):
-        super().__init__()
-        self.groups, self.floating_ips = Groups(), Floating()
-
-    def key_names(self):
-        return ["dev"]
-
-    def create_servers(self, plan, work, *, on_created, stop, parallel):
-        super().create_servers(plan, work, on_created=on_created, stop=stop, parallel=parallel)
-        for id, server in self.there.items():
-            self.there[id] = replace(server, address=ADDRESS, status=self.status, fault="the disk broke")
-
-
-class Store(FakeStore):
-    """With an agent that runs ipcontroller as soon as it knows its address. ``agent``: what it reports instead of "engines"."""
-
-    agent = "engines"
-    forge = staticmethod(lambda files: files)
-
-    def __init__(self):
-        super().__init__()
-        self.addresses = []  # of what was published, in this order
-
-    def put(self, uid, name, data):
-        super().put(uid, name, data)
-        if not name.endswith("connection.json"):
-            return
-        controller = json.loads(data)["controller"]
-        self.addresses.append(controller["address"])
-        self.rendezvous = json.loads(data)
-        if controller["address"]:
-            keys = controller["keys"]
-            info = {"ssh": "", "interface": f"tcp://{controller['address']}", "location": controller["address"]}
-            info |= {"registration": 20000, "key": keys["session"], "curve_serverkey": keys["curve_public"]}
-            files = {
-                "engine": {**info, "mux": 20001, "hb_ping": 20002},
-                "client": {**info, "mux": 20012, "task": 20014},
-            }
-            self.containers[uid]["controller/0.0/handover"] = json.dumps(self.forge(files)).encode()
-            self.containers[uid][f"controller/0.0/0001-{self.agent}"] = b""
-            self.contents[f"controller/0.0/0001-{self.agent}"] = {"message": "no python", "engines": []}
-
-
-class FakeHub:
-    """Answers those in ``reachable``, or everybody."""
-
-    reachable = None
-
-    def __init__(self, info, *, timeout):
-        if self.reachable is not None and info["interface"] not in self.reachable:
-            raise GriffinError(f"The controller at {info['interface']} does not answer.")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
+from .doors import ADDRESS, StoreWithAgent
 
 
 @pytest.fixture
-def cloud(monkeypatch):
-    made = Cloud()
-    monkeypatch.setattr(module, "connect", lambda parent, name, region: made)
-    return made
+def doors(doors):
+    """Its store has an agent."""
+    doors.store = StoreWithAgent(doors.calls)
+    return doors
 
 
 @pytest.fixture
-def store(monkeypatch):
-    made = Store()
-    monkeypatch.setattr(module, "open_store", lambda cloud, container, servers_url: made)
-    return made
-
-
-@pytest.fixture
-def cluster():
-    made = FakeCluster()
-    made.engines = {}
-    return made
-
-
-@pytest.fixture
-def make(cloud, store, cluster, tmp_path, monkeypatch):
-    """``make(setting=value, ...)``: a launcher as ipyparallel makes one."""
-    monkeypatch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)
+def make(fake_cloud, store, hub, cluster, tmp_path, no_pauses, monkeypatch):
+    """``make(setting=value, ...)``: a launcher as ipyparallel makes one, on a cloud whose servers have an address from their creation on."""
+    fake_cloud.address = ADDRESS
+    fake_cloud.offers = replace(fake_cloud.offers, key_names=["dev"])
     monkeypatch.setattr(attaching, "why_unreachable", lambda info: "")
     monkeypatch.setattr(attaching, "own_address", lambda address: {ADDRESS: "192.0.2.1/32"}[address])
-    monkeypatch.setattr(hub_module, "Hub", FakeHub)
     made = []
 
     def make(**settings):
         launcher = GriffinServerControllerLauncher(
             parent=cluster, profile_dir=str(tmp_path), poll_interval=0.0, **settings
         )
-        launcher.cloud_below, cluster.launcher = cloud, launcher
+        cluster.launcher = launcher
         made.append(launcher)
         return launcher
 
@@ -175,16 +58,17 @@ def files_of(launcher) -> dict:
     return {name: json.loads(Path(path).read_text()) for name, path in launcher.connection_files.items()}
 
 
-def only_the_project_is_left(cloud, store, launcher):
-    assert (cloud.there, store.containers, launcher.state) == ({}, {}, "after")
-    assert cloud.groups.removed == cloud.floating_ips.released == [launcher.uid]
+def only_the_project_is_left(fake_cloud, store, launcher):
+    assert (fake_cloud.there, store.there, launcher.state) == ({}, {}, "after")
+    assert fake_cloud.groups.there == fake_cloud.floating_ips.there == []
+    assert fake_cloud.groups.asked("remove", "uid") == fake_cloud.floating_ips.asked("release", "uid") == [launcher.uid]
     assert not any(Path(path).exists() for path in launcher.connection_files.values())
 
 
 # --- start
 
 
-async def test_a_start_returns_with_private_connection_files_of_a_server_that_runs(launcher, cloud, store):
+async def test_a_start_returns_with_private_connection_files_of_a_server_that_runs(launcher, fake_cloud, store):
     await launcher.start()
     assert launcher.state == "running"
     assert store.addresses == ["", ADDRESS]
@@ -192,7 +76,7 @@ async def test_a_start_returns_with_private_connection_files_of_a_server_that_ru
     assert {cluster_uid(info) for info in files.values()} == {launcher.uid}
     assert {Path(path).stat().st_mode & 0o777 for path in launcher.connection_files.values()} == {0o600}
     assert await launcher.get_connection_info() == files
-    assert json.loads(store.containers[launcher.uid]["controller/client.json"]) == files["client"]
+    assert json.loads(store.there[launcher.uid]["controller/client.json"]) == files["client"]
 
 
 async def test_the_uid_is_on_record_before_the_server_is_asked_for(launcher, cluster):
@@ -207,9 +91,9 @@ async def test_the_state_is_json_and_holds_no_key(launcher, store):
     assert not any(key in text for key in store.rendezvous["controller"]["keys"].values())
 
 
-async def test_its_server_counts_as_no_engine(launcher, cloud):
+async def test_its_server_counts_as_no_engine(launcher, fake_cloud):
     await launcher.start()
-    ((plan, _, _, _),) = cloud.creations
+    (plan,) = fake_cloud.plans
     assert plan.servers[0].name == f"griffin-{launcher.uid}-controller-0"
     assert plan.servers[0].metadata["griffin:engines"] == "0"
 
@@ -250,11 +134,11 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"cluster_id": "a/b"}, "can't be part of a file's name"),
     ],
 )
-async def test_what_can_not_be_is_told_before_anything_is_made(make, cloud, store, settings, why):
+async def test_what_can_not_be_is_told_before_anything_is_made(make, fake_cloud, store, settings, why):
     launcher = make(**settings)
     with pytest.raises(SettingError, match=why):
         await launcher.start()
-    assert (cloud.creations, store.addresses, launcher.state) == ([], [], "after")
+    assert (fake_cloud.plans, store.addresses, launcher.state) == ([], [], "after")
 
 
 @pytest.mark.parametrize(
@@ -266,12 +150,12 @@ async def test_what_can_not_be_is_told_before_anything_is_made(make, cloud, stor
     ],
 )
 async def test_a_start_that_fails_at_any_stage_leaves_nothing_and_raises_its_cause(
-    launcher, cloud, store, door, method, error
+    launcher, fake_cloud, store, door, method, error
 ):
-    {"cloud": cloud, "store": store}[door].fail[method] = [error]
+    {"cloud": fake_cloud, "store": store}[door].fail_late[method] = [error]
     with pytest.raises(CloudError, match=str(error)):
         await launcher.start()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
 async def test_an_outage_while_it_starts_fails_nothing_and_is_told_once(launcher, store, caplog):
@@ -281,38 +165,38 @@ async def test_an_outage_while_it_starts_fails_nothing_and_is_told_once(launcher
     assert [r.getMessage() for r in caplog.records if "503" in r.getMessage()] == ["Will try again: the store said 503"]
 
 
-async def test_a_server_in_error_is_replaced_and_then_given_up_with_its_cause(make, cloud, store):
-    cloud.status = "ERROR"
+async def test_a_server_in_error_is_replaced_and_then_given_up_with_its_cause(make, fake_cloud, store):
+    fake_cloud.status, fake_cloud.fault = "ERROR", "the disk broke"
     launcher = make(max_replacements=1)
     with pytest.raises(GriffinError, match=r"The controller has no server\. .*went to ERROR: the disk broke"):
         await launcher.start()
-    assert len(cloud.creations) == 2
-    only_the_project_is_left(cloud, store, launcher)
+    assert len(fake_cloud.plans) == 2
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
-async def test_what_its_agent_gave_up_for_is_the_cause(launcher, cloud, store):
+async def test_what_its_agent_gave_up_for_is_the_cause(launcher, fake_cloud, store):
     store.agent = "failed"
     with pytest.raises(GriffinError, match="gave up: no python"):
         await launcher.start()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
-async def test_files_with_other_keys_are_not_taken(launcher, cloud, store):
+async def test_files_with_other_keys_are_not_taken(launcher, fake_cloud, store):
     store.forge = lambda files: {**files, "client": {**files["client"], "curve_serverkey": "mine"}}
     with pytest.raises(GriffinError, match="no connection files of this cluster"):
         await launcher.start()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
-async def test_a_server_that_is_never_ready_ends_the_start_at_its_deadline(make, cloud, store):
+async def test_a_server_that_is_never_ready_ends_the_start_at_its_deadline(make, fake_cloud, store):
     store.agent = "agent"
     launcher = make(start_timeout=1.0)
     with pytest.raises(GriffinError, match=r"was not ready within 1 s \(it is in phase agent\)"):
         await launcher.start()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
-async def test_a_controller_that_can_not_be_reached_says_how_and_leaves_nothing(make, cloud, store, monkeypatch):
+async def test_a_controller_that_can_not_be_reached_says_how_and_leaves_nothing(make, fake_cloud, store, monkeypatch):
     monkeypatch.setattr(attaching, "why_unreachable", lambda info: "Connection refused")
     monkeypatch.setattr(attaching, "TICK", 0.0)
     launcher = make(reach_timeout=1.0)
@@ -324,7 +208,7 @@ async def test_a_controller_that_can_not_be_reached_says_how_and_leaves_nothing(
         "--dst-port 20000:20019",
     ):
         assert part in str(told.value)
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
 async def test_no_try_to_reach_it_takes_long_so_that_a_signal_or_a_stop_is_seen_soon(make, monkeypatch):
@@ -343,28 +227,28 @@ async def test_no_try_to_reach_it_takes_long_so_that_a_signal_or_a_stop_is_seen_
     assert tries == [attaching.TRY]
 
 
-async def test_a_stop_while_it_starts_is_no_failure_of_the_server(launcher, cloud, store):
+async def test_a_stop_while_it_starts_is_no_failure_of_the_server(launcher, fake_cloud, store):
     store.agent, waits = "agent", asyncio.Event()
     launcher.poll_interval = 0.05
     starting = asyncio.ensure_future(launcher.start())
-    while not cloud.creations:
+    while not fake_cloud.plans:
         await asyncio.sleep(0.01)
     await launcher.stop()
     with pytest.raises(Stopped, match="^The controller was stopped while it was starting"):
         await starting
-    assert (cloud.there, store.containers, launcher.state, waits.is_set()) == ({}, {}, "after", False)
+    assert (fake_cloud.there, store.there, launcher.state, waits.is_set()) == ({}, {}, "after", False)
 
 
 # --- how clients reach it
 
 
-async def test_its_group_is_there_from_the_creation_and_lets_in_exactly_the_ports_of_each(make, cloud):
+async def test_its_group_is_there_from_the_creation_and_lets_in_exactly_the_ports_of_each(make, fake_cloud):
     launcher = make(config=Config(GriffinCloud={"manage_security_group": True}))
     await launcher.start()
-    ((plan, _, _, _),) = cloud.creations
+    (plan,) = fake_cloud.plans
     assert plan.security_groups == ("g-2",)
     engines, clients = [(20000, 20002)], [(20000, 20000), (20012, 20012), (20014, 20014)]
-    assert cloud.groups.let == [(engines, clients, "192.0.2.1/32")]
+    assert fake_cloud.groups.asked("let_in", "engines", "clients", "client") == [(engines, clients, "192.0.2.1/32")]
 
 
 @pytest.mark.parametrize(
@@ -378,29 +262,29 @@ async def test_its_group_is_there_from_the_creation_and_lets_in_exactly_the_port
         ({"ssh_server": "debian@"}, 1, "192.0.2.1/32"),  # to its port 22
     ],
 )
-async def test_whoever_clients_come_from_is_let_in(make, cloud, monkeypatch, settings, clients, client):
+async def test_whoever_clients_come_from_is_let_in(make, fake_cloud, monkeypatch, settings, clients, client):
     tunnels(monkeypatch)
     launcher = make(config=Config(GriffinCloud={"manage_security_group": True, "key_name": "dev"}), **settings)
     await launcher.start()
-    ((_, ranges, whom),) = cloud.groups.let
+    ((ranges, whom),) = fake_cloud.groups.asked("let_in", "clients", "client")
     assert (len(ranges), whom) == (clients, client)
 
 
-async def test_a_floating_ip_is_what_clients_connect_to_and_not_engines(make, cloud, store):
+async def test_a_floating_ip_is_what_clients_connect_to_and_not_engines(make, fake_cloud, store):
     launcher = make(floating_ip="auto")
     await launcher.start()
     files = files_of(launcher)
     assert (files["client"]["interface"], files["engine"]["interface"]) == ("tcp://203.0.113.5", f"tcp://{ADDRESS}")
-    assert cloud.floating_ips.attached == [("f-1", "id-0")]
+    assert fake_cloud.floating_ips.asked("attach", "server_id") == ["id-0"]
 
 
-async def test_without_a_floating_ip_left_no_server_is_asked_for(make, cloud, store):
-    cloud.floating_ips.none_left = True
+async def test_without_a_floating_ip_left_no_server_is_asked_for(make, fake_cloud, store):
+    fake_cloud.floating_ips.fail["reserve"] = [QuotaError("No floating IP is left in pool public.")]
     launcher = make(floating_ip="auto")
     with pytest.raises(QuotaError, match="No floating IP is left"):
         await launcher.start()
-    assert cloud.creations == []
-    only_the_project_is_left(cloud, store, launcher)
+    assert fake_cloud.plans == []
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
 class FakeTunnel(Tunnel):
@@ -444,7 +328,7 @@ async def test_through_a_gateway_this_machine_has_a_tunnel_until_the_stop(make, 
     launcher = make(ssh_server="me@gate")
     await launcher.start()
     assert files_of(launcher)["client"]["interface"] == "tcp://127.0.0.1"
-    assert json.loads(store.containers[launcher.uid]["controller/client.json"])["ssh"] == "me@gate"
+    assert json.loads(store.there[launcher.uid]["controller/client.json"])["ssh"] == "me@gate"
     assert launcher.to_dict()["tunnels"] == [[4_000_000, 1.0]]
     await launcher.stop()
     assert log == [("check", "me@gate"), ("open", "me@gate"), ("close", 4_000_000)]
@@ -472,44 +356,44 @@ async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is
     assert on_record == [[[4_000_000, 1.0]]] * 3
 
 
-async def test_nobody_is_let_in_by_a_start_that_was_stopped(make, cloud):
+async def test_nobody_is_let_in_by_a_start_that_was_stopped(make, fake_cloud):
     launcher = make(config=Config(GriffinCloud={"manage_security_group": True}))
     await launcher.start()
     await launcher.stop()
-    cloud.groups.let.clear()
+    fake_cloud.calls.clear()
     with pytest.raises(Stopped):
         launcher.let_in({"interface": f"tcp://{ADDRESS}", "registration": 20000})
-    assert cloud.groups.let == []
+    assert fake_cloud.groups.methods == []
 
 
-async def test_a_tunnel_that_leads_nowhere_is_closed(make, cloud, store, monkeypatch):
+async def test_a_tunnel_that_leads_nowhere_is_closed(make, fake_cloud, store, hub, monkeypatch):
     log = tunnels(monkeypatch)
-    monkeypatch.setattr(FakeHub, "reachable", ())
+    hub.reachable = ()
     launcher = make(ssh_server="me@gate", reach_timeout=1.0)
     with pytest.raises(GriffinError, match=r"does not answer.* ssh says: channel 2: open failed\)"):
         await launcher.start()
     assert log[-1] == ("close", 4_000_000)
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
 # --- the end
 
 
-async def test_a_stop_leaves_nothing_and_can_be_repeated(launcher, cloud, store):
+async def test_a_stop_leaves_nothing_and_can_be_repeated(launcher, fake_cloud, store):
     await launcher.start()
     await launcher.stop()
     await launcher.stop()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
-async def test_a_stop_that_fails_leaves_it_running_and_another_one_succeeds(launcher, cloud, store):
+async def test_a_stop_that_fails_leaves_it_running_and_another_one_succeeds(launcher, fake_cloud, store):
     await launcher.start()
-    cloud.fail["servers"] = [Unavailable("the cloud said 503")]
+    fake_cloud.fail["servers"] = [Unavailable("the cloud said 503")]
     with pytest.raises(Unavailable, match="Run the same stop again"):
         await launcher.stop()
     assert launcher.state == "running"
     await launcher.stop()
-    only_the_project_is_left(cloud, store, launcher)
+    only_the_project_is_left(fake_cloud, store, launcher)
 
 
 async def test_its_output_is_there_after_the_stop(launcher, store):
@@ -521,17 +405,15 @@ async def test_its_output_is_there_after_the_stop(launcher, store):
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
-async def test_restored_it_asks_nothing_and_is_stopped_whatever_the_config_says(
-    launcher, cloud, store, cluster, make, monkeypatch
-):
+async def test_restored_it_asks_nothing_and_is_stopped_whatever_the_config_says(launcher, fake_cloud, store, cluster):
     await launcher.start()
     state = json.loads(json.dumps(launcher.to_dict()))
-    with monkeypatch.context() as patched:
-        patched.setattr(module, "connect", lambda *args: pytest.fail("a request"))
-        restored = GriffinServerControllerLauncher.from_dict(state, parent=cluster)
+    fake_cloud.calls.clear()
+    restored = GriffinServerControllerLauncher.from_dict(state, parent=cluster)
+    assert fake_cloud.calls == []
     assert (restored.state, restored.uid, restored.poll()) == ("running", launcher.uid, None)
     await restored.stop()
-    assert (cloud.there, store.containers) == ({}, {})
+    assert (fake_cloud.there, store.there) == ({}, {})
     launcher._stopping.set()
 
 
@@ -543,21 +425,21 @@ async def test_without_files_here_they_are_fetched(launcher, store):
     assert await launcher.get_connection_info() == files
 
 
-async def test_a_server_that_is_deleted_behind_its_back_ends_the_cluster(make, cloud, store):
+async def test_a_server_that_is_deleted_behind_its_back_ends_the_cluster(make, fake_cloud, store):
     ended = threading.Event()
     launcher = make(watch_interval=0.1)
     launcher.on_stop(lambda data: ended.set())
     await launcher.start()
-    cloud.there.clear()
+    fake_cloud.there.clear()
     while not ended.is_set():
         await asyncio.sleep(0.02)
-    assert store.containers == {}
+    assert store.there == {}
     assert launcher.state == "after"
 
 
-async def test_a_signal_that_ends_it_stops_it_and_others_are_told_to_reach_nobody(launcher, cloud, caplog):
+async def test_a_signal_that_ends_it_stops_it_and_others_are_told_to_reach_nobody(launcher, fake_cloud, caplog):
     await launcher.start()
     assert launcher.signal(2) is None
     assert "does not reach the controller" in caplog.text
     await launcher.signal(15)
-    assert cloud.there == {}
+    assert fake_cloud.there == {}

@@ -13,7 +13,7 @@ from ipp_griffin.launchers.watch import Watcher
 from ipp_griffin.plan import server_tags
 from ipp_griffin.roster import Deadlines, Roster
 
-from ..test_engine_set import SET, UID
+from ..fakes.cloud import SET, UID
 
 OUTAGE = Unavailable("Can't list servers: the cloud said 503.")
 

@@ -66,7 +66,7 @@ def machines(monkeypatch):
 
 
 @pytest.fixture
-def cloud(machines, tmp_path):
+def guest_cloud(machines, tmp_path):
     """The dev cloud whose servers are virtual machines; nothing may be left on it."""
     with running_cloud(tmp_path / "cloud", subnet="10.0.2.0/24") as cloud:
         yield cloud
@@ -75,7 +75,7 @@ def cloud(machines, tmp_path):
 
 
 @pytest.fixture
-def start(machines, cloud, tmp_path):
+def start(machines, guest_cloud, tmp_path):
     """``await start(**settings)``: a Cluster with one engine on a virtual machine, and a client of it.
 
     Its heartbeat is slow enough for an emulated server, and fast enough that engines see within a minute that their
@@ -85,7 +85,7 @@ def start(machines, cloud, tmp_path):
 
     async def begin(**settings):
         host = METADATA if machines.metadata else HOST
-        store_url = cloud.url.replace("127.0.0.1", host)
+        store_url = guest_cloud.url.replace("127.0.0.1", host)
         config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
         cluster = ipp.Cluster(
             engines="griffin",
@@ -138,7 +138,7 @@ def generation(rc):
     return place, int(number)
 
 
-async def test_a_servers_life(start, machines, cloud):
+async def test_a_servers_life(start, machines, guest_cloud):
     """Unit installed, engine unprivileged; back under new names after a crash and, with the object that is kept on disk,
     after a reset; off when the controller has been gone for the grace time."""
     cluster, rc = await start(controller_gone_timeout=15)
@@ -160,7 +160,7 @@ async def test_a_servers_life(start, machines, cloud):
     boot = output_of(rc, "cat /proc/sys/kernel/random/boot_id")
 
     before = rc.ids
-    cloud.faults.set(service="object-store", methods=["GET"], path=r"/connection\.json$", status=404)
+    guest_cloud.faults.set(service="object-store", methods=["GET"], path=r"/connection\.json$", status=404)
     machines.one().reset()
     await until(lambda: len(rc.ids) == 1 and rc.ids != before, "the engine is back after a reset", machines)
     assert output_of(rc, "cat /proc/sys/kernel/random/boot_id") != boot
@@ -180,11 +180,11 @@ async def test_a_servers_life(start, machines, cloud):
 
 @pytest.fixture
 def index():
-    """A package index on the namespace, with ipyparallel and what it needs: its URL for guests."""
+    """The port, on the namespace, of a package index with ipyparallel and what it needs."""
     wheels = functools.partial(_Quiet, directory=str(STATE / "wheels"))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), wheels)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{HOST}:{server.server_port}"
+    yield server.server_port
     server.shutdown()
     server.server_close()
 
@@ -194,24 +194,24 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-async def test_an_image_that_has_only_python_gets_ipyparallel_from_the_users_own_place(start, machines, index):
-    machines.image = "bare"
-    _, rc = await start(pip_args=["--no-index", f"--find-links={index}", "--trusted-host", HOST], start_timeout=500)
+async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of_a_life(
+    start, machines, guest_cloud, index
+):
+    """Of one server: each takes a minute or two to boot."""
+    # Instead of a config drive, the metadata service; ipyparallel comes from the user's own place.
+    machines.metadata, machines.image = True, "bare"
+    place = ["--no-index", f"--find-links=http://{METADATA}:{index}", "--trusted-host", METADATA]
+    _, rc = await start(pip_args=place, start_timeout=500, max_lifetime=1800, log_interval=1)
+    assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
+    assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
     assert rc[0].apply_sync(os.getenv, "GRIFFIN_SLOT") == "0"
     has = "import importlib.util as u; print(*map(u.find_spec, ['pip', 'ensurepip', 'ipyparallel']))"
     assert output_of(rc, f'/usr/bin/python3 -c "{has}"') == "None None None"
     assert "/venv/bin/python" in output_of(rc, "readlink -f /proc/self/exe; tr '\\0' ' ' < /proc/$PPID/cmdline")
     assert rc[0].apply_sync(getpass.getuser) == "ipp"
-    rc.close()
 
-
-async def test_the_metadata_service_instead_of_a_config_drive_and_the_end_of_a_life(start, machines, cloud):
-    """At its expiry, by the object store's clock, a server powers itself off, while its controller lives."""
-    machines.metadata = True
-    _, rc = await start(max_lifetime=1800, log_interval=1)
-    assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
-    assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
-    cloud.state.clock = lambda: time.time() + 1800
+    # At its expiry, by the object store's clock, the server powers itself off, while its controller lives.
+    guest_cloud.state.clock = lambda: time.time() + 1800
     rc[0].apply_sync(os.write, 2, b"something to report: the answer tells the time\n")
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
     assert machines.one().process.returncode == 0
@@ -235,12 +235,12 @@ async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(st
 
 
 async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and_keys_and_its_engine_carries_on(
-    machines, cloud, tmp_path, monkeypatch
+    machines, guest_cloud, tmp_path, monkeypatch
 ):
     """As a unit of systemd. A reset ends no connection; the engine is a local one, configured as one on a server is."""
     machines.ports = range(20000, 20020)
-    monkeypatch.setattr(cloud.state, "_address", lambda network: GUEST)
-    store_url = cloud.url.replace("127.0.0.1", HOST)
+    monkeypatch.setattr(guest_cloud.state, "_address", lambda network: GUEST)
+    store_url = guest_cloud.url.replace("127.0.0.1", HOST)
     settings = {"reach_timeout": 240}
     cluster = ipp.Cluster(
         controller="griffin-server",
