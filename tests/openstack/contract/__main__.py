@@ -40,7 +40,7 @@ def main() -> int:
     except ContractError as error:
         print(error, file=sys.stderr)
         return 2
-    found = list(runs.differing(real, dev, runs.STEPS))
+    found = list(runs.differing(real, dev, runs.STEPS, late="real" if options.cloud else ""))
     if options.cloud:
         found += [f"requests.yaml: the rule for {rule} is of no use" for rule in sorted(rules.rules - rules.used)]
     print("\n".join([*found, f"{len(real)} requests, {len(found)} differences"]))

@@ -1,14 +1,14 @@
 """Make the answers of two clouds comparable, and compare them field by field.
 
 What differs in every cloud (ids, times, its own URL, the names of its flavors) becomes a word like ``<uuid>``; the
-rules that are particular, each with its reason, are in requests.yaml: ``ignored_headers``, ``lists``, ``not_compared``
-and ``left_out``.
+rules that are particular, each with its reason, are in requests.yaml: ``ignored_headers``, ``lists``, ``not_compared``,
+``changing`` and ``left_out``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .send import Answer, Cloud, Step
@@ -41,6 +41,7 @@ class Rules:
             for place in rule["in"]
             for name in rule["fields"]
         ]
+        self._changing = [(_pattern(path), rule["values"]) for rule in spec["changing"] for path in rule["fields"]]
         self.rules = {
             *self._headers,
             *(path for _, path, _ in self._lists),
@@ -74,6 +75,10 @@ class Rules:
         hits = {rule for pattern, field, rule in self._left if field == name and pattern.fullmatch(place)}
         self.used |= hits
         return bool(hits)
+
+    def on_the_way(self, path: str) -> list[Any]:
+        """What a field of something that changes by itself may be in between."""
+        return [value for pattern, values in self._changing if pattern.fullmatch(path) for value in values]
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -157,21 +162,59 @@ class Normaliser:
         }
 
 
-def differences(real: Any, dev: Any, path: str = "") -> Iterator[str]:
-    """``path: real X, dev Y`` for each field that is not the same in kind and value."""
+class Absent:
+    """Stands for a field that an answer has not."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = Absent()
+
+
+def differences(real: Any, dev: Any, path: str = "", excused: Callable[..., bool] | None = None) -> Iterator[str]:
+    """``path: real X, dev Y`` for each field that is not the same in kind and value.
+
+    ``excused(path, real, dev)`` says where that is right all the same.
+    """
+    if _same(real, dev) or (excused and excused(path, real, dev)):
+        return
     if isinstance(real, dict) and isinstance(dev, dict):
         for name in [*real, *(n for n in dev if n not in real)]:
             where = f"{path}.{name}" if path else name
-            if name not in dev:
-                yield f"{where}: real {real[name]!r:.300}, dev has none"
-            elif name not in real:
-                yield f"{where}: real has none, dev {dev[name]!r:.300}"
-            else:
-                yield from differences(real[name], dev[name], where)
+            yield from differences(real.get(name, ABSENT), dev.get(name, ABSENT), where, excused)
     elif isinstance(real, list) and isinstance(dev, list):
         if len(real) != len(dev):
             yield f"{path}: real has {len(real)}, dev {len(dev)}: {real!r:.300} / {dev!r:.300}"
         for number, (left, right) in enumerate(zip(real, dev, strict=False)):
-            yield from differences(left, right, f"{path}[{number}]")
-    elif type(real) is not type(dev) or real != dev:
+            yield from differences(left, right, f"{path}[{number}]", excused)
+    else:
         yield f"{path}: real {real!r:.300}, dev {dev!r:.300}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and not isinstance(one, (dict, list)) and one == other
+
+
+class Change:
+    """What may be answered, besides what was asked for in time, to a request for something that changes by itself.
+
+    ``later``: what was answered, in time, to the later request about the same. Each field may have that value already, or one of
+    those that it has ``on_the_way``. ``late``: who may have been asked late, "real" or "dev".
+    """
+
+    def __init__(self, later: Plain, on_the_way: Callable[[str], list[Any]], *, late: str) -> None:
+        self._later, self._on_the_way, self._late = later, on_the_way, late
+
+    def excuses(self, path: str, real: Any, dev: Any) -> bool:
+        found = real if self._late == "real" else dev
+        return found == _at(self._later, path) or found in self._on_the_way(path)
+
+
+def _at(answer: Any, path: str) -> Any:
+    """The field at the path, of mappings only."""
+    for name in path.split(".") if path else []:
+        if not isinstance(answer, dict) or name not in answer:
+            return ABSENT
+        answer = answer[name]
+    return answer

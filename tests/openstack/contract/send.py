@@ -54,6 +54,7 @@ class Step:
     save: dict[str, str] = field(default_factory=dict)
     until: str = ""
     later: bool = False
+    becomes: str = ""
 
 
 @dataclass
@@ -75,11 +76,13 @@ def load(file: Path = FILE) -> dict[str, Any]:
 
 
 def steps(spec: dict[str, Any]) -> list[Step]:
-    """All steps, in order. Raises `ContractError` where two bear the same name."""
+    """All steps, in order. Raises `ContractError` where two bear the same name, or one becomes a step that is none."""
     found = [_step(group, each, spec["box"]) for group, members in spec["requests"].items() for each in members]
     names = [step.name for step in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ContractError(f"requests.yaml has two steps named {', '.join(sorted(twice))}.")
+    if unknown := {step.becomes for step in found} - {"", *names}:
+        raise ContractError(f"requests.yaml has no step named {', '.join(sorted(unknown))}.")
     return found
 
 
