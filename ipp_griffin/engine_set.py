@@ -250,12 +250,13 @@ class EngineSet:
             self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
 
 
-def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float) -> None:
+def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterable[str] = ()) -> None:
     """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
 
-    Raises `CloudError` naming what is still there. A container of that name which is not ours stays, without an error.
+    ``known``: ids of its servers, whose ports are looked for even where the servers are gone. Raises `CloudError` naming what is
+    still there. A container of that name which is not ours stays, without an error.
     """
-    delete_servers(cloud, (uid_tag(uid),), (), timeout=timeout)
+    delete_servers(cloud, (uid_tag(uid),), known, timeout=timeout)
     failed: list[CloudError] = []
 
     def attempt(delete: Callable[[], object]) -> None:

@@ -192,12 +192,14 @@ class Store:
         return False
 
     def remove_if_empty(self, uid: str) -> bool:
-        """Delete the container if it is ours and nothing is in it; whether it was.
+        """Delete the container if it is ours and nothing is in it; whether the cluster has none any more.
 
         One without a marker is ours if we have made it: then marking it has failed.
         """
         found = self._head(uid)
-        ours = found.get(MARKER) == uid or (uid in self._made and bool(found) and MARKER not in found)
+        if not found:
+            return True
+        ours = found.get(MARKER) == uid or (uid in self._made and MARKER not in found)
         return ours and self._delete_container(uid, found)
 
     def labels(self, uid: str) -> dict[str, str]:

@@ -701,7 +701,8 @@ def test_a_container_with_more_than_one_listing_shows_is_emptied_in_rounds(
 def test_a_container_that_is_not_there_is_not_deleted(mock: responses.RequestsMock, store: Store) -> None:
     mock.head(CONTAINER, status=404)
     assert store.delete_container(UID) is True  # there is none
-    assert store.remove_if_empty(UID) is False
+    assert store.remove_if_empty(UID) is True
+    assert {line.split()[0] for line in lines(mock)} == {"HEAD"}
 
 
 def test_a_container_that_somebody_else_just_deleted_counts_as_deleted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,12 +139,12 @@ class OnCloud(HasTraits):
         path = getattr(self.parent, "cluster_file", "")
         return "Run the same stop again" + (f"; if that cloud is gone for good, delete {path}." if path else ".")
 
-    def sweep(self) -> None:
-        """Delete whatever the cluster's uid has on the cloud, of whichever process. Blocking."""
+    def sweep(self, known: Iterable[str] = ()) -> None:
+        """Delete whatever the cluster's uid has on the cloud, of whichever process. Blocking. ``known``: ids of its servers."""
         from ..engine_set import sweep
 
         try:
-            sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout)
+            sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout, known=known)
         except GriffinError as e:
             e.args = (f"{e} {self.try_again()}",)
             raise

@@ -204,7 +204,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
     def _take_away(self, *, through_hub: bool = True) -> None:
         """Keep the output, which goes with the server, and delete whatever the cluster has."""
         self._output.read(self._on_cloud(), 1)
-        self.sweep()
+        self.sweep(self.servers)
         self.close_tunnels()
         self.remove_connection_files()
 

@@ -91,7 +91,7 @@ class FakeStore(Door):
             del objects[name]
 
     def remove_if_empty(self, uid: str) -> bool:
-        return self.there.get(uid) == {} and self._remove(uid)
+        return not self.there.get(uid) and self._remove(uid)
 
     def delete_container(self, uid: str) -> bool:
         return not self.locked and self._remove(uid)
