@@ -6,9 +6,11 @@
 import contextlib
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,63 @@ def slept(clock: Clock) -> list[float]:
 def session(connected: Connection) -> Any:
     """A keystoneauth session that is logged in to made-up services."""
     return connected.session
+
+
+@pytest.fixture
+def ipython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An IPython folder that does not exist yet; nobody is at the terminal."""
+    folder = tmp_path / "ipython"
+    monkeypatch.setenv("IPYTHONDIR", str(folder))
+    answer(monkeypatch, None)
+    return folder
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, text: Any) -> list[str]:
+    """Somebody is at the terminal and types ``text``, or Ctrl-D (EOFError); None: there is no terminal, and asking is an error.
+
+    Returns a list of what is asked.
+    """
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: text is not None, raising=False)
+    asked = []
+
+    def ask(question: str) -> str:
+        assert text is not None
+        asked.append(question)
+        if text is EOFError:
+            raise EOFError
+        return str(text)
+
+    monkeypatch.setattr("builtins.input", ask)
+    return asked
+
+
+@pytest.fixture
+def griffin(capsys: pytest.CaptureFixture[str], ipython: Path) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Run `ipp-griffin` in this process; returns its status and what it printed to both streams."""
+    from ipp_griffin.cli import Griffin
+    from ipp_griffin.cli.command import Command
+
+    def kinds_of(kind: type[Command]) -> list[type[Command]]:
+        return [kind, *(c for direct in kind.__subclasses__() for c in kinds_of(direct))]
+
+    def run(*args: str) -> tuple[int, str, str]:
+        status: Any = 0
+        try:
+            app = Griffin.instance()
+            app.initialize(list(args))
+            app.start()
+        except SystemExit as e:
+            status = e.code or 0
+        finally:
+            for kind in kinds_of(Command):
+                kind.clear_instance()
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

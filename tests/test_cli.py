@@ -11,70 +11,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from IPython.core.profileapp import ProfileCreate
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
 from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
-from ipp_griffin.cli.command import Command
 from ipp_griffin.cloud import Server
 from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member
 from ipp_griffin.profiles import PROFILE_FILES, profile_files
 
+from .conftest import answer
 from .fakes import FakeClusters
 
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def ipython(tmp_path, monkeypatch):
-    """An IPython folder that does not exist yet; nobody is at the terminal."""
-    folder = tmp_path / "ipython"
-    monkeypatch.setenv("IPYTHONDIR", str(folder))
-    answer(monkeypatch, None)
-    return folder
-
-
-def answer(monkeypatch, text):
-    """Somebody is at the terminal and types ``text``, or Ctrl-D (EOFError); None: there is no terminal, and asking is an error."""
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: text is not None, raising=False)
-    asked = []
-
-    def ask(question):
-        assert text is not None
-        asked.append(question)
-        if text is EOFError:
-            raise EOFError
-        return text
-
-    monkeypatch.setattr("builtins.input", ask)
-    return asked
-
-
-@pytest.fixture
-def griffin(capsys, ipython):
-    """Run `ipp-griffin` in this process; returns its status and what it printed to both streams."""
-
-    def run(*args):
-        status = 0
-        try:
-            app = Griffin.instance()
-            app.initialize(list(args))
-            app.start()
-        except SystemExit as e:
-            status = e.code or 0
-        finally:
-            for kind in [Griffin, *all_subclasses(Command)]:
-                kind.clear_instance()
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
-
-
-def all_subclasses(kind):
-    return [c for direct in kind.__subclasses__() for c in (direct, *all_subclasses(direct))]
 
 
 def texts(folder, profile="griffin"):
@@ -180,10 +131,12 @@ def test_the_empty_profile_that_ipcluster_made_is_filled(griffin, ipython):
     assert texts(ipython, "physics") == profile_files()
 
 
+@pytest.mark.filterwarnings("ignore:ipyparallel.apps")
 def test_files_that_ipython_made_and_nobody_edited_are_replaced(griffin, ipython):
     """`ipython profile create --parallel` writes every setting as a comment."""
-    command = [sys.executable, "-m", "IPython", "profile", "create", "--parallel", "physics"]
-    subprocess.run(command, env={**os.environ, "IPYTHONDIR": str(ipython)}, check=True, capture_output=True, timeout=60)
+    creating = ProfileCreate()
+    creating.initialize(["--parallel", "physics"])
+    creating.start()
     before = (ipython / "profile_physics" / "ipcluster_config.py").read_text()
     assert "c = get_config()" in before
     assert griffin("init", "--profile", "physics")[0] == 0
@@ -254,40 +207,36 @@ def test_version(griffin):
 # --- devcloud
 
 
-def test_the_dev_cloud_from_start_to_stop(tmp_path):
+def test_the_dev_cloud_from_start_to_stop(griffin, tmp_path):
     folder = tmp_path / "a dev cloud's"
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "FOLDER": str(folder)}
-
-    def shell(script):
-        done = subprocess.run(
-            ["sh", "-c", script], env=env, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
-        )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
-
     not_running = f"No dev cloud runs in {folder}."
-    assert shell('ipp-griffin devcloud status --folder "$FOLDER"') == (3, f"{not_running}\n", "")
-    assert shell('ipp-griffin devcloud env --folder "$FOLDER"') == (
+    assert griffin("devcloud", "status", f"--folder={folder}") == (3, f"{not_running}\n", "")
+    assert griffin("devcloud", "env", f"--folder={folder}") == (
         1,
         "",
         f"ipp-griffin devcloud env: {not_running} Start it: ipp-griffin devcloud start --folder {shlex.quote(str(folder))}\n",
     )
-    assert shell('ipp-griffin devcloud stop --folder "$FOLDER"') == (0, f"{not_running}\n", "")
+    assert griffin("devcloud", "stop", f"--folder={folder}") == (0, f"{not_running}\n", "")
     try:
-        status, out, err = shell('ipp-griffin devcloud start --folder "$FOLDER" --boot-time 0.2')
+        status, out, err = griffin("devcloud", "start", f"--folder={folder}", "--boot-time=0.2")
         assert (status, err) == (0, "")
         clouds_yaml = (folder / "clouds.yaml").read_text()
         names = ", ".join(yaml.safe_load(clouds_yaml)["clouds"])
         assert out.splitlines()[1] == f"It wrote {folder / 'clouds.yaml'}, with the clouds {names}."
         assert "password" not in out
-        hint = out.splitlines()[-1].partition("with:  ")[2]
-        # What it says to type is what works.
-        assert shell(f'{hint}; echo "$OS_CLOUD"; cat "$OS_CLIENT_CONFIG_FILE"') == (0, f"devcloud\n{clouds_yaml}", "")
-        status, out, _ = shell('ipp-griffin devcloud status --folder "$FOLDER"')
+        # What it says to type is what works, in a shell.
+        typed = f"""{out.splitlines()[-1].partition("with:  ")[2]}; echo "$OS_CLOUD"; cat "$OS_CLIENT_CONFIG_FILE\""""
+        shell = {"capture_output": True, "text": True, "timeout": 60, "cwd": tmp_path, "stdin": subprocess.DEVNULL}
+        done = subprocess.run(
+            ["sh", "-c", typed], env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}, check=True, **shell
+        )
+        assert (done.stdout, done.stderr) == (f"devcloud\n{clouds_yaml}", "")
+        status, out, _ = griffin("devcloud", "status", f"--folder={folder}")
         assert (status, out.splitlines()[1:]) == (0, ["Servers: none", "Containers: none"])
     finally:
-        stopped = shell('ipp-griffin devcloud stop --folder "$FOLDER"')
+        stopped = griffin("devcloud", "stop", f"--folder={folder}")
     assert stopped == (0, "The dev cloud is stopped.\n", "")
-    assert shell('ipp-griffin devcloud status --folder "$FOLDER"')[0] == 3
+    assert griffin("devcloud", "status", f"--folder={folder}")[0] == 3
 
 
 def test_a_port_in_use_is_one_line_and_status_1(griffin, tmp_path):
@@ -398,13 +347,8 @@ def test_that_the_object_store_is_down_is_a_remark_and_no_failure(griffin, three
     )
 
 
-def test_stop_wants_one_name(capsys):
-    Griffin.clear_instance()
-    with pytest.raises(SystemExit) as ended:
-        Griffin.launch_instance(["stop"])
-    Griffin.clear_instance()
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == "ipp-griffin stop: say which cluster: `ipp-griffin ps` lists them.\n"
+def test_stop_wants_one_name(griffin):
+    assert griffin("stop") == (1, "", "ipp-griffin stop: say which cluster: `ipp-griffin ps` lists them.\n")
 
 
 @pytest.fixture

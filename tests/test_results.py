@@ -671,20 +671,13 @@ def test_a_refusal_that_comes_before_all_is_sent_is_heard():
 
 
 @pytest.fixture
-def command(clean, tmp_path):
+def command(clean, griffin, tmp_path, monkeypatch):
     """Run `ipp-griffin` in the folder ``tmp_path``; returns its status and what it printed."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*args):
-        program = "import sys; from ipp_griffin.cli import main; sys.argv[0] = 'ipp-griffin'; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", program, *args],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-        )
-        return done.returncode, done.stdout + done.stderr
+        status, out, err = griffin(*args)
+        return status, out + err
 
     return run
 
@@ -710,13 +703,13 @@ def test_what_is_typed_wrong_is_one_line(command, table, clean):
         ("put",): "put: say which files.",
         ("put", ""): "put: say which files.",
         ("put", "."): "put: Is a directory: .",
-        ("put", "/dev/stdin"): "put: Not a regular file: /dev/stdin",
+        ("put", "/dev/null"): "put: Not a regular file: /dev/null",
         ("put", str(table), "--of", ""): "put: There is no cluster '' in this project.",
         ("put", str(table), "--name", ""): "put: --name is the name of one file's result.",
         ("put", str(table), str(table), "--name", "x"): "put: --name is the name of one file's result.",
         ("get", ""): "get: say which result: `ipp-griffin results` lists them.",
         ("get", "x", "--output", ""): "get: --output is the file, or the folder, to write.",
-        ("get", b"\xff"): "get: '\\udcff' can't be the name of a result: it is not UTF-8.",
+        ("get", os.fsdecode(b"\xff")): "get: '\\udcff' can't be the name of a result: it is not UTF-8.",
         ("results", ""): "results: '' is no cluster's uid: `ipp-griffin ps` shows them.",
         ("results", "--delete"): "results: say which results: `ipp-griffin results` lists them.",
         ("results", "--delete", "nope"): "results: There is no result 'nope'. There is: none.",
