@@ -1,4 +1,4 @@
-"""`Bench`: where a row of the table is run, and what is looked at afterwards. Independent of the package's own listings."""
+"""`Bench`: where the rows of the tables are run, and what is looked at afterwards. Independent of the package's own listings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipyparallel as ipp
 import openstack
@@ -20,9 +20,14 @@ from ipp_griffin.devcloud.guests import MARKER
 from ..clouds import OnDevCloud, settings_of
 from ..end_to_end.conftest import Shell
 
+if TYPE_CHECKING:
+    from .row import Row
+
+CLIENTS_PAUSE = 0.5  # seconds between two clients that are made to look at engines: each costs
 PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
 QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
 QUICK_CONTROLLER = {"poll_interval": 0.2, "watch_interval": 0.3}
+HEARTBEATS = "c.HeartMonitor.period = 100\nc.HeartMonitor.max_heartmonitor_misses = 30\n"  # 3 s, and nobody lists an engine that died
 OF_CLOUD = {"manage_security_group": True}  # so that every row has groups that could be left
 ORDER = (
     "servers",
@@ -45,14 +50,16 @@ class Bench:
     def __init__(self, shell: Shell) -> None:
         self.shell, self.cloud = shell, shell.cloud
         self.said: list[str] = []
+        self.proved: list[Row] = []
         self._clusters: list[ipp.Cluster] = []
         profile = shell.ipython / "profile_default"
         profile.mkdir(exist_ok=True)
-        (profile / "ipcontroller_config.py").write_text("c.HeartMonitor.period = 100\n")
+        (profile / "ipcontroller_config.py").write_text(HEARTBEATS)
         self._log = logging.getLogger(f"bench-{id(self)}")
         self._log.setLevel(logging.INFO)
         self._log.propagate = False
         self._keeps = _Into(self.said)
+        self.once_said = self._keeps.react
         for logger in (self._log, logging.getLogger("ipp_griffin")):
             logger.addHandler(self._keeps)
         self._made_profile = False
@@ -61,26 +68,34 @@ class Bench:
 
     def cluster(self, n: int = 1, on_server: Mapping[str, Any] | None = None, **traits: Any) -> ipp.Cluster:
         """Not started yet. ``on_server``: settings of a controller on a server; ``traits``: of the engine set's launcher."""
+        cluster = ipp.Cluster(
+            engines="griffin",
+            controller="griffin" if on_server is None else "griffin-server",
+            n=n,
+            config=self._config(on_server or {}, traits),
+            log=self._log,
+            cluster_id=f"bench{len(self._clusters)}",
+            delay=0.1,
+        )
+        self._clusters.append(cluster)
+        return cluster
+
+    def _config(self, of_controller: Mapping[str, Any], of_engines: Mapping[str, Any]) -> Config:
         config = Config(
             {
-                "GriffinEngineSetLauncher": {**QUICK, **traits},
-                "GriffinServerControllerLauncher": {**QUICK_CONTROLLER, **(on_server or {})},
+                "GriffinEngineSetLauncher": {**QUICK, **of_engines},
+                "GriffinServerControllerLauncher": {**QUICK_CONTROLLER, **of_controller},
                 "GriffinCloud": OF_CLOUD,
             }
         )
         if self.cloud.settings:
             config.merge(settings_of(self.cloud))
-        number = f"bench{len(self._clusters)}"
-        cluster = ipp.Cluster(
-            engines="griffin",
-            controller="griffin" if on_server is None else "griffin-server",
-            n=n,
-            config=config,
-            log=self._log,
-            cluster_id=number,
-            delay=0.1,
-        )
-        self._clusters.append(cluster)
+        return config
+
+    def with_controller(self, on_server: Mapping[str, Any] | None = None) -> ipp.Cluster:
+        """One whose controller runs, without engines yet."""
+        cluster = self.cluster(on_server=on_server)
+        cluster.start_controller_sync()
         return cluster
 
     def started(self, n: int = 1, on_server: Mapping[str, Any] | None = None, **traits: Any) -> ipp.Cluster:
@@ -89,9 +104,11 @@ class Bench:
         cluster.start_cluster_sync()
         return cluster
 
-    def stop(self, cluster: ipp.Cluster) -> None:
+    def stop(self, cluster: ipp.Cluster, stop_timeout: int = 60) -> None:
         """As somebody does who has nothing but the cluster's file: a new login, and new objects for all."""
-        ipp.Cluster.from_file(cluster.cluster_file, log=self._log).stop_cluster_sync()
+        of_both = {"stop_timeout": stop_timeout, "watch_interval": 10.0}
+        config = self._config(of_both, of_both)
+        ipp.Cluster.from_file(cluster.cluster_file, config=config, log=self._log).stop_cluster_sync()
 
     # -- commands
 
@@ -118,12 +135,23 @@ class Bench:
 
     # -- what is looked at
 
-    def says(self, text: str) -> None:
-        """Fail unless the user was told ``text``, in which "…" stands for anything."""
+    @contextlib.contextmanager
+    def proving(self, *rows: Row) -> Iterator[None]:
+        """What is done in it shows these rows: where it fails, it was one of them; their user is told what they say by then."""
+        begun = len(self.said)
+        try:
+            yield
+            for row in rows:
+                self.says(row.says, since=begun)
+        except Exception as error:
+            raise AssertionError(f"{'; '.join(map(str, rows))}: {error}") from error
+        self.proved += rows
+
+    def says(self, text: str, since: int = 0) -> None:
+        """Fail unless the user was told ``text``, in which "…" stands for anything, after the first ``since`` sayings."""
+        said = "\n".join(self.said[since:])
         pattern = ".*".join(re.escape(part) for part in re.split(r"\s*…\s*", text))
-        assert re.search(pattern, "\n".join(self.said), re.DOTALL), f"nobody said {text!r}, but:\n" + "\n".join(
-            self.said
-        )
+        assert re.search(pattern, said, re.DOTALL), f"nobody said {text!r}, but:\n{said}"
 
     def spent(self) -> None:
         """Fail unless every fault that was set has happened."""
@@ -207,9 +235,19 @@ class _Into(logging.Handler):
     def __init__(self, said: list[str]) -> None:
         super().__init__(logging.INFO)
         self._said = said
+        self._reactions: list[tuple[str, Callable[[], object]]] = []
+
+    def react(self, text: str, do: Callable[[], object]) -> None:
+        """Call ``do`` when the next message with this ``text`` comes, before whoever logs it goes on."""
+        self._reactions.append((text, do))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._said.append(record.getMessage())
+        message = record.getMessage()
+        self._said.append(message)
+        due = [reaction for reaction in self._reactions if reaction[0] in message]
+        for reaction in due:
+            self._reactions.remove(reaction)
+            reaction[1]()
 
 
 def counted(found: Mapping[str, list[str]]) -> str:
@@ -219,12 +257,41 @@ def counted(found: Mapping[str, list[str]]) -> str:
     )
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
-    """Wait for a condition, without a fixed sleep."""
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60, pause: float = 0.05) -> None:
+    """Wait for a condition, without a fixed sleep. ``pause``: seconds between two looks."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
+
+
+def listed(cluster: ipp.Cluster) -> list[int]:
+    """The ids of the engines that the controller lists. By a new Client: one that waits can miss what changes while it connects, for ever."""
+    with cluster.connect_client_sync() as rc:
+        return list(rc.ids)
+
+
+def uuids(rc: ipp.Client) -> set[str]:
+    """Of the engines that the controller lists: they name set, slot, incarnation, engine and generation."""
+    _ = rc.ids
+    return set(rc._engines.values())
+
+
+def computes(cluster: ipp.Cluster, n: int = 1) -> None:
+    """Fail unless ``n`` engines, and no other, do what they are asked, soon."""
+    eventually(lambda: _computes(cluster, n), f"{n} engines that answer", pause=CLIENTS_PAUSE)
+
+
+def _computes(cluster: ipp.Cluster, n: int) -> bool:
+    with cluster.connect_client_sync() as rc:
+        return len(rc.ids) == n and _answers(rc)
+
+
+def _answers(rc: ipp.Client) -> bool:
+    try:
+        return bool(rc[:].apply_async(os.getpid).get(timeout=5))
+    except Exception:  # an engine that was listed and has died since
+        return False
 
 
 def _command(process: psutil.Process) -> str:

@@ -1,11 +1,14 @@
-"""The table of faults as docs/reliability.md has it. ``python -m tests.faults.document`` writes it there anew."""
+"""The tables of faults as docs/reliability.md has them. ``python -m tests.faults.document`` writes them there anew."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from .matrix import DONE
 from .row import Row
+from .stages import PASSING, STAGES, Kind
 from .table import GROUPS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -16,23 +19,55 @@ HEADINGS = {
     "processes": "Your own processes",
     "server controllers": "A controller on a server",
 }
+MET, NOT_MET = "✓", "-"
+MATRICES = (
+    (
+        f"What is over when it is asked again. {MET}: it was met at this stage; it works, and nothing is left. {NOT_MET}: it makes no "
+        "sense there, as nobody reads that answer, or as it is final, which is a line of its own.",
+        PASSING,
+    ),
+    (
+        f"What looks like a failure, and is none. {MET}: it was met at this stage; it works, and nothing is left. {NOT_MET}: it makes no "
+        "sense there, or ends what is done.",
+        DONE,
+    ),
+)
 
 
 def line(row: Row) -> str:
     """A row as a line of Markdown."""
     said = re.sub(r"\s*…\s*", " … ", row.says).strip(" …")
     sees = f"{row.sees}: “{said}”" if said else row.sees
-    cells = (row.fault, row.stage, sees, row.left)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return _cells(row.fault, row.stage, sees, row.left)
+
+
+def matrix(rows: Iterable[Row], kinds: Iterable[Kind]) -> str:
+    """The marks among ``rows``: stages down, those of these kinds across which any of them is of; "" without any."""
+    met = {(row.stage, row.fault) for row in rows if row.marked}
+    names = [kind.name for kind in kinds if any(fault == kind.name for _, fault in met)]
+    stages = [stage for stage in STAGES if any((stage, name) in met for name in names)]
+    if not stages:
+        return ""
+    lines = [_cells(stage, *(MET if (stage, name) in met else NOT_MET for name in names)) for stage in stages]
+    return _cells("stage", *names) + "|---|" + ":-:|" * len(names) + "\n" + "".join(lines)
 
 
 def tables() -> str:
-    """All of it."""
+    """All of them."""
     text = ""
-    for name, rows in GROUPS.items():
-        text += f"\n### {HEADINGS[name]}\n\n| fault | stage | what you see | what is left |\n|---|---|---|---|\n"
-        text += "".join(line(row) for row in rows)
+    for name, runs in GROUPS.items():
+        rows = [row for run in runs for row in run.rows]
+        text += f"\n### {HEADINGS[name]}\n"
+        for about, kinds in MATRICES:
+            if marks := matrix(rows, kinds):
+                text += f"\n{about}\n\n{marks}"
+        text += "\n| fault | stage | what you see | what is left |\n|---|---|---|---|\n"
+        text += "".join(line(row) for row in rows if not row.marked)
     return text + "\n"
+
+
+def _cells(*texts: str) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |\n"
 
 
 def with_tables(page: str) -> str:

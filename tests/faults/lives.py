@@ -8,10 +8,10 @@ import resource
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ipyparallel as ipp
 import openstack
@@ -20,40 +20,13 @@ import pytest
 
 from ipp_griffin.plan import GriffinError, Stopped
 
-from .bench import Bench, eventually
-from .requests import failing_start, start_and_stop
-from .row import FAILS, SECOND_STOP, WORKS, Row
+from .bench import CLIENTS_PAUSE, Bench, computes, eventually, listed, uuids
+from .requests import failing_set
+from .row import FAILS, SECOND_STOP, WORKS, Row, Run, alone, on_one_cluster
+from .stages import COMPUTE, START, STORE
 
 ALL = {"server": ".*"}
-FIRST = {"server": "-0$"}
-RUNS = "while it runs"
-
-
-# -- how engines and servers are looked at
-
-
-def uuids(rc: ipp.Client) -> set[str]:
-    """Of the engines that the controller lists: they name set, slot, incarnation, engine and generation."""
-    _ = rc.ids
-    return set(rc._engines.values())
-
-
-def computes(cluster: ipp.Cluster, n: int = 1) -> None:
-    """Fail unless ``n`` engines do what they are asked, soon."""
-    eventually(lambda: _computes(cluster, n), f"{n} engines that answer")
-
-
-def _computes(cluster: ipp.Cluster, n: int) -> bool:
-    """A new Client for each look: one that waits can miss what changes while it connects, for ever."""
-    with cluster.connect_client_sync() as rc:
-        return len(rc.ids) == n and _answers(rc)
-
-
-def _answers(rc: ipp.Client) -> bool:
-    try:
-        return bool(rc[:].apply_async(os.getpid).get(timeout=5))
-    except Exception:  # an engine that was listed and has died since
-        return False
+RUNS_ON = "while it runs"
 
 
 def controller_group(cluster: ipp.Cluster) -> int:
@@ -67,35 +40,33 @@ def agents(bench: Bench) -> list[psutil.Process]:
     return found
 
 
-def server_id(bench: Bench) -> str:
-    (server,) = bench.cloud.running.servers()
-    return str(server["id"])
+# -- servers that are not as they should be
 
 
-def once_it_waits(bench: Bench, do: Callable[[], None]) -> threading.Thread:
-    """``do``, beside a start, as soon as that waits for engines."""
-
-    def wait_and_do() -> None:
-        eventually(lambda: any("0 of 1 engines connected" in text for text in bench.said), "it waits")
-        do()
-
-    thread = threading.Thread(target=wait_and_do, daemon=True)
-    thread.start()
-    return thread
-
-
-# -- during the start
-
-
-def replaced(bench: Bench, row: Row) -> None:
-    bench.cloud.faults.set(*row.faults)
-    cluster = bench.started(**row.settings)
-    bench.spent()
-    (name,) = bench.cloud.servers()
-    assert name.endswith("-0-1")  # slot 0, incarnation 1
-    assert sum("takes its slot" in text for text in bench.said) == 1
-    computes(cluster)
+def replaced(bench: Bench, run: Run) -> None:
+    """A server fails, and so does each that takes its slot, in another way, until one does not; that is lost when it has its engine."""
+    *starting, running = run.rows
+    faults = [fault for row in starting for fault in row.faults]
+    for incarnation, fault in enumerate(faults):
+        assert fault["server"] == (f"-0-{incarnation}$" if incarnation else "-0$")
+    bench.cloud.faults.set(*faults)
+    with bench.proving(*starting):
+        cluster = bench.started(**SHORT, max_replacements=len(faults) + 1, **running.settings)
+        bench.spent()
+        _took_its_slot(bench, len(faults))
+        computes(cluster)
+    with bench.proving(running):
+        _lose(bench, vanish_after=0)
+        eventually(bench.cloud.servers, "another one")
+        _took_its_slot(bench, len(faults) + 1)
+        computes(cluster)
     cluster.stop_cluster_sync()
+
+
+def _took_its_slot(bench: Bench, times: int) -> None:
+    (name,) = bench.cloud.servers()
+    assert name.endswith(f"-0-{times}")  # slot 0, incarnation
+    assert sum("takes its slot" in text for text in bench.said) == times
 
 
 def lands_twice(bench: Bench, row: Row) -> None:
@@ -113,22 +84,8 @@ def lands_twice(bench: Bench, row: Row) -> None:
         cluster.stop_cluster_sync()
 
 
-def controller_dies_during_the_start(bench: Bench, row: Row) -> None:
-    bench.cloud.faults.set({**ALL, "boot_time": 2})
-    cluster = bench.cluster()
-    cluster.start_controller_sync()
-    group = controller_group(cluster)
-    thread = once_it_waits(bench, lambda: os.killpg(group, signal.SIGKILL))
-    with pytest.raises(GriffinError) as raised:
-        cluster.start_engines_sync()
-    thread.join()
-    bench.said.append(str(raised.value))
-    assert bench.cloud.left_over() == []
-    cluster.stop_cluster_sync()
-
-
-def stopped_during_the_start(bench: Bench, row: Row) -> None:
-    bench.cloud.faults.set({**ALL, "stuck": True})
+def stopped_while_it_waits(bench: Bench, row: Row) -> None:
+    bench.cloud.faults.set(*row.faults)
 
     async def scene() -> None:
         cluster = bench.cluster()
@@ -144,47 +101,60 @@ def stopped_during_the_start(bench: Bench, row: Row) -> None:
     asyncio.run(scene())
 
 
-def quota_is_used_up(bench: Bench, row: Row) -> None:
-    os.environ["OS_CLOUD"] = f"{bench.cloud.name}-tiny"  # the fixture of the cloud puts it back
-    cluster = bench.cluster(n=3)
+def quota_is_used_up(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    project = bench.cloud.running.state.projects[0]
+    before, asked = project.quota_instances, len(bench.cloud.running.requests)
+    project.quota_instances = 2
     with pytest.raises(GriffinError) as raised:
-        cluster.start_cluster_sync()
+        cluster.start_engines_sync(n=3)
+    project.quota_instances = before
     bench.said.append(str(raised.value))
-    assert not [r for r in bench.cloud.running.requests if r[:2] == ("compute", "POST")]
-    cluster.stop_cluster_sync()
+    assert not [r for r in bench.cloud.running.requests[asked:] if r[:2] == ("compute", "POST")]
+    assert bench.cloud.left_over() == []
 
 
-def clock_is_off(hours: int) -> Callable[[Bench, Row], None]:
-    def run(bench: Bench, row: Row) -> None:
-        folder = bench.shell.folder / "clock"
+def clock_is_off(hours: int, ends: bool = True) -> Callable[[Bench, ipp.Cluster, Row], None]:
+    def run(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+        folder = bench.shell.folder / f"clock{hours}"
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(
             f"import time\nreal = time.time\ntime.time = lambda: real() + {3600 * hours}\n"
         )
         bench.cloud.faults.set({**ALL, "under": ["env", f"PYTHONPATH={folder}"]})
-        cluster = bench.started(environment={"PYTHONPATH": str(folder)})
+        cluster.start_engines_sync(environment={"PYTHONPATH": str(folder)})
+        bench.cloud.faults.clear()
         with cluster.connect_client_sync() as rc:
             (off,) = rc[:].apply_sync(time.time)
-        assert abs(off - time.time() - 3600 * hours) < 60
-        cluster.stop_cluster_sync()
+        assert abs(off - time.time() - 3600 * hours) < 600
+        if ends:
+            end_set(bench, cluster)
 
     return run
 
 
-def with_python(write: Callable[[Path], Path]) -> Callable[[Bench, Row], None]:
+def controller_dies(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    """While an engine set waits for a server that takes long to come."""
+    bench.cloud.faults.set(*row.faults)
+    bench.once_said("0 of 1 engines connected", lambda: os.killpg(controller_group(cluster), signal.SIGKILL))
+    with pytest.raises(GriffinError) as raised:
+        cluster.start_engines_sync()
+    bench.said.append(str(raised.value))
+    bench.cloud.faults.clear()
+    assert bench.cloud.left_over() == []
+
+
+def end_set(bench: Bench, cluster: ipp.Cluster) -> None:
+    """Stop the engine set; of a cluster with a controller beside its user, nothing is left in the cloud then."""
+    cluster.stop_engines_sync()
+    assert bench.cloud.left_over() == []
+    eventually(lambda: not listed(cluster), "no engine is listed any more", pause=CLIENTS_PAUSE)
+
+
+def with_python(write: Callable[[Path], Path]) -> Callable[[Bench, ipp.Cluster, Row], None]:
     """The start fails with the Python that ``write`` puts into a folder."""
-
-    def run(bench: Bench, row: Row) -> None:
-        python = write(bench.shell.folder)
-        failing_start(bench, _with(row, engine_python=str(python)))
-
-    return run
-
-
-def _with(row: Row, **settings: object) -> Row:
-    from dataclasses import replace
-
-    return replace(row, settings={**row.settings, **settings})
+    return lambda bench, cluster, row: failing_set(
+        bench, cluster, row.having(engine_python=str(write(bench.shell.folder)))
+    )
 
 
 def _program(path: Path, line: str) -> Path:
@@ -198,7 +168,7 @@ def missing_python(folder: Path) -> Path:
 
 
 def bare_python(folder: Path) -> Path:
-    return _program(folder / "python", f'exec {shlex.quote(sys._base_executable)} -S -E "$@"')
+    return _program(folder / "bare-python", f'exec {shlex.quote(sys._base_executable)} -S -E "$@"')
 
 
 def python_with_another_ipyparallel(folder: Path) -> Path:
@@ -213,28 +183,80 @@ def python_with_another_ipyparallel(folder: Path) -> Path:
     )
 
 
-# -- while it runs
+# -- while it runs: an engine set of three, of which the steps leave less and less
 
 
-def engine_crashes(bench: Bench, row: Row) -> None:
-    cluster = bench.started()
+def slow_servers(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    bench.cloud.faults.set(*row.faults)
+    cluster.start_engines_sync(n=3)
+    bench.spent()
+    computes(cluster, 3)
+
+
+def engine_crashes(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     with cluster.connect_client_sync() as rc:
-        (first,) = uuids(rc)
-        rc[:].apply_async(os.kill, rc[0].apply_sync(os.getpid), signal.SIGKILL)
-        eventually(lambda: uuids(rc) - {first}, "another engine")
-        (second,) = uuids(rc) - {first}
+        before = uuids(rc)
+        rc[0].apply_async(os.kill, rc[0].apply_sync(os.getpid), signal.SIGKILL)
+        eventually(lambda: uuids(rc) - before, "another engine")
+        (second,) = uuids(rc) - before
     # The hub refuses a uuid that was in use: all is the same but the generation.
-    assert (first.rpartition("-")[0], first[-1], second[-1]) == (second.rpartition("-")[0], "0", "1")
+    (first,) = (uuid for uuid in before if uuid.rpartition("-")[0] == second.rpartition("-")[0])
+    assert (first[-1], second[-1]) == ("0", "1")
+    computes(cluster, 3)
+
+
+def server_is_deleted(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    _lose(bench, vanish_after=0)
+    computes(cluster, 2)
+
+
+def server_is_shut_off(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    _lose(bench, shutoff_after=0)
+    computes(cluster, 1)
+
+
+def _lose(bench: Bench, **how: Any) -> None:
+    """A server, in this way; that is told."""
+    lost, told = min(bench.cloud.servers()), len(bench.said)
+    bench.cloud.faults.set({"server": f"{lost}$", **how})
+    eventually(lambda: any(lost in text for text in bench.said[told:]), "that is told")
+    bench.cloud.faults.clear()
+
+
+def server_reboots(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    (id,) = (server["id"] for server in bench.cloud.running.servers() if server["status"] == "ACTIVE")
+    with cluster.connect_client_sync() as rc:
+        before = uuids(rc)
+        with openstack.connect(cloud=bench.cloud.name) as connection:
+            connection.compute.reboot_server(id, "HARD")
+        eventually(lambda: uuids(rc) - before, "its engine, under another uuid")
     computes(cluster)
-    cluster.stop_cluster_sync()
 
 
-def agent_is_killed(bench: Bench, row: Row) -> None:
-    cluster = bench.started()
+def disk_fills(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    """No process of the server can write into any file any more: EFBIG stands for ENOSPC."""
+    with cluster.connect_client_sync() as rc:
+        pid = rc[rc.ids[0]].apply_sync(os.getpid)
+    for process in agents(bench):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
+    computes(cluster)
+
+
+def agent_is_killed(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     for process in agents(bench):
         process.kill()
     computes(cluster)
-    cluster.stop_cluster_sync()
+
+
+def controller_is_killed_and_the_stop_is_elsewhere(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    """By another process of this machine, from the cluster file."""
+    os.killpg(controller_group(cluster), signal.SIGKILL)
+    bench.stop(cluster)
+    assert bench.cloud.left_over() == []
+
+
+# -- while it runs: others
 
 
 def controller_is_killed(bench: Bench, row: Row) -> None:
@@ -243,159 +265,106 @@ def controller_is_killed(bench: Bench, row: Row) -> None:
     cluster.stop_cluster_sync()
 
 
-def controller_is_killed_and_the_stop_is_elsewhere(bench: Bench, row: Row) -> None:
-    """By another process of this machine, from the cluster file."""
-    cluster = bench.started()
-    os.killpg(controller_group(cluster), signal.SIGKILL)
-    bench.stop(cluster)
-    assert bench.cloud.left_over() == []
-    cluster.stop_cluster_sync()
-
-
-def server_reboots(bench: Bench, row: Row) -> None:
-    cluster = bench.started()
-    with cluster.connect_client_sync() as rc:
-        before = uuids(rc)
-        with openstack.connect(cloud=bench.cloud.name) as connection:
-            connection.compute.reboot_server(server_id(bench), "HARD")
-        eventually(lambda: uuids(rc) - before, "its engine, under another uuid", timeout=60)
-    computes(cluster)
-    cluster.stop_cluster_sync()
-
-
-def server_is_deleted(bench: Bench, row: Row) -> None:
-    cluster = bench.started(n=2, **row.settings)
-    lost = sorted(bench.cloud.servers())[0]
-    bench.cloud.faults.set({"server": f"{lost}$", "vanish_after": 0})
-    eventually(lambda: lost not in bench.cloud.servers(), "it is gone")
-    eventually(lambda: any(lost in text for text in bench.said), "that is told")
-    computes(cluster, 2 if row.settings.get("replace") else 1)
-    cluster.stop_cluster_sync()
-
-
-def server_is_shut_off(bench: Bench, row: Row) -> None:
-    cluster = bench.started(n=2)
-    lost = sorted(bench.cloud.servers())[0]
-    bench.cloud.faults.set({"server": f"{lost}$", "shutoff_after": 0})
-    eventually(lambda: any(lost in text for text in bench.said), "that is told")
-    computes(cluster)
-    cluster.stop_cluster_sync()
-
-
-def all_servers_are_deleted(bench: Bench, row: Row) -> None:
-    cluster = bench.started()
-    (launcher,) = cluster.engines.values()
+def all_servers_are_deleted(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    launcher = list(cluster.engines.values())[-1]
     bench.cloud.faults.set({**ALL, "vanish_after": 0})
     eventually(lambda: launcher.state == "after", "the set has ended")
-    cluster.stop_cluster_sync()
+    bench.cloud.faults.clear()
+    end_set(bench, cluster)
 
 
-def disk_fills(bench: Bench, row: Row) -> None:
-    """No process of the server can write into any file any more: EFBIG stands for ENOSPC."""
-    cluster = bench.started()
-    with cluster.connect_client_sync() as rc:
-        pid = rc[0].apply_sync(os.getpid)
-    for process in agents(bench):
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
-    computes(cluster)
-    cluster.stop_cluster_sync()
-
-
-def store_is_down(bench: Bench, row: Row) -> None:
+def store_is_down(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     """When an engine crashes: it is restarted all the same, though its agent can tell nobody."""
-    cluster = bench.started()
+    cluster.start_engines_sync()
     bench.cloud.faults.set(*row.faults)
     with cluster.connect_client_sync() as rc:
         before = uuids(rc)
         rc[:].apply_async(os.kill, rc[0].apply_sync(os.getpid), signal.SIGKILL)
-        eventually(lambda: uuids(rc) - before, "another engine", timeout=60)
+        eventually(lambda: uuids(rc) - before, "another engine")
     bench.cloud.faults.clear()
     computes(cluster)
-    cluster.stop_cluster_sync()
 
 
-def compute_is_down(bench: Bench, row: Row) -> None:
-    cluster = bench.started()
+def compute_is_down(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     bench.cloud.faults.set(*row.faults)
-    eventually(lambda: any("Can't look at the servers now" in text for text in bench.said), "it is told", timeout=60)
+    eventually(lambda: any("Can't look at the servers now" in text for text in bench.said), "it is told")
     (launcher,) = cluster.engines.values()
     assert launcher.state == "running"
     computes(cluster)
     bench.cloud.faults.clear()
-    cluster.stop_cluster_sync()
 
 
 # -- at the stop
 
 
-def locked_server(bench: Bench, row: Row) -> None:
-    cluster = bench.started(stop_timeout=1)
+def server_is_locked(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    (server,) = bench.cloud.running.servers()
     with openstack.connect(cloud=bench.cloud.name) as connection:
-        connection.compute.lock_server(server_id(bench))
+        connection.compute.lock_server(server["id"])
         with pytest.raises(GriffinError) as raised:
-            bench.stop(cluster)
+            bench.stop(cluster, stop_timeout=1)
         bench.said.append(str(raised.value))
-        connection.compute.unlock_server(server_id(bench))
+        connection.compute.unlock_server(server["id"])
     bench.stop(cluster)
-    cluster.stop_cluster_sync()
 
 
 FAULTY = "No valid host was found."
 FAULT = "went to ERROR: …No valid host was found"
-ROWS = (
-    Row("a server in ERROR", "start: servers", WORKS + ": another one takes its slot", replaced,
-        f"Server griffin-… (building) {FAULT}…It is deleted, and griffin-… takes its slot.",
-        faults=({**FIRST, "fail_build": FAULTY, "count": 1},)),
-    Row("all servers in ERROR", "start: servers", FAILS, failing_start, f"Each of the servers griffin-… (building) {FAULT}",
-        faults=({**ALL, "fail_build": FAULTY},), settings={"max_replacements": 1}),
-    Row("a silent server", "start: servers", WORKS + ": another one takes its slot", replaced,
-        "never reported (can it reach the object store?) within 1 s (agent_timeout)…The end of griffin-…'s console",
-        faults=({**FIRST, "silent": True, "count": 1},), settings={"agent_timeout": 1}),
-    Row("silent servers", "start: servers", FAILS, failing_start,
-        "Only 0 of 1 engines connected within 2 s; servers: 1 active. Never reported: griffin-",
-        faults=({**ALL, "silent": True},), settings={"start_timeout": 2}),
-    Row("a server that stays in BUILD", "start: servers", WORKS + ": another one takes its slot", replaced,
-        "within 1 s (build_timeout)", faults=({**FIRST, "stuck": True, "count": 1},), settings={"build_timeout": 1}),
-    Row("a slow server", "start: servers", WORKS + ", later", start_and_stop,
-        faults=({**ALL, "boot_time": 3, "count": 1},)),
-    Row("a server deleted behind our back", "start: servers", WORKS + ": another one takes its slot", replaced,
-        "is gone: somebody deleted it", faults=({**FIRST, "vanish_after": 0, "count": 1},)),
-    Row("a server shut off behind our back", "start: servers", WORKS + ": another one takes its slot", replaced,
-        "it is off", faults=({**FIRST, "shutoff_after": 0, "silent": True, "count": 1},)),
-    Row("no answer, and it is done after all, when it was asked for again", "start: creating the server", WORKS + ": one of the two servers is deleted",
-        lands_twice, "deleting servers that were created twice", needs=("devcloud",),
-        faults=({"service": "compute", "methods": ["POST"], "path": "/servers$", "delay": 4, "late": True, "count": 1},)),
-    Row("a killed controller", "start: servers", FAILS, controller_dies_during_the_start,
-        "The controller ended while engines were starting"),
-    Row("`stop()` while `start()` waits", "start: servers", FAILS, stopped_during_the_start,
-        "The engine set was stopped while it was starting."),
-    Row("a quota that is too small", "start: look-ups", FAILS, quota_is_used_up, "needs 3 instances, but 0 of 2 are used"),
-    Row("a disk that is full", "start: the server", FAILS, failing_start, "File too large",
-        faults=({**ALL, "under": ["prlimit", "--fsize=0"]},)),
-    Row("a clock an hour ahead", "start: the server", WORKS, clock_is_off(1)),
-    Row("a clock an hour behind", "start: the server", WORKS, clock_is_off(-1)),
-    Row("the wrong Python", "start: the server", FAILS, with_python(missing_python),
-        "gave up: engine_python …/no-python-here is not there"),
-    Row("no ipyparallel, and none to be had", "start: the server", FAILS, with_python(bare_python), "gave up: …ipyparallel",
-        settings={"pip_args": ["--no-index"]}, slow=True),
-    Row("another version of ipyparallel", "start: the server", FAILS, with_python(python_with_another_ipyparallel),
-        "this server has ipyparallel 8.8.0 of …, the client has …Install that version in the image"),
-    Row("a crashed engine", RUNS, WORKS + ": it is restarted on its server", engine_crashes),
-    Row("a killed agent", RUNS, WORKS + ": its engines go on", agent_is_killed),
-    Row("a killed controller", RUNS, "tasks fail; a stop ends it", controller_is_killed, needs=()),
-    Row("a killed controller, and a stop from another process", RUNS, "tasks fail; a stop ends it",
-        controller_is_killed_and_the_stop_is_elsewhere),
-    Row("a reboot", RUNS, WORKS + ": its engines come back", server_reboots),
-    Row("a server deleted behind our back", RUNS, "its engines are missing", server_is_deleted, "is gone: somebody deleted it"),
-    Row("a server deleted behind our back, with `replace`", RUNS, WORKS + ": another one takes its slot", server_is_deleted,
-        "is gone: somebody deleted it…takes its slot", settings={"replace": True}),
-    Row("a server shut off behind our back", RUNS, "its engines are missing", server_is_shut_off, "it is off"),
-    Row("all servers deleted behind our back", RUNS, "the engine set ends", all_servers_are_deleted, "All servers of this engine set are gone"),
-    Row("a disk that is full", RUNS, WORKS, disk_fills),
-    Row("503 of the object store, and a crashed engine", RUNS, WORKS, store_is_down,
-        faults=({"service": "object-store", "status": 503},), slow=True),
-    Row("503 of compute", RUNS, WORKS, compute_is_down, "Can't look at the servers now, will go on trying",
-        faults=({"service": "compute", "status": 503},), slow=True),
-    Row("a locked server", "stop: deleting the server", SECOND_STOP, locked_server, "Servers that may still be there", slow=True),
+SHORT = {"build_timeout": 4, "agent_timeout": 4}  # seconds: a quiet machine needs 0.3
+REPLACED = WORKS + ": another one takes its slot"
+GIVES_UP = "gave up: …/no-python-here is not there"
+SERVERS, SERVER, CREATING = "start: servers", "start: the server", "start: creating the server"
+RUNS = (
+    Run("servers fail, one in the place of the other", (
+        Row("a server in ERROR", SERVERS, REPLACED, f"Server griffin-… (building) {FAULT}…It is deleted, and griffin-… takes its slot.",
+            faults=({"server": "-0$", "fail_build": FAULTY, "count": 1},)),
+        Row("a silent server", SERVERS, REPLACED, "never reported (can it reach the object store?) within 4 s (agent_timeout)…The end of griffin-…'s console",
+            faults=({"server": "-0-1$", "silent": True, "count": 1},)),
+        Row("a server that stays in BUILD", SERVERS, REPLACED, "within 4 s (build_timeout)",
+            faults=({"server": "-0-2$", "stuck": True, "count": 1},)),
+        Row("a server deleted behind our back", SERVERS, REPLACED, "is gone: somebody deleted it",
+            faults=({"server": "-0-3$", "vanish_after": 0, "count": 1},)),
+        Row("a server shut off behind our back", SERVERS, REPLACED, "it is off",
+            faults=({"server": "-0-4$", "shutoff_after": 0, "silent": True, "count": 1},)),
+        Row("a server deleted behind our back, with `replace`", RUNS_ON, REPLACED, "is gone: somebody deleted it…takes its slot",
+            settings={"replace": True}),
+    ), replaced),
+    alone(Row("no answer, and it is done after all, when it was asked for again", CREATING, WORKS + ": one of the two servers is deleted",
+        "deleting servers that were created twice", faults=({**START[CREATING][0], "delay": 4, "late": True, "count": 1},)), lands_twice, slow=True),
+    on_one_cluster("servers that are not as they should be",
+        (Row("all servers in ERROR", SERVERS, FAILS, f"Each of the servers griffin-… (building) {FAULT}",
+            faults=({**ALL, "fail_build": FAULTY},), settings={"max_replacements": 1}), failing_set),
+        (Row("silent servers", SERVERS, FAILS, "Only 0 of 1 engines connected within 4 s; servers: 1 active. Never reported: griffin-",
+            faults=({**ALL, "silent": True},), settings={"start_timeout": 4}), failing_set),
+        (Row("a quota that is too small", "start: look-ups", FAILS, "needs 3 instances, but 0 of 2 are used"), quota_is_used_up),
+        (Row("a disk that is full", SERVER, FAILS, "File too large", faults=({**ALL, "under": ["prlimit", "--fsize=0"]},)), failing_set),
+        (Row("the wrong Python", SERVER, FAILS, GIVES_UP), with_python(missing_python)),
+        (Row("another version of ipyparallel", SERVER, FAILS, "this server has ipyparallel 8.8.0 of …, the client has …Install that version in the image"),
+            with_python(python_with_another_ipyparallel)),
+        (Row("a clock an hour ahead", SERVER, WORKS), clock_is_off(1)),
+        (Row("a clock an hour behind", SERVER, WORKS), clock_is_off(-1, ends=False)),
+        (Row("all servers deleted behind our back", RUNS_ON, "the engine set ends", "All servers of this engine set are gone"), all_servers_are_deleted),
+        (Row("a killed controller", SERVERS, FAILS, "The controller ended while engines were starting", faults=({**ALL, "stuck": True},)), controller_dies),
+    ),
+    on_one_cluster("no ipyparallel, and none to be had",
+        (Row("no ipyparallel, and none to be had", SERVER, FAILS, "gave up: …ipyparallel", settings={"pip_args": ["--no-index"]}), with_python(bare_python)),
+        slow=True),
+    alone(Row("`stop()` while `start()` waits", SERVERS, FAILS, "The engine set was stopped while it was starting.",
+        faults=({**ALL, "stuck": True},)), stopped_while_it_waits),
+    on_one_cluster("while it runs",
+        (Row("a slow server", SERVERS, WORKS + ", later", faults=({**ALL, "boot_time": 3, "count": 3},)), slow_servers),
+        (Row("a crashed engine", RUNS_ON, WORKS + ": it is restarted on its server"), engine_crashes),
+        (Row("a server deleted behind our back", RUNS_ON, "its engines are missing", "is gone: somebody deleted it"), server_is_deleted),
+        (Row("a server shut off behind our back", RUNS_ON, "its engines are missing", "it is off"), server_is_shut_off),
+        (Row("a reboot", RUNS_ON, WORKS + ": its engines come back"), server_reboots),
+        (Row("a disk that is full", RUNS_ON, WORKS), disk_fills),
+        (Row("a killed agent", RUNS_ON, WORKS + ": its engines go on"), agent_is_killed),
+        (Row("a killed controller, and a stop from another process", RUNS_ON, "tasks fail; a stop ends it"), controller_is_killed_and_the_stop_is_elsewhere),
+    ),
+    alone(Row("a killed controller", RUNS_ON, "tasks fail; a stop ends it"), controller_is_killed, slow=True, needs=()),
+    on_one_cluster("outages while it runs, and a stop that fails",
+        (Row("503 of the object store, and a crashed engine", RUNS_ON, WORKS, faults=({**STORE, "status": 503},)), store_is_down),
+        (Row("503 of compute", RUNS_ON, WORKS, "Can't look at the servers now, will go on trying", faults=({**COMPUTE, "status": 503},)), compute_is_down),
+        (Row("a locked server", "stop: deleting the server", SECOND_STOP, "Servers that may still be there"), server_is_locked),
+        slow=True),
 )  # fmt: skip

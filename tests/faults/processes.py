@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .bench import Bench, eventually
-from .requests import START
-from .row import NOTHING, WORKS, Row
+from .requests import one
+from .row import NOTHING, WORKS, Row, Run, alone
+from .stages import START
 
 STOP_COMMAND = ("ipcluster", "stop", "--profile=griffin")
 HELD = 60  # seconds that a request is held: longer than its process lives
@@ -47,7 +48,7 @@ def killed_before_there_is_a_cluster_file(bench: Bench, row: Row) -> None:
     with (bench.shell.profile() / "ipcluster_config.py").open("a") as config:
         config.write(NOTES_NOTHING)
     process = bench.shell.start(*command)
-    bench.said.append(process.communicate(timeout=60)[0])
+    bench.said.append(process.communicate(timeout=120)[0])
     assert process.returncode == -signal.SIGKILL
     assert bench.processes()
     assert not bench.shell.cluster_files()
@@ -107,24 +108,50 @@ def an_hour_passes(bench: Bench) -> None:
 
 
 def killed_while_it_runs(bench: Bench, row: Row) -> None:
+    kill_while_it_runs(bench, row)
+    bench.run(*STOP_COMMAND)
+
+
+def kill_while_it_runs(bench: Bench, row: Row) -> None:
     process = bench.shell.start(*bench.start_options(*options(row)))
     wait_until_connected(bench)
     process.kill()
     process.wait()
     wait_until_connected(bench)  # the cluster needs nobody
-    bench.run(*STOP_COMMAND)
 
 
 def stop_is_killed(bench: Bench, row: Row) -> None:
-    """SIGKILL while a request of `ipcluster stop` is held; another one ends all."""
-    bench.run(*bench.start_options("--daemonize", *options(row)))
+    """SIGKILL while a request of `ipcluster stop` is held."""
     bench.cloud.faults.set(*row.faults)
     process = bench.shell.start(*STOP_COMMAND)
     eventually(lambda: not bench.cloud.faults.unspent(), "the request that is held")
     process.kill()
     process.wait()
     bench.cloud.faults.clear()
-    bench.run(*STOP_COMMAND)
+    assert bench.shell.cluster_files()
+
+
+def broken_file_and_stops(bench: Bench, run: Run) -> None:
+    """Engines that can't be added to a cluster; then stops of it that are killed, each further than the one before; then two at once."""
+    bench.run(*bench.start_options("--daemonize"))
+    broken, *killed, both = run.rows
+    with bench.proving(broken):
+        broken_connection_file(bench)
+    for row in killed:
+        with bench.proving(row):
+            stop_is_killed(bench, row)
+    with bench.proving(both):
+        two_stops(bench)
+
+
+def killed_and_then_its_stop(bench: Bench, run: Run) -> None:
+    """The start is killed, and the cluster goes on; a stop is killed, and another one ends all."""
+    start, stop = run.rows
+    with bench.proving(start):
+        kill_while_it_runs(bench, start)
+    with bench.proving(stop):
+        stop_is_killed(bench, stop)
+        bench.run(*STOP_COMMAND)
 
 
 def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable[[Bench, Row], None]:
@@ -141,7 +168,7 @@ def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable
         else:
             eventually(bench.cloud.servers, "a server")
         process.send_signal(number)
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=120)[0]
         assert process.returncode == status, output
         assert "Traceback" not in output
 
@@ -167,75 +194,63 @@ def controller_is_killed(bench: Bench, row: Row) -> None:
     eventually(lambda: is_recorded(bench), "the start is over")
     for pid in bench.shell.controllers():
         os.kill(pid, signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=120)[0]
     assert "Traceback" not in output
 
 
-def two_stops(bench: Bench, row: Row) -> None:
-    bench.run(*bench.start_options("--daemonize"))
+def two_stops(bench: Bench) -> None:
     both = [bench.shell.start(*STOP_COMMAND), bench.shell.start(*STOP_COMMAND)]
     for process in both:
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=120)[0]
         assert process.returncode in (0, 11), output  # 11: ipyparallel's "already stopped"
         assert "Traceback" not in output
 
 
-def broken_connection_file(bench: Bench, row: Row) -> None:
-    bench.run(*bench.start_options("--daemonize"))
+def broken_connection_file(bench: Bench) -> None:
     path = Path(bench.shell.profile() / "security" / "ipcontroller-engine.json")
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
     bench.run("ipcluster", "engines", "--profile=griffin", "-n", "1", status=1)
     assert len(bench.cloud.servers()) == 1
     path.write_text(text)
-    bench.run(*STOP_COMMAND)
 
 
-def _held(*faults: object) -> tuple[dict[str, object], ...]:
-    return tuple({**fault, "delay": HELD, "count": 1} for fault in faults)  # type: ignore[dict-item]
+def held(stage: str) -> tuple[dict[str, object], ...]:
+    """The last request of a stage is held."""
+    return one(stage, delay=HELD)
 
 
-def _killed_rows() -> tuple[Row, ...]:
-    stages = [stage for stage in START if "agent" not in stage]
-    return tuple(
-        Row(
-            "SIGKILL to `ipcluster start`",
-            stage,
-            "nothing more: it is dead",
-            killed,
-            left=AFTER_STOP,
-            faults=_held(START[stage][-1]),
-            slow=True,
-        )
-        for stage in stages
-    )
+START_COMMAND, STOPPING = "SIGKILL to `ipcluster start`", "SIGKILL to `ipcluster stop`"
+DEAD, TAKES_DOWN = "nothing more: it is dead", "it takes down what it made"
+AFTER_REAP, REAPED = f"{NOTHING} in the cloud, after `ipp-griffin reap`", "never reported; its start was over at"
+SIGNALS = (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
+CONTAINER, CREATING = "start: making the container", "start: creating the server"
 
 
-CONTAINER = "start: making the container"
-ROWS = (
-    *_killed_rows(),
-    Row("SIGKILL to `ipcluster start`", "start: noting that ipcontroller runs", "nothing more: it is dead", killed_before_there_is_a_cluster_file),
-    Row("SIGKILL to `ipcluster start`, and its machine is lost", "start: creating the server", "`ps` shows it",
-        killed_and_ended_from_elsewhere, left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", slow=True,
-        says="is gone: 1 server and its container", faults=_held(START["start: creating the server"][0])),
-    Row("SIGKILL to `ipcluster start`", "start: servers", "`reap` shows it, once its deadline is over", killed_and_reaped,
-        "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", slow=True, settings={"start_timeout": 6}),
-    Row("SIGKILL to `ipcluster start`, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", killed_before_it_marked_its_container,
-        "was never used", f"{NOTHING} in the cloud, after `ipp-griffin reap`", faults=_held(START[CONTAINER][-1]), slow=True),
-    Row("SIGKILL to `ipcluster start`", RUNNING, WORKS + ": the cluster goes on", killed_while_it_runs, left=AFTER_STOP, slow=True, needs=()),
-    *(
-        Row("SIGKILL to `ipcluster stop`", stage, "nothing more: it is dead", stop_is_killed, left=AFTER_STOP, faults=_held(fault), slow=True)
-        for stage, fault in (
-            ("stop: deleting the server", {"service": "compute", "methods": ["DELETE"]}),
-            ("stop: deleting the container", {"service": "object-store", "methods": ["DELETE"], "path": r"-[0-9a-f]{12}$"}),
-        )
-    ),
-    *(
-        Row(f"{name} to `ipcluster start`", stage, "it takes down what it made", signalled(number, status=0, started=started), slow=True)
-        for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
-        for stage, started in (("start: servers", False), (RUNNING, True))
-    ),
-    Row("a killed controller of `ipcluster start`", RUNNING, "it takes down what it made", controller_is_killed, slow=True),
-    Row("`ipcluster stop` twice at the same time", "stop", WORKS, two_stops, slow=True),
-    Row("a broken connection file", "start: `ipcluster engines`", "it fails", broken_connection_file, "ipcontroller-engine.json", slow=True),
+def killed_at(stage: str, **options: object) -> Run:
+    return alone(Row(START_COMMAND, stage, DEAD, left=AFTER_STOP, faults=held(stage), **options), killed, slow=True)
+
+
+def ended_by(name: str, number: signal.Signals, stage: str, started: bool, **options: object) -> Run:
+    row = Row(f"{name} to `ipcluster start`", stage, TAKES_DOWN, **options)
+    return alone(row, signalled(number, status=0, started=started), slow=True)
+
+
+RUNS = (
+    *(killed_at(stage) for stage in START if "agent" not in stage),
+    alone(Row(START_COMMAND, "start: noting that ipcontroller runs", DEAD), killed_before_there_is_a_cluster_file),
+    alone(Row(f"{START_COMMAND}, and its machine is lost", CREATING, "`ps` shows it", "is gone: 1 server and its container",
+        f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(CREATING)), killed_and_ended_from_elsewhere, slow=True),
+    alone(Row(START_COMMAND, "start: servers", "`reap` shows it, once its deadline is over", REAPED, AFTER_REAP, settings={"start_timeout": 6}),
+        killed_and_reaped, slow=True),
+    alone(Row(f"{START_COMMAND}, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", "was never used", AFTER_REAP, held(CONTAINER)),
+        killed_before_it_marked_its_container, slow=True),
+    alone(Row(START_COMMAND, RUNNING, WORKS + ": the cluster goes on", left=AFTER_STOP), killed_while_it_runs, slow=True, needs=()),
+    Run("a broken connection file, and stops that are killed", (
+        Row("a broken connection file", "start: `ipcluster engines`", "it fails", "ipcontroller-engine.json"),
+        *(Row(STOPPING, stage, DEAD, left=AFTER_STOP, faults=held(stage)) for stage in ("stop: deleting the server", "stop: deleting the container")),
+        Row("`ipcluster stop` twice at the same time", "stop", WORKS),
+    ), broken_file_and_stops, slow=True),
+    *(ended_by(*signal, stage, started) for signal in SIGNALS for stage, started in (("start: servers", False), (RUNNING, True))),
+    alone(Row("a killed controller of `ipcluster start`", RUNNING, TAKES_DOWN), controller_is_killed, slow=True),
 )  # fmt: skip

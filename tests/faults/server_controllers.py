@@ -1,42 +1,23 @@
-"""The controller on a server, with a floating IP: what is more than of one beside its user, at each stage; and what becomes of it."""
+"""The controller on a server, with a floating IP: what ends its start, what its servers do, and what becomes of it."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import ipyparallel as ipp
 import openstack
 import psutil
-import pytest
-
-from ipp_griffin.plan import GriffinError
 
 from . import lives, processes, requests
-from .bench import Bench, eventually
-from .lives import computes
-from .processes import AFTER_STOP
-from .requests import FAILS, STORE, WORKS, Kind, Requests, failing_start, start_and_stop, stop_in_spite
-from .row import NOTHING, SECOND_STOP, Row
+from .bench import Bench, computes, eventually
+from .matrix import GONE, REACHED, RELEASING, SERVER_RUNS, marks, met
+from .processes import AFTER_STOP, DEAD, START_COMMAND, STOPPING, ended_by, held, killed_at
+from .requests import failing_set, failing_start, one
+from .row import FAILS, NOTHING, SECOND_STOP, WORKS, Row, Run, alone, on_one_cluster, one_by_one
+from .stages import FLOATING
 
-REACHED: Mapping[str, Any] = {"floating_ip": "auto"}
-FLOATING = {"service": "network", "path": "/floatingips"}
 CONTROLLER = {"server": "-controller-"}
-FIRST = {"server": "-controller-0$"}
-START: dict[str, Requests] = {
-    "start: allocating the floating IP": ({**FLOATING, "methods": ["GET"]}, {**FLOATING, "methods": ["POST"]}),
-    "start: attaching the floating IP": ({"service": "network", "path": "/ports$"}, {**FLOATING, "methods": ["PUT"]}),
-    "start: the controller's agent hands the connection files over": ({**STORE, "methods": ["PUT"], "path": "/handover$"},),
-    "start: reading the connection files": ({**STORE, "methods": ["GET"], "path": "/handover$"},),
-    "start: keeping the clients' connection file": ({**STORE, "methods": ["PUT"], "path": "/client.json$"},),
-    "start: letting clients and engines in": ({"service": "network", "methods": ["POST"], "path": "/security-group-rules"},),
-}  # fmt: skip
-STOP: dict[str, Requests] = {
-    "stop: releasing the floating IP": ({**FLOATING, "methods": ["GET"]}, {**FLOATING, "methods": ["DELETE"]}),
-}
-AGENT = "start: the controller's agent hands the connection files over"
-UNREAD = (AGENT, "start: keeping the clients' connection file")
-KINDS = [kind for kind in requests.PASSING if kind.name != "malformed body"]
 NONE_LEFT = {
     "NeutronError": {
         "type": "IpAddressGenerationFailure",
@@ -56,59 +37,56 @@ def controller_of(bench: Bench) -> psutil.Process:
     return first
 
 
-def controller_crashes(bench: Bench, row: Row) -> None:
-    cluster = bench.started(on_server=row.on_server)
+def controller_crashes(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+    """Its engines come back to it."""
+    cluster.start_engines_sync()
     before = controller_of(bench)
     before.kill()
     eventually(lambda: not before.is_running(), "its end")
     computes(cluster)
-    cluster.stop_cluster_sync()
 
 
-def part_of_controller_crashes(bench: Bench, row: Row) -> None:
+def part_of_controller_crashes(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     """A process that ipcontroller has started, and does not look after: its agent does."""
-    cluster = bench.started(on_server=row.on_server)
+    cluster.start_engines_sync()
     before = controller_of(bench)
     listening = {p.pid: p for p in before.children() if p.net_connections()}
     assert len(listening) > 5  # schedulers, and the heart monitor
     next(iter(listening.values())).kill()
     eventually(lambda: not before.is_running(), "its end")
     computes(cluster)
-    cluster.stop_cluster_sync()
 
 
-def replaced(bench: Bench, row: Row) -> None:
-    bench.cloud.faults.set(*row.faults)
-    cluster = bench.started(on_server={**(row.on_server or {}), **row.settings})
-    bench.spent()
-    assert [name for name in bench.cloud.servers() if name.endswith("-controller-0-1")]
-    computes(cluster)
-    cluster.stop_cluster_sync()
-
-
-def engines_fail(bench: Bench, row: Row) -> None:
-    """The controller is there until the stop, which takes its server."""
-    bench.cloud.faults.set(*row.faults)
-    cluster = bench.cluster(on_server=row.on_server, **row.settings)
-    with pytest.raises(GriffinError) as raised:
-        cluster.start_cluster_sync()
-    bench.said.append(str(raised.value))
-    bench.cloud.faults.clear()
-    assert [name.rpartition("-controller-")[1] for name in bench.cloud.servers()] == ["-controller-"]
-    cluster.stop_cluster_sync()
-
-
-def server_is_lost(how: Mapping[str, Any]) -> Callable[[Bench, Row], None]:
+def server_is_lost(how: Mapping[str, Any]) -> Callable[[Bench, ipp.Cluster, Row], None]:
     """The whole cluster goes: without it no engine is of use."""
-    return lambda bench, row: _server_is_lost(bench, row, how)
+
+    def run(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
+        assert len(bench.cloud.servers()) == 2
+        controller = cluster.controller
+        bench.cloud.faults.set({**CONTROLLER, **how})
+        eventually(lambda: controller.state == "after", "its launcher has ended")
+        eventually(lambda: bench.cloud.left_over() == [], "nothing is left in the cloud")
+        bench.cloud.faults.clear()
+
+    return run
 
 
-def _server_is_lost(bench: Bench, row: Row, how: Mapping[str, Any]) -> None:
-    cluster = bench.started(on_server=row.on_server)
-    controller = cluster.controller
-    bench.cloud.faults.set({**CONTROLLER, **how})
-    eventually(lambda: controller.state == "after", "its launcher has ended", timeout=60)
-    eventually(lambda: bench.cloud.left_over() == [], "nothing is left in the cloud")
+def replaced(bench: Bench, run: Run) -> None:
+    """The controller's server fails, and so does each that takes its place, in another way, until one does not. Then a stop, at which
+    somebody else has deleted the floating IP just before."""
+    *failing, stop = run.rows
+    faults = [fault for row in failing for fault in row.faults]
+    for incarnation, fault in enumerate(faults):
+        assert fault["server"] == f"-controller-0-{incarnation}$" if incarnation else "-controller-0$"
+    bench.cloud.faults.set(*faults)
+    with bench.proving(*failing):
+        cluster = bench.started(on_server={**REACHED, **lives.SHORT, "max_replacements": len(faults)})
+        bench.spent()
+        assert [name for name in bench.cloud.servers() if name.endswith(f"-controller-0-{len(faults)}")]
+        computes(cluster)
+    with bench.proving(stop), met(bench, [stop]):
+        bench.stop(cluster)
+        assert bench.cloud.left_over() == []
     cluster.stop_cluster_sync()
 
 
@@ -127,7 +105,9 @@ def own_floating_ip(bench: Bench, row: Row) -> None:
     with openstack.connect(cloud=bench.cloud.name) as connection:
         pool = next(network for network in connection.network.networks() if network.is_router_external)
         own = connection.network.create_ip(floating_network_id=pool.id)
-        cluster = bench.started(on_server={"floating_ip": own.floating_ip_address})
+        cluster = bench.with_controller({"floating_ip": own.floating_ip_address})
+        with cluster.connect_client_sync() as rc:
+            assert rc.ids == []  # it answers
         assert connection.network.get_ip(own.id).port_id
         bench.stop(cluster)
         assert connection.network.get_ip(own.id).port_id is None
@@ -137,84 +117,62 @@ def own_floating_ip(bench: Bench, row: Row) -> None:
 
 # -- the rows
 
-
-def _passing() -> Iterator[Row]:
-    for kind in KINDS:
-        for stage, asked in {**START, **STOP}.items():
-            run = start_and_stop if stage in START else stop_in_spite
-            faults = requests.disturbed(asked, kind, _answer(kind, stage))
-            slow = kind.name not in requests.QUICK_KINDS or stage in UNREAD
-            yield Row(kind.name, stage, WORKS, run, faults=faults, on_server=REACHED, slow=slow)
-
-
-def _answer(kind: Kind, stage: str) -> dict[str, Any]:
-    answer = dict(kind.answer)
-    if "delay" in answer and stage == AGENT:
-        answer["delay"] = 31  # the agent's own time-out
-    return answer
-
-
-def _one(stage: str, which: int = -1, **answer: Any) -> Requests:
-    return ({**{**START, **STOP}[stage][which], "count": 1, **answer},)
-
-
 ALLOCATING, ATTACHING = "start: allocating the floating IP", "start: attaching the floating IP"
-LETTING_IN, RELEASING = "start: letting clients and engines in", "stop: releasing the floating IP"
-SERVER, RUNS = "start: the controller's server", "while the cluster runs"
-HELD = [ALLOCATING, ATTACHING, "start: reading the connection files", LETTING_IN]
-ROWS = (
-    *_passing(),
-    Row("403", ALLOCATING, FAILS, failing_start, requests.LACKS_ROLE, faults=_one(ALLOCATING, status=403), on_server=REACHED),
-    Row("409: no address is left", ALLOCATING, FAILS, failing_start, "No floating IP is left on network public",
-        faults=_one(ALLOCATING, status=409, body=NONE_LEFT), on_server=REACHED),
-    Row("404: the floating IP was deleted behind our back", ATTACHING, FAILS, failing_start, "Can't attach floating IP …404",
-        faults=_one(ATTACHING, status=404), on_server=REACHED),
-    *(
-        Row(f"{name}, though it was done", stage, WORKS, run, faults=_one(stage, after=True, **answer), on_server=REACHED, slow=slow)
-        for stage, run, slow in ((ALLOCATING, start_and_stop, False), (ATTACHING, start_and_stop, True), (LETTING_IN, start_and_stop, True),
-                                 (RELEASING, stop_in_spite, False))
-        for name, answer in (("503", {"status": 503}), ("dropped connection", {"drop": True}))
-    ),
-    Row("404: it was deleted behind our back", RELEASING, WORKS, stop_in_spite, faults=_one(RELEASING, status=404, after=True), on_server=REACHED),
-    Row("503 of network for good", RELEASING, SECOND_STOP, requests.stop_again, "Run the same stop again",
-        faults=({**FLOATING, "methods": ["DELETE"], "status": 503},), on_server=REACHED, slow=True),
-    Row("a server in ERROR", SERVER, WORKS + ": another one takes its place", replaced, f"{lives.FAULT}…takes its slot",
-        faults=({**FIRST, "fail_build": lives.FAULTY, "count": 1},), on_server=REACHED),
-    Row("all servers in ERROR", SERVER, FAILS, failing_start, lives.FAULT,
-        faults=({**CONTROLLER, "fail_build": lives.FAULTY},), on_server={**REACHED, "max_replacements": 1}),
-    Row("a silent server", SERVER, WORKS + ": another one takes its place", replaced, "within 1 s (agent_timeout)",
-        faults=({**FIRST, "silent": True, "count": 1},), on_server=REACHED, settings={"agent_timeout": 1}),
-    Row("a silent server, and no other", SERVER, FAILS, failing_start, "was not ready within 2 s",
-        faults=({**CONTROLLER, "silent": True},), on_server={**REACHED, "start_timeout": 2}),
-    Row("a server deleted behind our back", SERVER, WORKS + ": another one takes its place", replaced, "is gone: somebody deleted it",
-        faults=({**FIRST, "vanish_after": 0, "count": 1},), on_server=REACHED),
-    Row("the wrong Python", SERVER, FAILS, failing_start, "gave up: …/no-python-here is not there",
-        on_server={**REACHED, "controller_python": "/no-python-here"}),
-    Row("servers of engines in ERROR", "start: servers", FAILS, engines_fail, lives.FAULT,
-        faults=({"server": "griffin-[0-9a-f]{12}-[0-9a-f]{8}-", "fail_build": lives.FAULTY},), on_server=REACHED, settings={"max_replacements": 1}),
-    Row("a crashed ipcontroller", RUNS, WORKS + ": it is restarted on its server", controller_crashes, on_server=REACHED),
-    Row("a crashed process of ipcontroller's", RUNS, WORKS + ": ipcontroller is restarted on its server", part_of_controller_crashes, on_server=REACHED, slow=True),
-    Row("its server deleted behind our back", RUNS, "the cluster ends", server_is_lost({"vanish_after": 0}), "The controller's server is gone: stopped from elsewhere, or deleted.", on_server=REACHED),
-    Row("its server shut off behind our back", RUNS, "the cluster ends, where a launcher watches it", server_is_lost({"shutoff_after": 0}), "it is off", on_server=REACHED),
-    Row("its floating IP deleted behind our back", RUNS, "clients do not reach it; a stop ends it", floating_ip_is_deleted, on_server=REACHED),
-    Row("a floating IP that was there before", RUNS, WORKS, own_floating_ip, left=f"{NOTHING}, but the floating IP", on_server={}),
-    *(
-        Row("SIGKILL to `ipcluster start`", stage, "nothing more: it is dead", processes.killed, left=AFTER_STOP,
-            faults=_one(stage, delay=processes.HELD), on_server=REACHED, slow=True)
-        for stage in HELD
-    ),
-    Row("SIGKILL to `ipcluster start`, and its machine is lost", ATTACHING, "`ps` shows it", processes.killed_and_ended_from_elsewhere,
-        left=f"{NOTHING} in the cloud, after `ipp-griffin stop`", says="is gone: 1 server and its container…`ipcluster stop` removes its files",
-        faults=_one(ATTACHING, delay=processes.HELD), on_server=REACHED, slow=True),
-    Row("SIGKILL to `ipcluster start`", SERVER, "`reap` shows it, once its deadline is over", processes.killed_and_reaped,
-        "never reported; its start was over at", f"{NOTHING} in the cloud, after `ipp-griffin reap`", on_server={**REACHED, "start_timeout": 6}, slow=True),
-    Row("SIGKILL to `ipcluster start`", RUNS, WORKS + ": the cluster goes on", processes.killed_while_it_runs, left=AFTER_STOP, on_server=REACHED, slow=True),
-    Row("SIGKILL to `ipcluster stop`", RELEASING, "nothing more: it is dead", processes.stop_is_killed, left=AFTER_STOP,
-        faults=_one(RELEASING, delay=processes.HELD), on_server=REACHED, slow=True),
-    *(
-        Row(f"{name} to `ipcluster start`", stage, "it takes down what it made", processes.signalled(number, status=0, started=started),
-            on_server=REACHED, slow=True)
-        for name, number in (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
-        for stage, started in ((SERVER, False), (RUNS, True))
-    ),
+READING, LETTING_IN = "start: reading the connection files", "start: letting clients and engines in"
+SERVER, RUNS_ON = "start: the controller's server", "while the cluster runs"
+REPLACED = WORKS + ": another one takes its place"
+OF_ENGINES = "griffin-[0-9a-f]{12}-[0-9a-f]{8}-"
+RUNS = (
+    *SERVER_RUNS,
+    one_by_one("what ends its start", *(
+        (row, failing_start) for row in (
+            Row("403", ALLOCATING, FAILS, requests.LACKS_ROLE, faults=one(ALLOCATING, status=403), on_server=REACHED),
+            Row("409: no address is left", ALLOCATING, FAILS, "No floating IP is left on network public",
+                faults=one(ALLOCATING, status=409, body=NONE_LEFT), on_server=REACHED),
+            Row("404: the floating IP was deleted behind our back", ATTACHING, FAILS, "Can't attach floating IP …404",
+                faults=one(ATTACHING, status=404), on_server=REACHED),
+            Row("all servers in ERROR", SERVER, FAILS, lives.FAULT,
+                faults=({**CONTROLLER, "fail_build": lives.FAULTY},), on_server={**REACHED, "max_replacements": 1}),
+            Row("a silent server, and no other", SERVER, FAILS, "was not ready within 2 s",
+                faults=({**CONTROLLER, "silent": True},), on_server={**REACHED, "start_timeout": 2}),
+            Row("the wrong Python", SERVER, FAILS, lives.GIVES_UP, on_server={**REACHED, "controller_python": "/no-python-here"}),
+        )
+    )),
+    Run("its servers fail, one in the place of the other", (
+        Row("a server in ERROR", SERVER, REPLACED, f"{lives.FAULT}…takes its slot",
+            faults=({"server": "-controller-0$", "fail_build": lives.FAULTY, "count": 1},), on_server=REACHED),
+        Row("a silent server", SERVER, REPLACED, "within 4 s (agent_timeout)",
+            faults=({"server": "-controller-0-1$", "silent": True, "count": 1},), on_server=REACHED),
+        Row("a server deleted behind our back", SERVER, REPLACED, "is gone: somebody deleted it",
+            faults=({"server": "-controller-0-2$", "vanish_after": 0, "count": 1},), on_server=REACHED),
+        *marks(GONE, [RELEASING], on_server=REACHED),
+    ), replaced),
+    on_one_cluster("while it runs",
+        (Row("servers of engines in ERROR", "start: servers", FAILS, lives.FAULT,
+            faults=({"server": OF_ENGINES, "fail_build": lives.FAULTY},), on_server=REACHED, settings={"max_replacements": 1}), failing_set),
+        (Row("a crashed ipcontroller", RUNS_ON, WORKS + ": it is restarted on its server", on_server=REACHED), controller_crashes),
+        (Row("its server deleted behind our back", RUNS_ON, "the cluster ends", "The controller's server is gone: stopped from elsewhere, or deleted.",
+            on_server=REACHED), server_is_lost({"vanish_after": 0})),
+        on_server=REACHED),
+    on_one_cluster("while a part of it crashes",
+        (Row("a crashed process of ipcontroller's", RUNS_ON, WORKS + ": ipcontroller is restarted on its server", on_server=REACHED), part_of_controller_crashes),
+        (Row("its server shut off behind our back", RUNS_ON, "the cluster ends, where a launcher watches it", "it is off", on_server=REACHED),
+            server_is_lost({"shutoff_after": 0})),
+        on_server=REACHED, slow=True),
+    alone(Row("its floating IP deleted behind our back", RUNS_ON, "clients do not reach it; a stop ends it", on_server=REACHED),
+        floating_ip_is_deleted, slow=True),
+    alone(Row("a floating IP that was there before", RUNS_ON, WORKS, left=f"{NOTHING}, but the floating IP", on_server={}), own_floating_ip),
+    alone(Row("503 of network for good", RELEASING, SECOND_STOP, "Run the same stop again",
+        faults=({**FLOATING, "methods": ["DELETE"], "status": 503},), on_server=REACHED), requests.stop_again, slow=True),
+    *(killed_at(stage, on_server=REACHED) for stage in (ALLOCATING, ATTACHING, READING, LETTING_IN)),
+    alone(Row(f"{START_COMMAND}, and its machine is lost", ATTACHING, "`ps` shows it", "is gone: 1 server and its container…`ipcluster stop` removes its files",
+        f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(ATTACHING), on_server=REACHED), processes.killed_and_ended_from_elsewhere, slow=True),
+    alone(Row(START_COMMAND, SERVER, "`reap` shows it, once its deadline is over", processes.REAPED, processes.AFTER_REAP,
+        on_server={**REACHED, "start_timeout": 6}), processes.killed_and_reaped, slow=True),
+    Run("its start is killed, and a stop of it", (
+        Row(START_COMMAND, RUNS_ON, WORKS + ": the cluster goes on", left=AFTER_STOP, on_server=REACHED),
+        Row(STOPPING, RELEASING, DEAD, left=AFTER_STOP, faults=held(RELEASING), on_server=REACHED),
+    ), processes.killed_and_then_its_stop, slow=True),
+    *(ended_by(*signal, stage, started, on_server=REACHED)
+        for signal in processes.SIGNALS for stage, started in ((SERVER, False), (RUNS_ON, True))),
 )  # fmt: skip

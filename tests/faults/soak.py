@@ -1,13 +1,15 @@
 """The soak: clusters are started and stopped again and again, with random faults; after each of them nothing may be left.
 
-``python -m tests.faults.soak --cycles 50 --seed 7``: the same faults each time, but for what depends on the clock. It prints a
-line for each cycle, and ends with status 1 where anything was left, or anything but the package's own errors came out.
+``python -m tests.faults.soak --cycles 50 --seed 7``: the same faults each time, but for what depends on the clock. Several cycles
+run at the same time, each on a cloud of its own: they wait more than they work. It prints a line for each, and ends with status 1
+where anything was left, or anything but the package's own errors came out.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import random
 import secrets
@@ -16,7 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,9 @@ from ..end_to_end.conftest import Shell
 from .bench import Bench, counted
 from .lives import agents
 from .processes import STOP_COMMAND
-from .requests import AGENT, FINAL, PASSING, START, STOP, passing
+from .requests import FINAL
+from .stages import PASSING, START, STOP, Fault, passing
 
-Fault = Mapping[str, Any]
 SETTINGS = {"start_timeout": 40, "build_timeout": 5, "agent_timeout": 5, "stop_timeout": 30}
 SERVERS: tuple[Fault, ...] = (
     {"server": "-0$", "fail_build": "No valid host was found.", "count": 1},
@@ -44,6 +47,9 @@ SERVERS: tuple[Fault, ...] = (
     {"server": ".*", "fail_build": "No valid host was found."},
     {"server": ".*", "boot_time": 2.0},
 )
+
+
+BAD = "left over or broken"
 
 
 class Cycle:
@@ -72,7 +78,7 @@ class Cycle:
         if stages is START and kind < 0.4:
             name, stage, faults = dice.choice(FINAL)
         else:
-            stage = dice.choice([stage for stage in stages if stage not in AGENT])
+            stage = dice.choice([stage for stage in stages if "agent" not in stage])
             name, faults = dice.choice([(k.name, faults) for k in PASSING if (faults := passing(k, stage))])
         self.names.append(f"{name} at {stage}")
         return list(faults)
@@ -173,13 +179,27 @@ def _nobodys_home(folder: Path) -> Iterator[None]:
         yield
 
 
-def soak(cycles: int, seed: int, folder: Path) -> int:
-    """Run them; returns how many left something, or broke."""
-    outcomes: Counter[str] = Counter()
-    bad = 0
+def soak(cycles: int, seed: int, jobs: int, folder: Path) -> int:
+    """Run them, ``jobs`` at a time; returns how many left something, or broke."""
     print(f"Soak: {cycles} cycles, seed {seed}", flush=True)
+    shares = [range(first, cycles + 1, jobs) for first in range(1, min(jobs, cycles) + 1)]
+    with ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as processes:
+        results = [processes.submit(share, numbers, seed, folder / f"job{numbers[0]}") for numbers in shares]
+    outcomes: Counter[str] = Counter()
+    for result in results:
+        outcomes += result.result()
+    bad = outcomes.pop(BAD, 0)
+    total = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    print(f"{cycles} cycles, seed {seed}: {total}; {bad} with something left over or broken")
+    return bad
+
+
+def share(numbers: Iterable[int], seed: int, folder: Path) -> Counter[str]:
+    """Run these cycles, one after the other on one cloud; how they ended, and how many left something, or broke."""
+    outcomes: Counter[str] = Counter()
+    folder.mkdir()
     with _nobodys_home(folder), running_cloud(folder / "cloud") as cloud:
-        for number in range(1, cycles + 1):
+        for number in numbers:
             here = folder / f"cycle{number}"
             here.mkdir()
             cycle = Cycle(f"{seed}/{number}")
@@ -191,31 +211,29 @@ def soak(cycles: int, seed: int, folder: Path) -> int:
                 with bench.impatient():
                     outcome = run(bench, cycle)
             except Exception as error:  # whatever it is, the other cycles go on
-                outcome, bad = f"BROKE ({type(error).__name__}: {error})", bad + 1
+                outcome = f"BROKE ({type(error).__name__}: {error})"
             cloud.faults.clear()
             left = bench.left_over()
-            if any(left.values()):
-                bad += 1
             told = counted(left) if any(left.values()) else "nothing"
             print(
                 f"{number:3} {time.monotonic() - begun:5.1f} s  {cycle}: {outcome}; left over: {told}",
                 flush=True,
             )
             outcomes[outcome.partition(" ")[0]] += 1
+            outcomes[BAD] += any(left.values()) or outcome.startswith("BROKE")
             bench.close()
-    total = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    print(f"{cycles} cycles, seed {seed}: {total}; {bad} with something left over or broken")
-    return bad
+    return outcomes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Start and stop clusters with random faults.")
     parser.add_argument("--cycles", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="default: a random one, which is printed")
+    parser.add_argument("--jobs", type=int, default=4, help="cycles that run at the same time (%(default)s)")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     with tempfile.TemporaryDirectory(prefix="griffin-soak-") as folder:
-        return 1 if soak(options.cycles, seed, Path(folder)) else 0
+        return 1 if soak(options.cycles, seed, options.jobs, Path(folder)) else 0
 
 
 if __name__ == "__main__":
