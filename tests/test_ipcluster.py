@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import threading
 import types
 
@@ -9,7 +10,7 @@ import pytest
 from ipyparallel.cluster.app import IPClusterStart
 from tornado.ioloop import IOLoop
 
-from ipp_griffin.ipcluster import SharedClusterFile, application, check_profile, end_failed_start, end_failed_stop
+from ipp_griffin.ipcluster import SharedClusterFile, _end, application, check_profile, end_failed_start, end_failed_stop
 from ipp_griffin.plan import GriffinError, SettingError
 
 
@@ -106,6 +107,27 @@ async def test_a_failed_stop_raises_outside_the_loop_of_the_application():
         await end_failed_stop(launcher_under(cluster), GriffinError("2 servers are left"))
     assert cluster.shutdown_atexit is False
     app.loop.close()
+
+
+@pytest.mark.parametrize("daemonize", [False, True])
+async def test_a_failed_start_whose_controller_can_not_be_stopped_says_so_and_ends_with_status_1(
+    monkeypatch, caplog, daemonize
+):
+    async def stop_cluster():
+        raise GriffinError("2 servers are left")
+
+    app, ended = IPClusterStart(daemonize=daemonize), []
+    monkeypatch.setattr(app, "exit", ended.append)
+    await _end(app, launcher_under(types.SimpleNamespace(stop_cluster=stop_cluster)))
+    assert (ended, caplog.messages) == ([1], ["2 servers are left"])
+
+
+def test_sigterm_ends_a_start_as_ctrl_c_does(monkeypatch):
+    """That is ipyparallel's; only Ctrl-C is tried end to end."""
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    IPClusterStart().init_signal()
+    assert handlers[signal.SIGTERM] == handlers[signal.SIGINT]
 
 
 def test_a_file_that_is_half_written_is_read_again(cluster_file):
