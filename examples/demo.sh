@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A whole cluster on this machine: dev cloud, profile, start, computation, stop. Run it with `make demo`.
-# All its files are in .state/demo; nothing is left running, also after Ctrl-C.
+# A whole cluster on this machine: dev cloud, profile, start, computation, stop. Run it with `make demo`, or with another
+# number of engines than 8: `examples/demo.sh 2`. All its files are in .state/demo; nothing is left running, also after Ctrl-C.
 set -euo pipefail
+n=${1:-8}
 cd "$(dirname "$0")/.."
 state=$PWD/.state/demo
 mkdir -p "$state"
@@ -29,7 +30,7 @@ trap 'exit 143' TERM HUP
 run ipp-griffin devcloud start --folder "$state/devcloud"
 eval "$(ipp-griffin devcloud env --folder "$state/devcloud")"
 run ipp-griffin init --cloud devcloud
-run ipcluster start --profile=griffin -n 8 --daemonize
+run ipcluster start --profile=griffin -n "$n" --daemonize
 run python examples/pi.py
 run ipcluster stop --profile=griffin
 run ipp-griffin devcloud status --folder "$state/devcloud"

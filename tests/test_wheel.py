@@ -1,15 +1,20 @@
-"""The wheel, installed into an empty environment: all works without a checkout."""
+"""The wheel, installed into an environment of its own: all works without a checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from .end_to_end.test_demo import demo, living  # noqa: F401
+
+pytestmark = pytest.mark.xdist_group(__name__)  # one wheel for all
 REPO = Path(__file__).parents[1]
 SOURCES = ["setup.cfg", "pyproject.toml", "README.md", "LICENSE", "ipp_griffin", "profile_griffin"]
 CACHE = {"PIP_CACHE_DIR": str(REPO / ".tools" / "pip")}  # the home of the tests is empty
@@ -25,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(REPO / name, source)
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(target), str(source)]
-    done = subprocess.run(command, env={**os.environ, **CACHE}, capture_output=True, text=True, timeout=170)
+    done = subprocess.run(command, env={**os.environ, **CACHE}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = target.iterdir()
     return built
@@ -49,61 +54,65 @@ def test_it_contains_every_file_of_the_package_and_the_profile(wheel):
 
 
 @pytest.fixture
-def run(wheel: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Run a command of an environment that holds the wheel and what it needs, in an empty home."""
-    venv, home = tmp_path / "venv", tmp_path / "home"
-    home.mkdir()
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    env |= {"HOME": str(home), "IPYTHONDIR": str(home / ".ipython")}
-
-    def run(*command: str, timeout: float = 90, **more: str) -> str:
-        done = subprocess.run(
-            command,
-            env={**env, **more},
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
+def environment(wheel: Path, tmp_path: Path) -> Path:
+    """The bin folder of an environment that holds the wheel and what it declares to need, as it is here, and nothing else."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin" / "python"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (installed,) = metadata.distributions(name="ipp-griffin", path=[str(site)])
+    for needed in needs(installed):
+        for top in {file.parts[0] for file in needed.files or [] if file.parts[0] not in ("..", "__pycache__")}:
+            link(site / top, needed.locate_file(top))
+    for script in metadata.distribution("ipyparallel").entry_points.select(group="console_scripts"):
+        file = venv / "bin" / script.name
+        file.write_text(
+            f"#!{venv}/bin/python\nimport sys\nfrom {script.module} import {script.attr}\nsys.exit({script.attr}())\n"
         )
-        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
-        return done.stdout
-
-    run(sys.executable, "-m", "venv", str(venv))
-    run(str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel), timeout=500, **CACHE)
-    env["PATH"] = f"{venv / 'bin'}:{os.environ['PATH']}"
-    try:
-        yield run
-    finally:
-        subprocess.run(["ipcluster", "stop", "--profile=griffin"], env=env, cwd=home, capture_output=True, timeout=60)
-        run("ipp-griffin", "devcloud", "stop")
+        file.chmod(0o755)
+    return venv / "bin"
 
 
-APPLY = """
-import ipyparallel as ipp
-with ipp.Client(profile="griffin") as rc:
-    print(rc.ids, rc[:].map_sync(abs, [-1, -2]))
-"""
+def needs(installed: metadata.Distribution) -> list[metadata.Distribution]:
+    """Of all that it declares to need, and these need, what is installed here."""
+    found: dict[str, metadata.Distribution] = {}
+    todo = [(text, "") for text in installed.requires or []]
+    while todo:
+        text, extra = todo.pop()
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        needed = metadata.distribution(requirement.name)
+        assert requirement.specifier.contains(needed.version, prereleases=True)
+        if needed.name not in found or requirement.extras:
+            found[needed.name] = needed
+            todo += [(text, each) for text in needed.requires or [] for each in ("", *requirement.extras)]
+    return list(found.values())
+
+
+def link(name: Path, target: Path) -> None:
+    """Packages of several distributions may share a folder."""
+    if not name.exists():
+        name.symlink_to(target)
+    elif name.resolve() != target.resolve():
+        raise AssertionError(f"{name.resolve()} and {target} are both {name.name}")
 
 
 @pytest.mark.timeout(600)
-def test_a_cluster_from_start_to_stop_without_any_checkout(run, tmp_path):
+def test_the_demo_shows_a_whole_cluster_and_an_empty_cloud_without_any_checkout(environment, demo, tmp_path):  # noqa: F811
+    """`make demo` with two engines; that they are eight without an argument is in end_to_end/test_demo.py."""
     where = "import ipp_griffin, sys; print(ipp_griffin.__file__, *sys.path, sep='\\n')"
-    paths = run("python", "-c", where).splitlines()
-    assert paths[0].startswith(str(tmp_path / "venv"))
+    paths = subprocess.check_output([environment / "python", "-c", where], cwd=tmp_path, text=True).splitlines()
+    assert Path(paths[0]).is_relative_to(tmp_path / "venv")
     assert [path for path in paths if Path(path).is_relative_to(REPO)] == []
 
-    run("ipp-griffin", "devcloud", "start", "--boot-time", "0.3")
-    exported = run("ipp-griffin", "devcloud", "env").splitlines()
-    cloud = {"OS_CLIENT_CONFIG_FILE": str(tmp_path / "home/.local/state/ipp-griffin/devcloud/clouds.yaml")}
-    assert exported == [f"export {name}={value}" for name, value in {**cloud, "OS_CLOUD": "devcloud"}.items()]
-
-    run("ipp-griffin", "init", "--cloud", "devcloud")
-    with (tmp_path / "home/.ipython/profile_griffin/ipcontroller_config.py").open("a") as config:
-        config.write("c.HeartMonitor.period = 200\n")
-    run("ipcluster", "start", "--profile=griffin", "-n", "2", "--daemonize", **cloud)
-    assert run("python", "-c", APPLY) == "[0, 1] [1, 2]\n"
-    assert "Servers: griffin-" in run("ipp-griffin", "devcloud", "status")
-    run("ipcluster", "stop", "--profile=griffin", **cloud)
-    assert run("ipp-griffin", "devcloud", "status").splitlines()[1:] == ["Servers: none", "Containers: none"]
+    process = demo("2", path=environment)
+    output = process.communicate(timeout=500)[0]
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert "2 engines: [0, 1]" in output
+    assert len(re.findall(r"^  engine \d is on griffin-", output, re.MULTILINE)) == 2
+    assert "pi is about 3.1" in output
+    assert output.rstrip().endswith("Servers: none\nContainers: none")
+    assert living(tmp_path) == []
