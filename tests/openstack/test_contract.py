@@ -11,6 +11,7 @@ import pytest
 from ..conftest import named_cloud
 from .contract import runs
 
+pytestmark = pytest.mark.xdist_group(__name__)  # each cloud is asked once
 RULES = runs.RULES
 
 
