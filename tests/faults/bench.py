@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .row import Row
 
 CLIENTS_PAUSE = 0.5  # seconds between two clients that are made to look at engines: each costs
-PROCESSES_LINGER = 8  # seconds: nannies leave their process group, and see by themselves that all is over
+PROCESSES_LINGER = 30  # seconds, at most: nannies leave their process group, and see by themselves that all is over
+UNWATCHED = {"watch_interval": 1000}  # seconds: as if the process that started it had ended
 QUICK = {"poll_interval": 0.2, "watch_interval": 0.3, "leave_timeout": 2.0}
 QUICK_CONTROLLER = {"poll_interval": 0.2, "watch_interval": 0.3}
 HEARTBEATS = "c.HeartMonitor.period = 100\nc.HeartMonitor.max_heartmonitor_misses = 30\n"  # 3 s, and nobody lists an engine that died
@@ -173,7 +174,7 @@ class Bench:
         found = {kind: sorted(names) for kind, names in self._in_cloud().items()}
         deadline = time.monotonic() + PROCESSES_LINGER
         while (processes := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.2)
         found["processes"] = [f"{process.pid} ({_command(process)})" for process in processes]
         found["connection files"] = sorted(str(p.name) for p in self.shell.ipython.glob("profile_*/security/*.json"))
         return {kind: found.get(kind, []) for kind in ORDER}

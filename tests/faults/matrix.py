@@ -9,13 +9,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .bench import Bench
+from .bench import UNWATCHED, Bench
 from .disturbance import Disturbance
 from .row import WORKS, Row, Run
 from .stages import MALFORMED, PASSING, SERVER_START, SERVER_STOP, START, STOP, Fault, Faults, Kind, passing
 
 REACHED: Mapping[str, Any] = {"floating_ip": "auto"}
-NOBODY_ELSE_LISTS = {"watch_interval": 1000}  # seconds: what lists servers is the start, or the stop, that is disturbed
 SLOW_SERVER = (
     {"server": ".*", "boot_time": 2.0},
 )  # a creation whose answer was lost is settled before the agent begins
@@ -48,8 +47,9 @@ def disturbed(bench: Bench, run: Run) -> None:
     on_server = run.rows[0].on_server
     with _patience(bench, run.rows):
         with bench.proving(*starting), met(bench, starting, *SLOW_SERVER):
+            # Nobody lists servers but the start, and the stop.
             cluster = bench.started(
-                on_server=on_server if on_server is None else {**on_server, **NOBODY_ELSE_LISTS}, **NOBODY_ELSE_LISTS
+                on_server=on_server if on_server is None else {**on_server, **UNWATCHED}, **UNWATCHED
             )
             assert len(bench.cloud.servers()) == 1 + (on_server is not None)
         with bench.proving(*stopping), met(bench, stopping):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
-from .bench import Bench, eventually
+from .bench import CLIENTS_PAUSE, Bench, eventually
 from .requests import one
 from .row import NOTHING, WORKS, Row, Run, alone
 from .stages import START
@@ -74,14 +75,17 @@ def kill_at_a_held_request(bench: Bench, row: Row) -> None:
 
 
 def killed_and_reaped(bench: Bench, row: Row) -> None:
-    """While it waits for a server that never reports. A cluster that is just starting is not touched."""
+    """While it waits for a server that never reports. A cluster that is just starting is not touched, until its deadline is over."""
     bench.cloud.faults.set(SILENT)
     process = bench.shell.start(*bench.start_options(*options(row)))
     eventually(lambda: [s for s in bench.cloud.running.servers() if s["status"] == "ACTIVE"], "a server that runs")
     process.kill()
     process.wait()
     assert "nothing to reap" in bench.run("ipp-griffin", "reap", "--dry-run")
-    eventually(lambda: "never reported" in bench.shell.run("ipp-griffin", "reap", "--dry-run"), "its deadline is over")
+    (server,) = bench.cloud.running.servers()
+    deadline = datetime.fromisoformat(server["metadata"]["griffin:start_deadline"])
+    eventually(lambda: datetime.now(timezone.utc) > deadline, "its deadline is over")
+    assert "never reported" in bench.run("ipp-griffin", "reap", "--dry-run")
     an_hour_passes(bench)
     bench.run("ipp-griffin", "reap", "--yes")
     assert bench.cloud.left_over() == []
@@ -178,7 +182,7 @@ def signalled(number: signal.Signals, *, status: int, started: bool) -> Callable
 def wait_until_connected(bench: Bench) -> None:
     """Until the controller of the shell's cluster lists its engine."""
     bench.shell.wait_until_connected(
-        lambda condition, what: eventually(condition, what, timeout=30 * bench.cloud.slowness), 1
+        lambda condition, what: eventually(condition, what, 60 * bench.cloud.slowness, pause=CLIENTS_PAUSE), 1
     )
 
 
@@ -241,7 +245,7 @@ RUNS = (
     alone(Row(START_COMMAND, "start: noting that ipcontroller runs", DEAD), killed_before_there_is_a_cluster_file),
     alone(Row(f"{START_COMMAND}, and its machine is lost", CREATING, "`ps` shows it", "is gone: 1 server and its container",
         f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(CREATING)), killed_and_ended_from_elsewhere, slow=True),
-    alone(Row(START_COMMAND, "start: servers", "`reap` shows it, once its deadline is over", REAPED, AFTER_REAP, settings={"start_timeout": 6}),
+    alone(Row(START_COMMAND, "start: servers", "`reap` shows it, once its deadline is over", REAPED, AFTER_REAP, settings={"start_timeout": 15}),
         killed_and_reaped, slow=True),
     alone(Row(f"{START_COMMAND}, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", "was never used", AFTER_REAP, held(CONTAINER)),
         killed_before_it_marked_its_container, slow=True),

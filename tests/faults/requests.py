@@ -10,7 +10,7 @@ import pytest
 
 from ipp_griffin.plan import GriffinError
 
-from .bench import Bench, computes
+from .bench import UNWATCHED, Bench, computes
 from .row import FAILS, SECOND_STOP, Row, Run
 from .stages import STAGES, Fault, Faults
 
@@ -103,7 +103,7 @@ def _left(bench: Bench) -> set[str]:
 
 def ends_of_stops(bench: Bench, run: Run) -> None:
     """One stop after the other fails, and each ends what the one before it could not; the last one, which nothing disturbs, the rest."""
-    cluster = bench.started()
+    cluster = bench.started(**UNWATCHED)
     for row, left in zip(run.rows, LEFT, strict=True):
         with bench.proving(row):
             failing_stop(bench, cluster, row)

@@ -168,7 +168,7 @@ RUNS = (
     alone(Row(f"{START_COMMAND}, and its machine is lost", ATTACHING, "`ps` shows it", "is gone: 1 server and its container…`ipcluster stop` removes its files",
         f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(ATTACHING), on_server=REACHED), processes.killed_and_ended_from_elsewhere, slow=True),
     alone(Row(START_COMMAND, SERVER, "`reap` shows it, once its deadline is over", processes.REAPED, processes.AFTER_REAP,
-        on_server={**REACHED, "start_timeout": 6}), processes.killed_and_reaped, slow=True),
+        on_server={**REACHED, "start_timeout": 15}), processes.killed_and_reaped, slow=True),
     Run("its start is killed, and a stop of it", (
         Row(START_COMMAND, RUNS_ON, WORKS + ": the cluster goes on", left=AFTER_STOP, on_server=REACHED),
         Row(STOPPING, RELEASING, DEAD, left=AFTER_STOP, faults=held(RELEASING), on_server=REACHED),
