@@ -7,14 +7,14 @@ from ipp_griffin.plan import server_tags
 from ipp_griffin.report import Report
 from ipp_griffin.roster import Deadlines, Roster, engines_by_place, next_incarnation, tell
 
-from .test_engine_set import SET, UID, plan
+from .fakes.cloud import SET, UID, plan_of
 
 LIMITS = Deadlines(build=10, agent=20, connection=30, engines=40)
 
 
 def roster(n=1, *, quorum=None, replacements=1, created=True):
     made = Roster.of_plan(
-        plan(n).servers, 0, deadlines=LIMITS, quorum=n if quorum is None else quorum, replacements=replacements
+        plan_of(n).servers, 0, deadlines=LIMITS, quorum=n if quorum is None else quorum, replacements=replacements
     )
     for slot in made.slots if created else ():
         slot.created(f"id-{slot.planned.slot}", 0)
@@ -214,5 +214,5 @@ def test_servers_with_one_cause_are_named_in_one_sentence():
 
 
 def test_an_incarnation_follows_from_the_one_before():
-    first = plan(1).servers[0]
+    first = plan_of(1).servers[0]
     assert next_incarnation(next_incarnation(first)).name == name(0, 2)

@@ -9,7 +9,7 @@ from traitlets.config import Config
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
 from ipp_griffin.plan import SettingError
 
-from .test_engines import FakeCluster
+from ..fakes import FakeCloud, FakeCluster
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_one_in_the_configuration_is_told_by_the_start_whatever_is_given():
 @pytest.fixture
 def start():
     """Make a launcher as `start_engines` of one cluster does."""
-    cluster = FakeCluster(config=Config({"GriffinEngineSetLauncher": {"flavor": "small"}}))
+    cluster = FakeCluster(FakeCloud(), config=Config({"GriffinEngineSetLauncher": {"flavor": "small"}}))
     log = logging.getLogger("given")
     return lambda id, **given: GriffinEngineSetLauncher(parent=cluster, engine_set_id=id, log=log, **given)
 
@@ -122,7 +122,7 @@ def test_what_ipyparallel_writes_into_a_sets_environment_is_not_remembered(start
 
 def test_another_clusters_set_of_that_id_is_another_one(start):
     start("1", flavor="large")
-    assert GriffinEngineSetLauncher(parent=FakeCluster(), engine_set_id="1").flavor == ""
+    assert GriffinEngineSetLauncher(parent=FakeCluster(FakeCloud()), engine_set_id="1").flavor == ""
 
 
 # --- what is wrong
