@@ -6,6 +6,7 @@ import types
 
 import psutil
 import pytest
+from ipyparallel.cluster.launcher import LocalControllerLauncher
 
 from ipp_griffin.launchers import GriffinControllerLauncher
 from ipp_griffin.launchers.connection import engine_connection
@@ -106,3 +107,15 @@ async def test_a_controller_that_servers_cannot_reach_is_refused_with_what_to_do
     assert str(raised.value) == (
         f"The controller listens on 127.0.0.1, where servers on network 'net' can't reach it. {hint}"
     )
+
+
+@pytest.mark.parametrize(
+    "given", [{"controller_args": ["--nodb"]}, {"controller_ip": "127.0.0.1"}, {"controller_location": "here"}]
+)
+async def test_ipyparallels_own_controller_is_not_restarted_where_the_user_has_set_it_up(launcher, given):
+    """A restart would lose that. Without such settings it is: `test_cluster_api` of the end-to-end tests."""
+    launcher.environment = {"IPP_CONNECTION_INFO": json.dumps(LOOPBACK)}
+    untouched = {"controller_args": [], "controller_ip": "", "controller_location": ""}
+    launcher.parent = types.SimpleNamespace(controller=LocalControllerLauncher(), engines={}, **{**untouched, **given})
+    with pytest.raises(SettingError, match='can\'t reach it. Use controller="griffin"'):
+        await engine_connection(launcher, NETWORK)

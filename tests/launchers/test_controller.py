@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
+from ipyparallel.cluster.launcher import LocalControllerLauncher, LocalEngineSetLauncher, NotRunning
 from traitlets.config import Config, Configurable
 
 from ipp_griffin.calls import Unavailable, Unsupported
 from ipp_griffin.ipcontroller import STARTER
+from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, free_ports, reachable_address
 from ipp_griffin.plan import Network, SettingError
@@ -526,6 +527,27 @@ async def test_the_process_is_in_the_cluster_file_before_it_is_ready(local, monk
     await local.start()
     assert recorded == [(local.pid, local.process_created, "")]
     assert local.process_created > 0 and local.uid
+    await local.stop()
+
+
+@pytest.mark.parametrize(("engines", "asked"), [(GriffinEngineSetLauncher, ["a cloud"]), (LocalEngineSetLauncher, [])])
+async def test_what_engines_on_servers_will_need_is_asked_before_the_controller_starts(
+    local, monkeypatch, engines, asked
+):
+    """And only where they are to be on servers."""
+
+    class Cluster(Configurable):
+        engine_launcher_class = engines
+
+        def update_cluster_file(self):
+            assert seen == asked
+
+    seen = []
+    monkeypatch.setattr(GriffinCloud, "ask_ahead", lambda settings, cloud: seen.append(cloud))
+    monkeypatch.setattr(local, "connect", lambda: "a cloud")
+    local.parent = Cluster()
+    await local.start()
+    assert seen == asked
     await local.stop()
 
 

@@ -13,7 +13,7 @@ from ipp_griffin import hub as hub_module
 from ipp_griffin.calls import QuotaError, Unavailable
 from ipp_griffin.heartbeats import for_controller
 from ipp_griffin.launchers import GriffinServerControllerLauncher, attaching
-from ipp_griffin.plan import GriffinError, SettingError, Stopped
+from ipp_griffin.plan import Flavor, GriffinError, Image, SettingError, Stopped
 from ipp_griffin.rendezvous import cluster_uid
 from ipp_griffin.ssh import Tunnel
 
@@ -96,6 +96,19 @@ async def test_its_server_counts_as_no_engine(launcher, fake_cloud):
     (plan,) = fake_cloud.plans
     assert plan.servers[0].name == f"griffin-{launcher.uid}-controller-0"
     assert plan.servers[0].metadata["griffin:engines"] == "0"
+
+
+async def test_its_server_has_a_flavor_and_an_image_of_its_own(make, fake_cloud, cluster):
+    fake_cloud.offers = replace(
+        fake_cloud.offers,
+        flavors=[Flavor("f1", "small", 1, 1024), Flavor("f2", "large", 4, 8192)],
+        images=[Image("i1", "snapshot1"), Image("i2", "snapshot2")],
+    )
+    cluster.config.GriffinCloud.update(flavor="small", image="snapshot2")
+    cluster.config.GriffinEngineSetLauncher.flavor = "small"
+    await make(flavor="large", image="snapshot1").start()
+    (plan,) = fake_cloud.plans
+    assert (plan.flavor.name, plan.image.name) == ("large", "snapshot1")
 
 
 async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher
 from traitlets.config import Config
 
-from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
+from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
 from ipp_griffin.launchers.common import OnCloud
 from ipp_griffin.launchers.server_settings import ServerSettings
 
@@ -34,7 +34,9 @@ class SettingsFirst(ServerSettings, OnCloud, LocalControllerLauncher):
     """The order of the classes does not matter."""
 
 
-@pytest.mark.parametrize("launcher", [GriffinEngineSetLauncher, ControllerFirst, SettingsFirst])
+@pytest.mark.parametrize(
+    "launcher", [GriffinEngineSetLauncher, GriffinServerControllerLauncher, ControllerFirst, SettingsFirst]
+)
 def test_what_a_launcher_sets_takes_the_place_of_griffinclouds(launcher):
     config = Config({"GriffinCloud": SHARED, launcher.__name__: OWN})
     assert settled(launcher(config=config)) == OWN
