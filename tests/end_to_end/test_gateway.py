@@ -1,250 +1,179 @@
-"""A controller on a server that this machine reaches through an SSH gateway only: a real `ssh` towards a real SSH server, on loopback."""
+"""A controller on a server that this machine reaches through an SSH gateway only: a real `ssh` towards a real SSH server, on loopback.
 
-import asyncio
-import json
+The tests of this module share one cluster. What `ssh` says and does, and what becomes of it: tests/test_ssh.py and
+tests/launchers/test_server_controller.py.
+"""
+
 import os
 import re
-import shutil
 import signal
-import threading
-from pathlib import Path
+import socket
+from unittest import mock
 
-import asyncssh
 import ipyparallel as ipp
 import psutil
 import pytest
+from traitlets.config import Config
 
-from .conftest import Shell
-from .test_server_controller import clusters, container, rules, suspended
+from ipp_griffin.plan import SettingError
+from ipp_griffin.ssh import PORTS, check_gateway, open_tunnel
 
-START = ("ipcluster", "start", "--profile=griffin", "--controller=griffin-server", "--daemonize", "-n", "1")
-STOP = ("ipcluster", "stop", "--profile=griffin")
+from .commands import griffin
+from .server_controllers import START, STOP, computes, rules, setting, suspended, uid_of
+from .ssh_gateway import ssh_gateway
 
-
-class Gateway(asyncssh.SSHServer):
-    """Lets one key in, runs commands, and forwards to wherever it is asked to, while it ``forwards``."""
-
-    forwards = True
-
-    def connection_requested(self, dest_host, dest_port, orig_host, orig_port):
-        return self.forwards
+# Real services would show nothing more: what goes through a tunnel is TCP.
+pytestmark = [pytest.mark.needs("devcloud"), pytest.mark.xdist_group(__name__)]
 
 
-async def run_command(process):
-    """As OpenSSH does: with the addresses and ports of both ends in the environment."""
-    ends = (*process.get_extra_info("peername")[:2], *process.get_extra_info("sockname")[:2])
-    done = await asyncio.create_subprocess_shell(
-        process.command or "true",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "SSH_CONNECTION": " ".join(map(str, ends))},
-    )
-    output, _ = await done.communicate()
-    process.stdout.write(output.decode())
-    process.exit(done.returncode)
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with ssh_gateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
 
 
-@pytest.fixture
-def gateway(tmp_path):
-    """``user@host:port`` of a gateway that an `ssh` in ``tmp_path / "bin"`` gets in to without a question."""
-    keys = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("host", "user")}
-    for name, key in keys.items():
-        key.write_private_key(str(tmp_path / name))
-        (tmp_path / name).chmod(0o600)
-    admitted = tmp_path / "authorized_keys"
-    admitted.write_bytes(keys["user"].export_public_key())
-    loop, ready, port = asyncio.new_event_loop(), threading.Event(), []
+def with_ssh(shell, gateway, **whose):
+    """That shell, which has an `ssh` of its own; see `Gateway.path`."""
+    others = [folder for folder in shell.env["PATH"].split(os.pathsep) if not folder.startswith(str(gateway.folder))]
+    shell.env["PATH"] = os.pathsep.join([gateway.path(**whose), *others])
+    return shell
 
-    async def serve():
-        server = await asyncssh.create_server(
-            Gateway,
-            "127.0.0.1",
-            0,
-            server_host_keys=[keys["host"]],
-            authorized_client_keys=str(admitted),
-            process_factory=run_command,
-        )
-        port.append(server.get_port())
-        ready.set()
-        return server
 
-    server = loop.create_task(serve())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    assert ready.wait(10)
-    known = tmp_path / "known_hosts"
-    known.write_bytes(f"[127.0.0.1]:{port[0]} ".encode() + keys["host"].export_public_key())
-    config = tmp_path / "ssh_config"
-    config.write_text(
-        f"Host *\n IdentityFile {tmp_path}/user\n IdentitiesOnly yes\n UserKnownHostsFile {known}\n StrictHostKeyChecking yes\n"
-    )
-    program = tmp_path / "bin" / "ssh"
-    program.parent.mkdir()
-    program.write_text(
-        f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n'
-    )  # ssh reads the files of the user, not of HOME
-    program.chmod(0o755)
-    yield f"me@127.0.0.1:{port[0]}"
-
-    async def end():
-        server.result().close()
-        await server.result().wait_closed()
-
-    asyncio.run_coroutine_threadsafe(end(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+@pytest.fixture(scope="module")
+def here(shared_shell, gateway):
+    """The machine that starts the cluster, and that has a tunnel to it until the stop."""
+    shell = with_ssh(shared_shell, gateway)
+    shell.run(*START, "-n", "1", "--GriffinCloud.manage_security_group=True", *setting(ssh_server=gateway.name))
+    yield shell
+    shell.run(*STOP)
+    assert gateway.tunnels() == []
 
 
 @pytest.fixture
-def shells(shell, gateway, tmp_path):
-    """A shell here, and one of another machine: both have that `ssh`."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    other = Shell(folder, shell.cloud)
-    for each in (shell, other):
-        each.env["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{each.env['PATH']}"
-    yield shell, other
-    other.close()
-    assert tunnels(gateway) == []
+def elsewhere(elsewhere, gateway):
+    """Another machine with that `ssh`; it is switched off at the end."""
+    before = gateway.tunnels()
+    yield with_ssh(elsewhere, gateway)
+    for pid in set(gateway.tunnels()) - set(before):
+        psutil.Process(pid).kill()
 
 
-def tunnels(gateway) -> list[int]:
-    """The processes that forward through it."""
-    port = gateway.rpartition(":")[2]
-    found = (process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"])
-    return [p.pid for p in found if Path(p.info["cmdline"][0]).name == "ssh" and port in p.info["cmdline"]]
+def ids_from_file(shell) -> list[int]:
+    """The engines that a Client sees which `Cluster.from_file` makes on that machine."""
+    with mock.patch.dict(os.environ, shell.env), ipp.Cluster.from_file(profile="griffin").connect_client_sync() as rc:
+        return list(rc.ids)
 
 
-def client_file(shell) -> Path:
-    return shell.profile() / "security" / "ipcontroller-client.json"
-
-
-def test_clients_here_and_elsewhere_reach_it_through_the_gateway_until_the_stop(shells, gateway):
+def test_clients_here_and_elsewhere_reach_it_through_the_gateway(here, elsewhere, gateway):
     """CurveZMQ is on: with ipyparallel's own tunnels no task would arrive."""
-    shell, elsewhere = shells
-    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
-    info = json.loads(client_file(shell).read_text())
+    info = here.read_json("ipcontroller-client.json")
     assert (info["interface"], info["ssh"]) == ("tcp://127.0.0.1", "")
-    with ipp.Client(str(client_file(shell))) as rc:
-        assert rc[:].apply_sync(pow, 2, 5) == [32]
-    for _ in range(2):  # the second time, the first tunnel is replaced
-        elsewhere.run("ipp-griffin", "connect", container(shell), "griffin")
-        with ipp.Client(str(client_file(elsewhere))) as rc:
-            assert rc[:].apply_sync(pow, 2, 5) == [32]
-        assert len(tunnels(gateway)) == 2
+    computes(here)
+    before = len(gateway.tunnels())
+    elsewhere.run("ipp-griffin", "connect", "griffin")
+    computes(elsewhere)
+    griffin(elsewhere, "connect", "griffin")  # the first tunnel is replaced
+    computes(elsewhere)
+    assert len(gateway.tunnels()) == before + 1
     for path in (elsewhere.profile() / "security").glob("ipcontroller-*"):
         path.unlink()
-    script = 'import ipyparallel as ipp; print(ipp.Cluster.from_file(profile="griffin").connect_client_sync().ids)'
-    assert "[0]" in elsewhere.run("python", "-c", script)  # fetches the files, with another tunnel
-    assert len(tunnels(gateway)) == 2
-    elsewhere.run(*STOP)
-    shell.run(*STOP)
+    assert ids_from_file(elsewhere) == [0]  # fetches the files, with another tunnel
+    assert len(gateway.tunnels()) == before + 1
 
 
-@pytest.mark.needs("devcloud")
-def test_with_security_groups_it_is_the_gateway_that_is_let_in(shells, gateway, neutron):
-    shell, elsewhere = shells
-    gate = f"--GriffinServerControllerLauncher.ssh_server={gateway}"
-    shell.run(*START, gate, "--GriffinCloud.manage_security_group=True")
+def test_with_security_groups_it_is_the_gateway_that_is_let_in(here, elsewhere, neutron):
     before = rules(neutron, "-controller")
     assert {address for _, _, address, _ in before if address} == {"127.0.0.1/32"}
-    elsewhere.run("ipp-griffin", "connect", "griffin")
+    griffin(elsewhere, "connect", "griffin")
     assert rules(neutron, "-controller") == before  # it was let in before
-    shell.run(*STOP)
-    elsewhere.run(*STOP)
 
 
-@pytest.mark.needs("devcloud")
-def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know(shells, gateway, tmp_path):
-    """Servers of the dev cloud have no SSH server: their addresses lead to the one that is there, from which ports are forwarded all the same."""
-    shell, elsewhere = shells
-    (tmp_path / "known_hosts").write_text("")
-    with (tmp_path / "ssh_config").open("a") as config:
-        config.write(f"Host 127.80.*\n HostName 127.0.0.1\n Port {gateway.rpartition(':')[2]}\n")
-    shell.run(*START, "--GriffinServerControllerLauncher.ssh_server=me@", "--GriffinCloud.key_name=griffin-key")
-    elsewhere.run("ipp-griffin", "connect", "griffin")
+def test_after_a_tunnel_has_ended_the_cluster_opens_another(here, gateway):
+    """This machine was rebooted, or moved."""
+    pid, _ = here.read_json("ipcontroller-client.json")["tunnel"]
+    psutil.Process(pid).kill()
+    assert ids_from_file(here) == [0]
+    assert len(gateway.tunnels()) == 1
+    computes(here)
+
+
+def test_a_connect_that_is_interrupted_leaves_no_tunnel_and_no_file(here, elsewhere, gateway, eventually):
+    """Ctrl-C, while the hub does not answer; SIGTERM, or a closed terminal: tests/launchers/test_connecting.py."""
+    before = gateway.tunnels()
+    with suspended(uid_of(here)):
+        connecting = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=60")
+        eventually(lambda: len(gateway.tunnels()) == len(before) + 1, "a tunnel that waits")
+        connecting.send_signal(signal.SIGINT)
+        assert connecting.wait(60) == 128 + signal.SIGINT
+    assert gateway.tunnels() == before
+    assert not elsewhere.profile().exists()
+
+
+def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know_until_a_stop(
+    here, elsewhere, gateway, eventually, monkeypatch
+):
+    """Servers of the dev cloud have no SSH server: their addresses lead to the one that is there, from which ports are forwarded all
+    the same. The stop is from elsewhere, which is about to connect again just then: that is not undone."""
+    with_ssh(elsewhere, gateway, known=False)
+    monkeypatch.setenv("PATH", elsewhere.env["PATH"])
+    monkeypatch.setenv("IPYTHONDIR", str(here.ipython))
+    config = Config(
+        {"GriffinServerControllerLauncher": {"ssh_server": "me@"}, "GriffinCloud": {"key_name": "griffin-key"}}
+    )
+    own = {"profile": "griffin", "controller": "griffin-server", "cluster_id": "own"}
+    cluster = ipp.Cluster(**own, n=1, config=config)
+    cluster.start_cluster_sync()
+    griffin(elsewhere, "connect", "griffin/own")
     used = []
-    for each in (shell, elsewhere):
-        with ipp.Client(str(client_file(each))) as rc:
-            assert rc[:].apply_sync(pow, 2, 5) == [32]
-        state = each.read_json("cluster-.json")["controller"]["state"]
-        used.append(psutil.Process(state["tunnels"][0][0]))
+    for each in (here, elsewhere):
+        computes(each, cluster_id="own")
+        used += tunnels_of(each)
+    assert len(used) == 2
     assert all("me@127.80." in tunnel.cmdline()[-1] for tunnel in used)
-    for each in (shell, elsewhere):
-        each.run(*STOP)
-    assert not any(tunnel.is_running() for tunnel in used)
 
-
-@pytest.mark.needs("devcloud")
-def test_a_connect_that_is_interrupted_leaves_no_tunnel_and_no_file(shells, gateway, eventually):
-    """Ctrl-C, SIGTERM or a closed terminal, while the hub does not answer."""
-    shell, elsewhere = shells
-    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
-    before = tunnels(gateway)
-    (cluster,) = clusters(shell)
-    with suspended(cluster["uid"]):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            connecting = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=60")
-            eventually(lambda: len(tunnels(gateway)) == 2, "a tunnel that waits")
-            connecting.send_signal(number)
-            assert connecting.wait(30) == 128 + number
-            assert tunnels(gateway) == before
-            assert not elsewhere.profile().exists()
-    shell.run(*STOP)
-
-
-@pytest.mark.needs("devcloud")
-def test_a_stop_while_it_connects_again_is_not_undone(shells, gateway, eventually):
-    shell, elsewhere = shells
-    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
-    elsewhere.run("ipp-griffin", "connect", "griffin")
-    with suspended(clusters(shell)[0]["uid"]):
-        again = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=5")
-        eventually(lambda: len(tunnels(gateway)) == 3, "another tunnel")
-        elsewhere.run(*STOP)
+    with suspended(uid_of(here, "own")):
+        again = elsewhere.start("ipp-griffin", "connect", "griffin/own", "--timeout=5")
+        eventually(lambda: len(tunnels_of(elsewhere)) == 2, "another tunnel")
+        used += tunnels_of(elsewhere)
+        elsewhere.run(*STOP, "--cluster-id=own")
         assert again.wait(90) == 1
         assert re.search("does not reach it|was stopped meanwhile", "".join(again.stdout))
-    assert elsewhere.cluster_files() == []
     assert not list(elsewhere.ipython.glob("profile_*/security/*.json"))
-    shell.run(*STOP)
+    cluster.stop_cluster_sync()
+    assert not [tunnel.pid for tunnel in used if tunnel.is_running() and tunnel.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.needs("devcloud")
-def test_after_a_tunnel_has_ended_the_cluster_opens_another(shells, gateway):
-    """This machine was rebooted, or moved."""
-    shell, elsewhere = shells
-    shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}")
-    for pid in tunnels(gateway):
-        psutil.Process(pid).kill()
-    script = 'import ipyparallel as ipp; print(ipp.Cluster.from_file(profile="griffin").connect_client_sync().ids)'
-    assert "[0]" in shell.run("python", "-c", script)
-    assert len(tunnels(gateway)) == 1
-    shell.run(*STOP)
+def tunnels_of(shell) -> list[psutil.Process]:
+    """That machine's, to the cluster of that id."""
+    state = shell.read_json("cluster-own.json")["controller"]["state"]
+    return [psutil.Process(pid) for pid, _ in state["tunnels"]]
 
 
-@pytest.mark.needs("devcloud")
-def test_a_gateway_that_refuses_is_told_before_anything_is_made(shells, gateway, tmp_path):
-    shell, _ = shells
-    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "user"))
-    output = shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}", status=1)
-    assert f"The SSH gateway {gateway} does not let you in: me@127.0.0.1: Permission denied (publickey)." in output
-    assert ("POST", "/servers") not in {(method, path[-8:]) for _, method, path, _ in shell.cloud.running.requests}
+# --- what a gateway says
 
 
-@pytest.mark.needs("devcloud")
-def test_a_gateway_that_does_not_forward_is_told_by_what_ssh_says(shells, gateway, monkeypatch):
-    shell, _ = shells
-    monkeypatch.setattr(Gateway, "forwards", False)
-    options = {"ssh_server": gateway, "reach_timeout": 1}
-    output = shell.run(*START, *(f"--GriffinServerControllerLauncher.{k}={v}" for k, v in options.items()), status=1)
-    assert re.search(rf"does not reach it at .* through {gateway} \(.* ssh says: .*open failed: .*\)", output)
-    assert shell.cloud.left_over() == []
+@pytest.mark.parametrize(
+    ("whose", "said"),
+    [
+        ({"key": "stranger"}, r"me@127\.0\.0\.1: Permission denied \(publickey\)\. See that `ssh -p \d+ me@127"),
+        ({"known": False}, r"Host key verification failed\. See that"),
+    ],
+)
+def test_one_that_refuses_or_whose_key_is_not_known_is_told(gateway, monkeypatch, whose, said):
+    monkeypatch.setenv("PATH", f"{gateway.path(**whose)}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(SettingError, match=f"The SSH gateway {gateway.name} does not let you in: {said}"):
+        check_gateway(gateway.name)
 
 
-@pytest.mark.needs("devcloud")
-def test_a_gateway_whose_key_is_not_known_is_told(shells, gateway, tmp_path):
-    shell, _ = shells
-    (tmp_path / "known_hosts").write_text("")
-    output = shell.run(*START, f"--GriffinServerControllerLauncher.ssh_server={gateway}", status=1)
-    assert "does not let you in: Host key verification failed." in output
+def test_one_that_does_not_forward_is_told_by_what_ssh_says(gateway, monkeypatch, eventually):
+    monkeypatch.setenv("PATH", f"{gateway.path()}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(gateway, "forwards", False)
+    tunnel = open_tunnel({"interface": "tcp://127.0.0.1", "ssh": gateway.name, **dict.fromkeys(PORTS, 9)})
+    try:
+        tunnel.wait(60)
+        with socket.create_connection(("127.0.0.1", tunnel.info["registration"])) as connection:
+            assert connection.recv(1) == b""
+        eventually(lambda: "open failed" in tunnel.said, "what ssh says")
+        assert not tunnel.ended
+    finally:
+        tunnel.close()

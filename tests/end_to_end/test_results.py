@@ -1,11 +1,12 @@
 """Results: engines save them without a credential, and they are there when the cluster is gone."""
 
 import ipyparallel as ipp
+from traitlets.config import Config
 
 from ipp_griffin import Results
 from ipp_griffin.results import NAME
 
-from .test_whole_clusters import START, STOP, client
+from .commands import container, griffin
 
 
 def save(upload, n):
@@ -21,16 +22,16 @@ def save(upload, n):
 save.__module__ = "__main__"  # as of a notebook or a script: engines have no `tests`
 
 
-def test_engines_save_what_outlives_the_cluster(shell):
-    shell.run(*START, "-n", "2")
-    cluster = ipp.Cluster.from_file(profile_dir=str(shell.profile()))
-    results, prefix = Results(cluster), cluster.controller.container
-    with client(shell) as rc:
+def test_engines_save_what_outlives_the_cluster(shell, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(shell.ipython))
+    monkeypatch.chdir(shell.folder)
+    config = Config({"GriffinEngineSetLauncher": {"engines_per_server": 2}})
+    with ipp.Cluster(profile="griffin", n=2, config=config) as rc:
+        results, prefix = Results(rc.cluster), rc.cluster.controller.container
         saved = rc.load_balanced_view().map_sync(save, [results.uploader()] * 3, range(3))
     assert saved == [(f"{results.uid}/part-{n}.bin", f"{results.uid}/small/{n}") for n in range(3)]
-    shell.run(*STOP)
     assert [name.removeprefix("container ") for name in shell.cloud.left_over()] == [f"{prefix}-{NAME}"]
-    shell.run("ipp-griffin", "get", "part-2.bin", "--container", prefix)
+    griffin(shell, "get", "part-2.bin", container(shell))
     assert (shell.folder / "part-2.bin").read_bytes() == b"\2" * 3_000_000
     later = Results(results.uid, container=prefix)
     assert [later.read(f"small/{n}") for n in range(3)] == [b"small"] * 3

@@ -3,7 +3,9 @@
 import base64
 import contextlib
 import gzip
+import io
 import json
+import logging
 import os
 import re
 import stat
@@ -18,7 +20,6 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import ipyparallel as ipp
-import openstack
 import psutil
 import pytest
 import requests
@@ -31,6 +32,7 @@ from ipp_griffin.store import QUOTA, Store, container_name
 from ipp_griffin.userdata import PLACEHOLDER
 
 from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
+from .commands import container, griffin, sdk
 
 # The requests are recorded, and the services may run on another machine, but not behind TLS: faults have the same need.
 pytestmark = pytest.mark.needs("faults", "app")
@@ -48,16 +50,20 @@ def proxy(shell) -> Iterator[ForwardProxy]:
 
 
 @pytest.fixture
-def arguments() -> Iterator[dict[str, None]]:
+def arguments() -> Iterator[dict[bytes, None]]:
     """The command lines of all processes of this machine, as any user of it can read them, as long as the test lasts."""
-    seen: dict[str, None] = {}
+    seen: dict[bytes, None] = {}
     ended = threading.Event()
 
     def look() -> None:
         while not ended.wait(0.1):
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error):
-                    seen[" ".join(process.cmdline())] = None
+            for pid in psutil.pids():
+                with contextlib.suppress(OSError):  # it has ended
+                    file = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
+                    try:
+                        seen[os.read(file, 1 << 20)] = None
+                    finally:
+                        os.close(file)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -77,21 +83,21 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     with ipp.Client(str(security / "ipcontroller-client.json")) as rc:
         rc[:].apply_sync(os.write, 2, b"said by an engine\n")
         on_servers = rc[:].apply_sync(subprocess.getoutput, ALL_ARGUMENTS)
-    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}", DEBUG)
+    where, svg = (container(shell), DEBUG), shell.folder / "start.svg"
 
     def logs() -> str:
-        return shell.run("ipp-griffin", "logs", *where, "griffin")
+        return griffin(shell, "logs", container(shell), "griffin")
 
     eventually(lambda: logs().count("  said by an engine\n") == 2, "what engines printed")
     shell.env["OS_CLOUD"] = shell.cloud.name  # with a password, from here on
     shown = {
-        "ps": shell.run("ipp-griffin", "ps", *where, "--engines"),
-        "ps --json": shell.run("ipp-griffin", "ps", *where, "--json"),
-        "logs": logs(),
-        "timeline": shell.run("ipp-griffin", "timeline", *where, "griffin", "--output=start.svg"),
-        "timeline --json": shell.run("ipp-griffin", "timeline", *where, "griffin", "--json"),
-        "the picture": (shell.folder / "start.svg").read_text(),
-        "reap": shell.run("ipp-griffin", "reap", *where, "--dry-run"),
+        "ps": at_debug(shell, "ps", *where, "--engines"),
+        "ps --json": at_debug(shell, "ps", *where, "--json"),
+        "logs": shell.run("ipp-griffin", "logs", *where, "griffin"),
+        "timeline": at_debug(shell, "timeline", *where, "griffin", f"--output={svg}"),
+        "timeline --json": at_debug(shell, "timeline", *where, "griffin", "--json"),
+        "the picture": svg.read_text(),
+        "reap": at_debug(shell, "reap", *where, "--dry-run"),
         **errors(shell, where),
         "arguments on the servers": "\n".join(on_servers),
         **seen_in_the_cloud(shell),
@@ -99,7 +105,7 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     files = private_files(shell, security)
     shown["ipcluster stop"] = shell.run("ipcluster", "stop", "--profile=griffin", "--debug")
     shown["ipcluster start"] = foreground.communicate(timeout=60)[0]
-    shown["arguments"] = "\n".join(arguments)
+    shown["arguments"] = b"\n".join(arguments).replace(b"\0", b" ").decode(errors="replace")
     shown |= {f"file {path.name}": path.read_text() for path in (shell.profile() / "log").iterdir()}
 
     created = [json.loads(e.body)["server"] for e in posts(proxy, "/servers")]
@@ -154,11 +160,16 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
 NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\r\n</text><script>alert(1)</script>&lt;"
 
 
-def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(shell, proxy):
+def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(shell, monkeypatch):
     """It has its server's write URL: it may name its reports, and fill them, as it likes."""
-    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize")
-    (created,) = posts(proxy, "/servers")
-    reports = parts_of(json.loads(created.body)["server"]["user_data"])[0]["reports"]
+    monkeypatch.setenv("IPYTHONDIR", str(shell.ipython))
+    logged, log = io.StringIO(), logging.getLogger("malicious")
+    log.setLevel(logging.DEBUG)
+    log.addHandler(logging.StreamHandler(logged))
+    cluster = ipp.Cluster(profile="griffin", cluster_id="", n=1, log=log)
+    cluster.start_cluster_sync()
+    (engine_set,) = cluster.engines.values()
+    reports = engine_set.open_store().report_urls(engine_set.uid, f"{engine_set.engine_set}/0.0/", 600)
     engines = [{"index": NASTY, "output": f"{NASTY}\n{'x' * 5000}\n"}, NASTY, {"output": [NASTY]}, {"output": "\ud800"}]
     body = {"message": NASTY * 50, "time": 1e300, "utc_offset": NASTY, "engines": engines, "phase": NASTY}
     bodies = (body, {"message": [NASTY], "engines": NASTY}, [NASTY], NASTY)
@@ -167,15 +178,15 @@ def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(she
     for name in (f"9100-{NASTY}", f"9101-engines/{NASTY}", "../../connection.json", "99999-failed<b>"):
         assert write(reports, name, NASTY) in (201, 400, 401)
     assert write(reports, "9200-failed", "[" * 100_000) == 201
-    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}",)
+    where, svg = container(shell), shell.folder / "start.svg"
     shown = [
-        shell.run("ipp-griffin", "ps", *where, "--engines"),
-        shell.run("ipp-griffin", "ps", *where, "--json"),
-        logs := shell.run("ipp-griffin", "logs", *where, "griffin"),
-        shell.run("ipp-griffin", "timeline", *where, "griffin", "--output=start.svg"),
-        shell.run("ipp-griffin", "timeline", *where, "griffin", "--json"),
-        shell.run("ipp-griffin", "reap", *where, "--dry-run"),
-        picture := (shell.folder / "start.svg").read_text(),
+        griffin(shell, "ps", where, "--engines"),
+        griffin(shell, "ps", where, "--json"),
+        logs := griffin(shell, "logs", where, "griffin"),
+        griffin(shell, "timeline", where, "griffin", f"--output={svg}"),
+        griffin(shell, "timeline", where, "griffin", "--json"),
+        griffin(shell, "reap", where, "--dry-run"),
+        picture := svg.read_text(),
     ]
     for text in shown:
         assert [c for c in set(text) if not c.isprintable() and c != "\n"] == []
@@ -186,8 +197,9 @@ def test_what_a_malicious_engine_reports_comes_harmless_out_of_every_command(she
     assert "owned" in logs and "its agent reported failed" in picture
     # Reports alone delete nothing, and say nothing of other servers.
     assert len(shell.cloud.servers()) == 1
-    output = shell.run("ipcluster", "stop", "--profile=griffin")
-    assert "\x1b]0" not in output
+    cluster.stop_cluster_sync()
+    assert "Stopping" in logged.getvalue()
+    assert "\x1b]0" not in logged.getvalue()
 
 
 def write(reports: dict[str, str], name: str, text: str) -> int:
@@ -240,7 +252,7 @@ def test_a_servers_urls_open_nothing_but_its_own_place_and_nothing_after_the_sto
 def test_a_servers_url_can_not_fill_the_container(store, cloud):
     """It has a quota from the moment when URLs can lead into it. Here a smaller one is tried, too."""
     own = report_url(store.report_urls(UID, f"{SET}/3.0/", 600), 0, "agent")
-    with member(cloud) as connection:
+    with sdk(cloud) as connection:
         path = f"/{container_name(UID, getattr(cloud, 'prefix', 'ipp-griffin'))}"
         made = connection.object_store.head(path).headers
         assert {name: made[name] for name in QUOTA} == QUOTA
@@ -295,12 +307,26 @@ def debug_everywhere(shell) -> tuple[str, str]:
     return public, secret
 
 
+def at_debug(shell, *command: str, status: int = 0) -> str:
+    """What `ipp-griffin` says in this process, with all that a process of its own would print of what is logged."""
+    logged, logger = io.StringIO(), logging.getLogger("traitlets")
+    level, handler = logger.level, logging.StreamHandler(logged)
+    handler.setLevel(logging.WARNING)  # as the handler of last resort, which pytest's keep from its work
+    logging.getLogger().addHandler(handler)
+    try:
+        return griffin(shell, *command, status=status) + logged.getvalue()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        logger.setLevel(level)
+
+
 def errors(shell, where: tuple[str, ...]) -> dict[str, str]:
     """What commands say that fail, at DEBUG."""
     found = {}
     for service in ("compute", "object-store", "identity"):
         shell.cloud.faults.set({"service": service, "status": 403})
-        found[f"{service} refuses"] = shell.run("ipp-griffin", "logs", *where, "griffin", status=1)
+        found[f"{service} refuses"] = at_debug(shell, "logs", *where, "griffin", status=1)
+    found["identity refuses a process"] = shell.run("ipp-griffin", "logs", *where, "griffin", status=1)
     shell.cloud.faults.clear()
     wrong = ("ipcluster", "engines", "--profile=griffin", "-n", "1", "--debug", "--GriffinCloud.image=none-such")
     process = shell.start(*wrong)  # at DEBUG with a traceback
@@ -312,26 +338,19 @@ def errors(shell, where: tuple[str, ...]) -> dict[str, str]:
 def seen_in_the_cloud(shell) -> dict[str, str]:
     """What members of the project see of servers and reports."""
     found = {}
-    with member(shell.cloud) as connection:
+    with sdk(shell.cloud) as connection:
         listing = connection.compute.get("/servers/detail", microversion="2.52").json()["servers"]
         ours = [server for server in listing if server["name"] in shell.cloud.servers()]
         assert len(ours) == 2
         found["servers"] = json.dumps([{**server, "OS-EXT-SRV-ATTR:user_data": ""} for server in ours])
         for server in ours:
             found["a console"] = connection.compute.get_server_console_output(server["id"])["output"]
-        (container,) = shell.cloud.containers()
-        for stored in connection.object_store.objects(container):
+        (name,) = shell.cloud.containers()
+        for stored in connection.object_store.objects(name):
             if not stored.name.endswith("/connection.json"):
-                found[f"report {stored.name}"] = connection.object_store.download_object(
-                    stored.name, container
-                ).decode()
+                content = connection.object_store.download_object(stored.name, name)
+                found[f"report {stored.name}"] = content.decode()
     return found
-
-
-def member(cloud) -> openstack.connection.Connection:
-    """What a member of the project uses."""
-    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
-    return openstack.connection.Connection(config=config.get_one(cloud.name))
 
 
 def private_files(shell, security: Path) -> list[Path]:
