@@ -256,6 +256,24 @@ def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(fake_cloud,
     assert rule.endswith(said)
 
 
+async def test_an_unreachable_controller_is_told_with_the_rule_that_lets_engines_in(launcher, fake_cloud, store, hub):
+    """As the agent says it: ../test_agent_process.py."""
+    hub.listed = {}
+
+    def agent_gives_up(stop):
+        name = f"{launcher.engine_set}/0.0/0001-failed"
+        store.there[launcher.uid][name] = b""
+        said = "controller port unreachable for 1 s: address 10.0.0.1 port 20000 (Connection refused). "
+        store.contents[name] = {"message": said, "engines": []}
+
+    fake_cloud.before_landing = agent_gives_up
+    with pytest.raises(GriffinError) as raised:
+        await launcher.start(1)
+    assert "gave up: controller port unreachable for 1 s: address 10.0.0.1 port 20000 (Conn" in str(raised.value)
+    assert f" {admitting_rule(fake_cloud, CONNECTION, fake_cloud.networks()[0])}" in str(raised.value)
+    assert fake_cloud.there == {}
+
+
 # --- security groups of its own
 
 
@@ -267,6 +285,14 @@ async def test_servers_are_in_the_clusters_own_security_group(launcher, fake_clo
     assert fake_cloud.plans[0].security_groups == ("g-1",)
     await launcher.stop()
     assert fake_cloud.groups.asked("remove", "uid") == [launcher.uid]
+
+
+async def test_groups_that_can_not_be_made_fail_the_start_before_any_server(launcher, fake_cloud, cluster, store):
+    cluster.config.GriffinCloud.manage_security_group = True
+    fake_cloud.groups.fail["make"] = [QuotaError("Can't make security group griffin-x-engines: Quota exceeded")]
+    with pytest.raises(QuotaError, match="Can't make security group"):
+        await launcher.start(1)
+    assert (fake_cloud.plans, store.there) == ([], {})
 
 
 async def test_without_them_neutron_is_not_asked(launcher, fake_cloud):

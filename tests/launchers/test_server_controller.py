@@ -144,6 +144,8 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"client_address": "my house"}, "client_address 'my house' is no IPv4 address"),
         ({"client_address": "2001:db8::/64"}, "is no IPv4 address"),
         ({"flavor": "huge"}, r"No flavor 'huge'\. .* Set GriffinServerControllerLauncher\.flavor\."),
+        ({"network": "lab"}, r"No network 'lab'\. .* Set GriffinServerControllerLauncher\.network\."),
+        ({"key_name": "eve"}, r"No key pair 'eve'\. .* Set GriffinServerControllerLauncher\.key_name\."),
         ({"cluster_id": "a/b"}, "can't be part of a file's name"),
     ],
 )
@@ -274,10 +276,14 @@ async def test_a_floating_ip_is_what_clients_connect_to_and_not_engines(make, fa
     assert fake_cloud.floating_ips.asked("attach", "server_id") == ["id-0"]
 
 
-async def test_without_a_floating_ip_left_no_server_is_asked_for(make, fake_cloud, store):
-    fake_cloud.floating_ips.fail["reserve"] = [QuotaError("No floating IP is left in pool public.")]
+@pytest.mark.parametrize(
+    "error",
+    [QuotaError("No floating IP is left in pool public."), SettingError("There is no external network 'nope'.")],
+)
+async def test_without_a_floating_ip_no_server_is_asked_for(make, fake_cloud, store, error):
+    fake_cloud.floating_ips.fail["reserve"] = [error]
     launcher = make(floating_ip="auto")
-    with pytest.raises(QuotaError, match="No floating IP is left"):
+    with pytest.raises(type(error), match=str(error)):
         await launcher.start()
     assert fake_cloud.plans == []
     only_the_project_is_left(fake_cloud, store, launcher)
@@ -317,6 +323,18 @@ def tunnels(monkeypatch) -> list:
     monkeypatch.setattr(attaching, "open_tunnel", open_tunnel)
     monkeypatch.setattr(attaching, "close_tunnel", lambda pid, created: log.append(("close", pid)))
     return log
+
+
+async def test_a_gateway_that_does_not_let_in_is_told_before_anything_is_made(make, fake_cloud, store, monkeypatch):
+    def refuses(ssh_server):
+        raise SettingError(f"The SSH gateway {ssh_server} does not let you in: Permission denied (publickey).")
+
+    tunnels(monkeypatch)
+    monkeypatch.setattr(attaching, "check_gateway", refuses)
+    launcher = make(ssh_server="me@gate")
+    with pytest.raises(SettingError, match="The SSH gateway me@gate does not let you in: Permission denied"):
+        await launcher.start()
+    assert (fake_cloud.plans, store.addresses, launcher.state) == ([], [], "after")
 
 
 async def test_through_a_gateway_this_machine_has_a_tunnel_until_the_stop(make, store, monkeypatch):
