@@ -1,28 +1,32 @@
-"""An application credential with one role, and the access rules that docs/clouds.md lists, is all that a cluster needs."""
+"""An application credential with one role, and the access rules that docs/clouds.md lists, is all that a cluster needs.
+
+What a start says that lacks one of them is in ../test_other_clouds.py.
+"""
 
 import json
 import re
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import openstack
+import ipyparallel as ipp
 import pytest
-import yaml
+from traitlets.config import Config
 
 from ipp_griffin import Results
 from ipp_griffin.devcloud.access_rules import AccessRule
+from ipp_griffin.plan import GriffinError
 from ipp_griffin.results import NAME
 
-from ..clouds import REPO
+from ..access_rules import documented, limited
 from ..forward_proxy import ForwardProxy, forward_proxy
+from .commands import griffin
 from .conftest import address_of
-from .test_server_controller import suspended
+from .server_controllers import suspended
 
 # The answers are looked at, so that a request which is refused and then done without is seen, too: not behind TLS.
 pytestmark = pytest.mark.needs("faults", "app", "address")
-DOCUMENT = REPO / "docs" / "clouds.md"
+GROUPS = {"manage_security_group": True}
 
 
 @pytest.fixture
@@ -34,109 +38,86 @@ def proxy(shell) -> Iterator[ForwardProxy]:
 
 
 @pytest.fixture
-def make_credential(shell) -> Iterator[Any]:
-    """``make_credential(access_rules)``: the shell uses an application credential with the role member and these rules."""
-    config = openstack.config.OpenStackConfig(config_files=[str(shell.cloud.clouds_yaml)], load_envvars=False)
-    entry = yaml.safe_load(shell.cloud.clouds_yaml.read_text())["clouds"][shell.cloud.name]
-    made = []
-    with openstack.connection.Connection(config=config.get_one(shell.cloud.name)) as connection:
-        identity, user = connection.identity, connection.current_user_id
+def prefix(shell) -> str:
+    """Of the names of containers."""
+    return str(getattr(shell.cloud, "prefix", "ipp-griffin"))
 
-        def make(access_rules: list[dict[str, str]]) -> None:
-            secret = secrets.token_urlsafe(16)
-            name = f"griffin-test-{secrets.token_hex(4)}"
-            found = identity.create_application_credential(
-                user, name, secret=secret, roles=[{"name": "member"}], access_rules=access_rules
-            )
-            made.append(found)
-            auth = {
-                "auth_url": entry["auth"]["auth_url"],
-                "application_credential_id": found.id,
-                "application_credential_secret": secret,
-            }
-            limited = {**entry, "auth_type": "v3applicationcredential", "auth": auth}
-            path = shell.folder / "limited.yaml"
-            path.write_text(yaml.safe_dump({"clouds": {shell.cloud.name: limited}}))
-            shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
 
-        yield make
+@pytest.fixture
+def rules(shell, prefix) -> Iterator[list[dict[str, str]]]:
+    """The documented ones: the shell's credential has these and no other."""
+    rules, path = documented(prefix), shell.folder / "limited.yaml"
+    with limited(shell.cloud.clouds_yaml, shell.cloud.name, rules, path):
+        shell.env["OS_CLIENT_CONFIG_FILE"] = str(path)
+        yield rules
         shell.env["OS_CLIENT_CONFIG_FILE"] = str(shell.cloud.clouds_yaml)
-        for each in made:
-            identity.delete_application_credential(user, each)
 
 
-def documented(shell) -> list[dict[str, str]]:
-    """The rules as they are in the documentation, for containers of this cloud's tests."""
-    (text,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    rules: list[dict[str, str]] = json.loads(text)
-    prefix = getattr(shell.cloud, "prefix", "ipp-griffin")
-    return [{**rule, "path": rule["path"].replace("/ipp-griffin-", f"/{prefix}-")} for rule in rules]
+@pytest.fixture
+def cluster(shell, proxy, rules, monkeypatch) -> Iterator[Callable[..., ipp.Cluster]]:
+    """``cluster(settings, ...)``: one of the shell's profile, with these settings by class, in this process."""
+    for name, value in shell.env.items():
+        monkeypatch.setenv(name, value)
+    made = []
+
+    def make(settings: dict[str, Any], **more: Any) -> ipp.Cluster:
+        here = str(shell.profile())
+        made.append(ipp.Cluster(profile_dir=here, cluster_id="", config=Config(settings), n=1, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop_cluster_sync()
 
 
-def test_the_documented_rules_are_enough_for_everything(shell, proxy, make_credential, neutron, head):
+def test_the_documented_rules_are_enough_for_everything(shell, cluster, proxy, prefix, rules, neutron, head):
     """No request is refused: what the rules lack would be asked for in vain, or again with a new token."""
-    make_credential(documented(shell))
-    where = (f"--container={getattr(shell.cloud, 'prefix', 'ipp-griffin')}",)
-    named = ["--GriffinCloud.key_name=griffin-key", "--GriffinCloud.security_groups=default"]
-    shell.run("ipcluster", "start", "--profile=griffin", "-n", "2", "--daemonize", *named)
-    (cluster,) = json.loads(shell.run("ipp-griffin", "ps", *where, "--json"))
-    assert [server["phase"] for server in cluster["servers"]] == ["engines", "engines"]
-    assert "/agent  engines: " in (logs := shell.run("ipp-griffin", "logs", *where, "griffin"))
+    where = (f"--container={prefix}",)
+
+    # Whatever a start may ask for by its name, and the groups that let engines in to a controller on this machine.
+    named = {"key_name": "griffin-key", "security_groups": ["default"], "availability_zone": "nova"}
+    address = {"ip": address_of(shell.cloud)}
+    local = cluster({"GriffinCloud": {**named, **GROUPS}, "GriffinControllerLauncher": address})
+    local.start_cluster_sync()
+    (found,) = json.loads(griffin(shell, "ps", *where, "--json"))
+    assert [server["phase"] for server in found["servers"]] == ["engines"]
+    assert "/agent  engines: " in (logs := griffin(shell, "logs", *where, "griffin"))
     assert "/console  " in logs and "can't be read" not in logs
-    shell.run("ipp-griffin", "timeline", *where, "griffin")
-    assert "nothing to reap" in shell.run("ipp-griffin", "reap", *where)
-    shell.run("ipcluster", "stop", "--profile=griffin")
-    address = f"--GriffinControllerLauncher.ip={address_of(shell.cloud)}"
-    others = ["--GriffinCloud.availability_zone=nova", "--GriffinCloud.manage_security_group=True", address]
-    shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize", *others)
-    assert "1 server and its container" in shell.run("ipp-griffin", "stop", *where, "griffin")
+    griffin(shell, "timeline", *where, "griffin")
+    assert "nothing to reap" in griffin(shell, "reap", *where)
+    assert "1 server and its container" in griffin(shell, "stop", *where, "griffin")
     neutron.network.delete_port(head)
     assert shell.cloud.left_over() == []
-    shell.run("ipcluster", "stop", "--profile=griffin")
-    controller = ["floating_ip=auto", "reach_timeout=1"]  # that no security group lets this machine in to
-    on_server = [f"--GriffinServerControllerLauncher.{setting}" for setting in controller]
-    command = ("ipcluster", "start", "--profile=griffin", "-n", "1", "--controller=griffin-server", *on_server)
-    assert "does not reach it at" in shell.run(*command, status=1)
+    local.stop_cluster_sync()
+
+    # A controller on a server, at a floating IP; no security group lets this machine in to it.
+    reach = {"floating_ip": "auto", "reach_timeout": 1}
+    with pytest.raises(GriffinError, match="does not reach it at"):
+        cluster({"GriffinServerControllerLauncher": reach}, controller="griffin-server").start_controller_sync()
     assert shell.cloud.left_over() == []
-    command = ("ipcluster", "start", "--profile=griffin", "-n", "1", "--daemonize", "--controller=griffin-server")
-    shell.run(*command, "--GriffinCloud.manage_security_group=True")
-    (cluster,) = json.loads(shell.run("ipp-griffin", "ps", *where, "--json"))
-    with suspended(cluster["uid"]):
+
+    # With its own groups, into which whoever connects from elsewhere is let.
+    remote = cluster({"GriffinCloud": GROUPS}, controller="griffin-server")
+    remote.start_controller_sync()
+    (found,) = json.loads(griffin(shell, "ps", *where, "--json"))
+    with suspended(found["uid"]):
         connecting = ("--profile=other", "--client-address=203.0.113.7", "--timeout=1")
-        assert "does not reach it" in shell.run("ipp-griffin", "connect", *where, "griffin", *connecting, status=1)
-    shell.run("ipcluster", "stop", "--profile=griffin")
-    shell.run("ipp-griffin", "put", *where, "limited.yaml")
-    shell.run("ipp-griffin", "get", *where, "limited.yaml", "--output", "copy")
-    assert "Deleted: 1" in shell.run("ipp-griffin", "results", *where, "--delete", "--yes", "limited.yaml")
-    Results(container=where[0].partition("=")[2])._store.remove_if_empty(NAME)
+        assert "does not reach it" in griffin(shell, "connect", *where, "griffin", *connecting, status=1)
+    remote.stop_cluster_sync()
+
+    # Results.
+    griffin(shell, "put", *where, str(shell.folder / "limited.yaml"))
+    griffin(shell, "get", *where, "limited.yaml", "--output", str(shell.folder / "copy"))
+    assert "Deleted: 1" in griffin(shell, "results", *where, "--delete", "--yes", "limited.yaml")
+    Results(container=prefix)._store.remove_if_empty(NAME)
+
     refused = {f"{e.status} {e.method} {e.url.partition('?')[0]}" for e in proxy.exchanges if e.status in (401, 403)}
     assert refused == set()
     # And none is there for nothing. (Nova leaves no port.)
-    rules = [
+    parsed = [
         rule
-        for rule in map(AccessRule.parse, documented(shell))
+        for rule in map(AccessRule.parse, rules)
         if not (rule.method == "DELETE" and rule.path.endswith("/ports/*"))
     ]
     made = [(e.method, re.sub("^/(compute|image|network)(?=/v)", "", urlsplit(e.url).path)) for e in proxy.exchanges]
-    assert [rule for rule in rules if not any(rule.fits(rule.service, *request) for request in made)] == []
-
-
-@pytest.mark.parametrize(
-    ("service", "method", "path"),
-    [("compute", "POST", "/v2.1/servers"), ("object-store", "PUT", "/v1/*/ipp-griffin-*")],
-)
-def test_without_one_of_them_a_start_says_what_was_refused_and_leaves_nothing(
-    shell, make_credential, service, method, path
-):
-    lacking = {"service": service, "method": method, "path": path}
-    given = documented(shell)
-    kept = [rule for rule in given if {**rule, "path": undo(shell, rule["path"])} != lacking]
-    assert len(kept) == len(given) - 1
-    make_credential(kept)
-    output = shell.run("ipcluster", "start", "--profile=griffin", "-n", "1", status=1)
-    (line,) = [line for line in output.splitlines() if "CRITICAL" in line]
-    assert re.search(r"Can't (create server|make container) .* do their rules forbid this\?", line)
-
-
-def undo(shell, path: str) -> str:
-    return path.replace(f"/{getattr(shell.cloud, 'prefix', 'ipp-griffin')}-", "/ipp-griffin-")
+    assert [rule for rule in parsed if not any(rule.fits(rule.service, *request) for request in made)] == []
