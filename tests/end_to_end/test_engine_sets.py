@@ -113,18 +113,19 @@ def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(shell, clus
     cloud.object_store.delete_container(name)
 
 
+@pytest.mark.needs("faults")
 def test_a_server_that_is_deleted_during_the_start_ends_it_without_replacements(shell, cluster, cloud, eventually):
-    if "faults" in shell.cloud.has:
-        shell.cloud.faults.set({"server": ".*-1$", "boot_time": 20})
+    shell.cloud.faults.set({"server": ".*-1$", "boot_time": 20})
 
     def delete_one():
         eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
-        for server in cloud.compute.servers():
-            if server.name == min(shell.cloud.servers()):
-                cloud.compute.delete_server(server)
+        first = min(shell.cloud.servers())
+        (server,) = (server for server in cloud.compute.servers() if server.name == first)
+        cloud.compute.delete_server(server)
 
     somebody = threading.Thread(target=delete_one, daemon=True)
     somebody.start()
     said = refused(cluster, 2, engines_per_server=1, max_replacements=0)
+    somebody.join(60)
     assert re.search(r"its 2 engines any more\. Server griffin-\S+ \(\w+\) is gone: somebody deleted it", said)
     assert shell.cloud.servers() == []

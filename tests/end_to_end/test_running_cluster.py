@@ -48,6 +48,13 @@ def shell(shared_shell, started, eventually):
 
 
 @pytest.fixture
+def elsewhere(elsewhere, shell):
+    """Another machine of its owner's, with the same credential."""
+    elsewhere.env["OS_CLOUD"] = shell.env["OS_CLOUD"]
+    return elsewhere
+
+
+@pytest.fixture
 def goes_on(shell):
     """At the end of the test the cluster has the engines and the servers that it had, and they compute."""
     yield
