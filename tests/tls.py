@@ -86,9 +86,9 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
     async def listen() -> asyncio.Server:
         return await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
 
-    server = loop.run_until_complete(listen())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(60)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -100,7 +100,7 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(close(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(close(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
