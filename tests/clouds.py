@@ -143,7 +143,7 @@ class OnNamedCloud:
     def clean_up(self) -> None:
         """Delete what failed tests left."""
         for project in self.projects:
-            project.clean_up()
+            project.clean_up(shared=self.shared)
 
 
 class _Project:
@@ -186,20 +186,25 @@ class _Project:
     def new(self) -> list[str]:
         return [thing for thing in self._things() if thing not in self.before]
 
-    def clean_up(self) -> None:
+    def clean_up(self, *, shared: bool) -> None:
+        """In a project that is ``shared`` with others, these may have made something meanwhile: their user is in its description."""
         for server in self.servers():
             self._connection.compute.delete_server(server, ignore_missing=True)
         for server in self.servers():
-            self._connection.compute.wait_for_delete(server, wait=120)
-        new = self.new()
+            self._connection.compute.wait_for_delete(server, wait=600)
+        new, of_user = self.new(), f", user {self._connection.current_user_id}"
+
+        def may_go(found: Any) -> bool:
+            return not shared or (found.description or "").endswith(of_user)
+
         for group in self._connection.network.security_groups(project_id=self.id):
-            if f"security group {group.id}" in new and group.name.startswith("griffin-"):
+            if f"security group {group.id}" in new and group.name.startswith("griffin-") and may_go(group):
                 for port in self._connection.network.ports(project_id=self.id, security_group_ids=[group.id]):
                     others = [id for id in port.security_group_ids if id != group.id]
                     self._connection.network.update_port(port, security_groups=others)
                 self._connection.network.delete_security_group(group, ignore_missing=True)
         for floating in self._connection.network.ips(project_id=self.id):
-            if f"floating IP {floating.id}" in new:
+            if f"floating IP {floating.id}" in new and may_go(floating):
                 self._connection.network.delete_ip(floating, ignore_missing=True)
         for container in self.containers():
             for stored in self._connection.object_store.objects(container):
