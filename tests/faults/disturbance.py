@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .stages import AFTER, Fault, Faults
 
-GONE = 404  # as good an answer to a deletion as 204
+GONE = 404  # to a deletion as good an answer as 204
 
 
 class Disturbed(Protocol):
@@ -58,12 +58,14 @@ class Disturbance:
 
     def unmet(self) -> list[str]:
         """The stages that have not met all of their faults, and which."""
-        left = [
-            f"{stage}: {named(now)} ({now['count']} left)"
-            for (stage, _), now in zip(self._set, self._cloud.faults.snapshot()[len(self._beside) :], strict=True)
-            if now["count"]
-        ]
-        return left + [f"{stage}: nothing came of {named(first)} before it" for stage, first in self._waiting.items()]
+        with self._lock:
+            there = self._cloud.faults.snapshot()[len(self._beside) :]
+            left = [
+                f"{stage}: {named(now)} ({now['count']} left)"
+                for (stage, _), now in zip(self._set, there, strict=True)
+                if now["count"]
+            ]
+            return left + [f"{stage}: nothing came of {named(one)} before it" for stage, one in self._waiting.items()]
 
     def claimed_twice(self) -> list[str]:
         """The requests so far which fit the faults of several stages: one of these may have met those of another."""
@@ -76,13 +78,13 @@ class Disturbance:
 
     def _noted(self, service: str, method: str, path: str, status: int) -> None:
         self._note(service, method, path, status)
-        if not 200 <= status < 300 and status != GONE:
+        if not (200 <= status < 300 or (method == "DELETE" and status == GONE)):
             return
         with self._lock:
             due = [stage for stage, first in self._waiting.items() if fits(first, service, method, path)]
             for stage in due:
                 del self._waiting[stage]
-        self._add(due)
+            self._add(due)
 
     def _add(self, stages: Iterable[str]) -> None:
         new = [(stage, fault) for stage in stages for fault in self._faults[stage]]

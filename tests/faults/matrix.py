@@ -15,9 +15,8 @@ from .row import WORKS, Row, Run
 from .stages import MALFORMED, PASSING, SERVER_START, SERVER_STOP, START, STOP, Fault, Faults, Kind, passing
 
 REACHED: Mapping[str, Any] = {"floating_ip": "auto"}
-SLOW_SERVER = (
-    {"server": ".*", "boot_time": 2.0},
-)  # a creation whose answer was lost is settled before the agent begins
+# A creation whose answer was lost is settled before the agent begins.
+SLOW_SERVER = ({"server": ".*", "boot_time": 2.0},)
 
 # What is no failure: it happens, or has happened.
 NOT_YET = Kind("404, once", ({"status": 404},))
