@@ -7,15 +7,16 @@ Two of them can't hold for a launcher whose engines are elsewhere:
 - ``test_wait_for_engines_crash`` patches this process's own ``os.environ`` and expects engines to inherit it. Its
   substitute is `test_engines_that_crash_at_their_start_fail_the_start`.
 - ``test_restart_engines`` wants other process ids after a restart; where servers count processes for themselves, as on
-  every cloud but the dev cloud, the first engine of each has the same. `test_restarted_engines_are_on_new_servers` is in its place.
+  every cloud but the dev cloud, the first engine of each has the same. There
+  `test_at_the_default_heartbeat_engines_are_listed_when_a_start_or_restart_returns` is in its place.
+
+Of those that pass on the dev cloud, real servers get what differs there: engines that start, stop and are signalled elsewhere.
 """
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 
-import ipyparallel as ipp
 import pytest
 from ipyparallel.tests import test_cluster
 from ipyparallel.tests.conftest import (  # noqa: F401
@@ -47,8 +48,10 @@ import ipp_griffin.launchers
 from .clouds import settings_of
 
 pytestmark = pytest.mark.usefixtures("cloud")
-pytest.mark.needs("devcloud")(test_restart_engines)
 REPLACED = {"test_wait_for_engines_crash"}
+ON_REAL_SERVERS = {"test_start_stop_engines", "test_signal_engines"}
+for name in {name for name in globals() if name.startswith("test_")} - {"test_cluster", *ON_REAL_SERVERS}:
+    pytest.mark.needs("devcloud")(globals()[name])
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +62,21 @@ def nothing_in_tmp(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cluster_config(cloud):
-    return settings_of(cloud)
+    """Two engines of these tests share a server."""
+    config = settings_of(cloud)
+    if "catalog" in cloud.has:
+        config.GriffinCloud.flavor = cloud.four_cores
+    return config
+
+
+@pytest.fixture(autouse=True)
+def no_nanny_for_engines_that_are_not_signalled(request, ipython_dir):  # noqa: F811
+    """It is a third of what it takes to start an engine, and nothing of a launcher's."""
+    config = Path(ipython_dir, "profile_default", "ipengine_config.py")
+    if request.function.__name__ not in ("test_start_stop_engines", "test_signal_engines", "test_to_from_dict"):
+        config.write_text("c.IPEngine.enable_nanny = False\n")
+    yield
+    config.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -89,7 +106,7 @@ async def test_engines_that_crash_at_their_start_fail_the_start(Cluster, tmp_pat
     crash = (Path(test_cluster.__file__).parent / "_test_startup_crash.py").read_text()
     # By what travels to the servers: that file need not be there.
     (tmp_path / "ipengine_config.py").write_text(f"c.IPEngine.startup_command = {crash!r}\n")
-    cluster = Cluster(n=2, profile_dir=str(tmp_path))
+    cluster = Cluster(n=1, profile_dir=str(tmp_path))
     with pytest.raises(
         ipp_griffin.plan.GriffinError,
         match=r"can't have its \d engines any more\. .*its engines ended at once: .*exit code 1",
@@ -98,46 +115,23 @@ async def test_engines_that_crash_at_their_start_fail_the_start(Cluster, tmp_pat
     await cluster.stop_cluster()
 
 
-async def test_restarted_engines_are_on_new_servers(Cluster):  # noqa: F811, N803
-    async with Cluster(n=2) as rc:
-        before, ids = set(rc[:].apply_sync(os.getenv, "GRIFFIN_SERVER")), set(rc.ids)
-        await rc.cluster.restart_engines()
-        while ids & set(rc.ids):
+async def test_at_the_default_heartbeat_engines_are_listed_when_a_start_or_restart_returns(Cluster, tmp_path):  # noqa: F811, N803
+    """An engine is listed seconds after it registered: the tests above have a heartbeat of 250 ms, the default is 3000.
+
+    Restarted engines are on new servers, and those of before are no longer listed.
+    """
+    cluster = Cluster(n=1, controller_args=[], profile_dir=str(tmp_path))
+    await cluster.start_cluster()
+    with await cluster.connect_client() as rc:
+        before = set(rc.ids)
+        assert len(before) == 1
+        servers = set(rc[:].apply_sync(os.getenv, "GRIFFIN_SERVER"))
+    await cluster.restart_engines()
+    with await cluster.connect_client() as rc:
+        restarted = set(rc.ids) - before
+        assert len(restarted) == 1
+        again = set(rc[sorted(restarted)].apply_sync(os.getenv, "GRIFFIN_SERVER"))
+        assert not again & servers
+        while before & set(rc.ids):
             await asyncio.sleep(0.1)
-        rc.wait_for_engines(2, timeout=60, interactive=False)
-        after = set(rc[:].apply_sync(os.getenv, "GRIFFIN_SERVER"))
-        assert len(after) == 2
-        assert not after & before
-
-
-class TestDefaultHeartbeat:
-    """The same at ipyparallel's default heartbeat of 3000 ms: an engine is listed seconds after it registered."""
-
-    @pytest.fixture
-    def Cluster(self, request, tmp_path, cluster_config):  # noqa: N802
-        def construct(**kwargs):
-            log = logging.getLogger(__file__)
-            cluster = ipp.Cluster(
-                controller="griffin",
-                engines="griffin",
-                profile_dir=str(tmp_path),
-                log=log,
-                load_profile=False,
-                config=cluster_config,
-                **kwargs,
-            )
-            request.addfinalizer(cluster.stop_cluster_sync)
-            return cluster
-
-        return construct
-
-    test_async_with = staticmethod(test_async_with)
-    test_start_stop_engines = staticmethod(test_start_stop_engines)
-    test_restart_engines = staticmethod(test_restart_engines)
-
-    async def test_engines_are_listed_when_start_returns(self, Cluster):  # noqa: N803, F811
-        cluster = Cluster(n=2)
-        await cluster.start_cluster()
-        with await cluster.connect_client() as rc:
-            assert len(rc.ids) == 2
-        await cluster.stop_cluster()
+    await cluster.stop_cluster()
