@@ -19,7 +19,7 @@ from ipp_griffin.plan import SettingError
 from ipp_griffin.ssh import PORTS, check_gateway, open_tunnel
 
 from .commands import griffin
-from .server_controllers import START, STOP, computes, rules, setting, suspended, uid_of
+from .server_controllers import START, computes, rules, setting, suspended, uid_of
 from .ssh_gateway import ssh_gateway
 
 # Real services would show nothing more: what goes through a tunnel is TCP.
@@ -45,8 +45,14 @@ def here(shared_shell, gateway):
     shell = with_ssh(shared_shell, gateway)
     shell.run(*START, "-n", "1", "--GriffinCloud.manage_security_group=True", *setting(ssh_server=gateway.name))
     yield shell
-    shell.run(*STOP)
+    stop(shell)
     assert gateway.tunnels() == []
+
+
+def stop(shell, **which):
+    """What `ipcluster stop` does on that machine."""
+    with mock.patch.dict(os.environ, shell.env):
+        ipp.Cluster.from_file(profile="griffin", **which).stop_cluster_sync()
 
 
 @pytest.fixture
@@ -135,7 +141,7 @@ def test_the_controllers_own_server_is_a_gateway_whose_key_nobody_could_know_unt
         again = elsewhere.start("ipp-griffin", "connect", "griffin/own", "--timeout=5")
         eventually(lambda: len(tunnels_of(elsewhere)) == 2, "another tunnel")
         used += tunnels_of(elsewhere)
-        elsewhere.run(*STOP, "--cluster-id=own")
+        stop(elsewhere, cluster_id="own")
         assert again.wait(90) == 1
         assert re.search("does not reach it|was stopped meanwhile", "".join(again.stdout))
     assert not list(elsewhere.ipython.glob("profile_*/security/*.json"))

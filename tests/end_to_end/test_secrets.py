@@ -86,14 +86,14 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     where, svg = (container(shell), DEBUG), shell.folder / "start.svg"
 
     def logs() -> str:
-        return griffin(shell, "logs", container(shell), "griffin")
+        return at_debug(shell, "logs", *where, "griffin")
 
     eventually(lambda: logs().count("  said by an engine\n") == 2, "what engines printed")
     shell.env["OS_CLOUD"] = shell.cloud.name  # with a password, from here on
     shown = {
         "ps": at_debug(shell, "ps", *where, "--engines"),
         "ps --json": at_debug(shell, "ps", *where, "--json"),
-        "logs": shell.run("ipp-griffin", "logs", *where, "griffin"),
+        "logs": logs(),
         "timeline": at_debug(shell, "timeline", *where, "griffin", f"--output={svg}"),
         "timeline --json": at_debug(shell, "timeline", *where, "griffin", "--json"),
         "the picture": svg.read_text(),
@@ -326,7 +326,7 @@ def errors(shell, where: tuple[str, ...]) -> dict[str, str]:
     for service in ("compute", "object-store", "identity"):
         shell.cloud.faults.set({"service": service, "status": 403})
         found[f"{service} refuses"] = at_debug(shell, "logs", *where, "griffin", status=1)
-    found["identity refuses a process"] = shell.run("ipp-griffin", "logs", *where, "griffin", status=1)
+    found["a process that is refused"] = shell.run("ipp-griffin", "logs", *where, "griffin", status=1)
     shell.cloud.faults.clear()
     wrong = ("ipcluster", "engines", "--profile=griffin", "-n", "1", "--debug", "--GriffinCloud.image=none-such")
     process = shell.start(*wrong)  # at DEBUG with a traceback

@@ -14,24 +14,16 @@ from .conftest import address_of
 from .server_controllers import groups
 
 
-@pytest.fixture
-def start(shell, monkeypatch):
-    """``start(ip=...)``: a cluster with groups of its own, whose controller listens there."""
-    monkeypatch.setenv("IPYTHONDIR", str(shell.ipython))
-
-    def start(**controller):
-        config = {"GriffinCloud": {"manage_security_group": True}, "GriffinControllerLauncher": controller}
-        cluster = ipp.Cluster(profile="griffin", cluster_id="", n=1, config=Config(config))
-        cluster.start_cluster_sync()
-        return cluster
-
-    return start
-
-
 @pytest.mark.needs("address")
-def test_a_cluster_makes_its_groups_and_takes_them_along(shell, start, neutron, head):
+def test_a_cluster_makes_its_groups_and_whoever_stops_it_takes_them_along(shell, neutron, head, monkeypatch):
     """The servers are in a group that lets nothing in; that of the head node lets them in to the controller's ports alone."""
-    cluster = start(ip=address_of(shell.cloud))
+    monkeypatch.setenv("IPYTHONDIR", str(shell.ipython))
+    config = {
+        "GriffinCloud": {"manage_security_group": True},
+        "GriffinControllerLauncher": {"ip": address_of(shell.cloud)},
+    }
+    cluster = ipp.Cluster(profile="griffin", cluster_id="", n=1, config=Config(config))
+    cluster.start_cluster_sync()
     with cluster.connect_client_sync() as rc:
         assert rc[:].apply_sync(pow, 2, 5) == [32]
     made = groups(neutron)
@@ -47,21 +39,15 @@ def test_a_cluster_makes_its_groups_and_takes_them_along(shell, start, neutron, 
     (server,) = [p for p in neutron.network.ports(project_id=neutron.project) if p.device_owner.startswith("compute")]
     assert server.security_group_ids == [engines.id]
     assert set(neutron.network.get_port(head.id).security_group_ids) == {*head.security_group_ids, controller.id}
-    cluster.stop_cluster_sync()
+
+    # From wherever, who needs nothing but credentials; an `ipcluster stop` does the same: test_server_controller_ends.py.
+    uid = cluster.controller.uid
+    assert f"Cluster {uid} is gone" in griffin(shell, "stop", container(shell), uid)
     assert groups(neutron) == {}
     assert neutron.network.get_port(head.id).security_group_ids == head.security_group_ids
     neutron.network.delete_port(head)
-    shell.assert_nothing_left()
-
-
-def test_stop_from_elsewhere_takes_them_along(shell, start, neutron):
-    cluster = start()
-    (group,) = groups(neutron)  # this machine is no server of the project
-    uid = cluster.controller.uid
-    assert group == f"griffin-{uid}-engines"
-    assert f"Cluster {uid} is gone" in griffin(shell, "stop", container(shell), uid)
-    assert groups(neutron) == {}
     cluster.stop_cluster_sync()
+    shell.assert_nothing_left()
 
 
 def ports_of(path) -> tuple[int, int]:

@@ -211,3 +211,4 @@ def test_after_a_reboot_of_its_server_it_is_back_and_engines_carry_on(shared_she
         connection.compute.reboot_server(server, "HARD")
     eventually(lambda: not first.is_running(), "the reboot")
     assert wait_for_answers(shared_shell, eventually, ENGINES) == processes
+    eventually(lambda: " controller: 1, engines: 2 " in griffin(shared_shell, "ps"), "its agent says so")
