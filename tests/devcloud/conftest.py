@@ -14,7 +14,7 @@ from ipp_griffin.devcloud import DevCloud
 from ..clouds import client_tools
 
 
-def wait_for(what: Callable[[], object], timeout: float = 15.0) -> object:
+def wait_for(what: Callable[[], object], timeout: float = 60.0) -> object:
     """The first true value of ``what()``; fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := what()):
