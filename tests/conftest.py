@@ -126,7 +126,20 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def no_watch_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def environment_as_before() -> Iterator[None]:
+    """Restore the environment after each test and all of its own fixtures, in whatever order these undo what they changed.
+
+    `monkeypatch` is made early: a variable that it changes under a cloud that is named later gets that cloud's value back, when the
+    cloud is gone.
+    """
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def no_watch_outlives_its_test(environment_as_before: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Who only reads a cluster's file watches its servers, too, as long as the process lives, though the cloud may be gone:
     into a later test, whose made-up services would count those requests."""
     stops = []

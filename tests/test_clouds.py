@@ -277,3 +277,27 @@ def test_on_a_cloud_with_other_names_clusters_are_made_by_the_settings(run, tmp_
     settings = tmp_path / "settings.py"
     settings.write_text("c.GriffinCloud.flavor = 'dev.medium'\nc.GriffinCloud.image = 'debian-12'\n")
     run(CHOICE, f"--cloud-settings={settings}").assert_outcomes(passed=1)
+
+
+def test_a_variable_that_a_test_changed_under_a_cloud_of_its_own_is_as_before_when_both_are_gone(run):
+    """Though `monkeypatch`, which undoes its changes last, has seen the cloud's value."""
+    done = run(
+        """
+        import os
+        import pytest
+        from tests.conftest import running_cloud
+
+        @pytest.fixture
+        def changed(monkeypatch, tmp_path):
+            with running_cloud(tmp_path / "cloud"):
+                monkeypatch.setenv("OS_CLOUD", "another")
+                yield
+
+        def test_changes(changed):
+            assert os.environ["OS_CLOUD"] == "another"
+
+        def test_is_as_before():
+            assert "OS_CLOUD" not in os.environ
+        """
+    )
+    done.assert_outcomes(passed=2)
