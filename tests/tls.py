@@ -79,6 +79,10 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
             return
         try:
             await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        except asyncio.CancelledError:  # at the end of it all: without waiting for who is connected
+            inner_writer.transport.abort()
+            writer.transport.abort()
+            raise
         finally:
             inner_writer.close()
             writer.close()
@@ -99,6 +103,7 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # in which they are closed
 
         asyncio.run_coroutine_threadsafe(close(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
