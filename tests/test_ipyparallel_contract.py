@@ -62,9 +62,9 @@ def nothing_in_tmp(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cluster_config(cloud):
-    """Two engines of these tests share a server."""
+    """On the dev cloud two engines share a server; on real ones each has its own."""
     config = settings_of(cloud)
-    if "catalog" in cloud.has:
+    if "devcloud" in cloud.has:
         config.GriffinCloud.flavor = cloud.four_cores
     return config
 
