@@ -9,10 +9,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import openstack
 import yaml
 
-from .clouds import REPO
+from .clouds import REPO, plain_sdk
 
 DOCUMENT = REPO / "docs" / "clouds.md"
 Rule = dict[str, str]
@@ -30,8 +29,7 @@ def limited(clouds_yaml: Path, name: str, rules: list[Rule], target: Path) -> It
     """A clouds.yaml, at ``target``, whose entry ``name`` is an application credential with the role member and these rules."""
     entry = yaml.safe_load(clouds_yaml.read_text())["clouds"][name]
     secret = secrets.token_urlsafe(16)
-    config = openstack.config.OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False)
-    with openstack.connection.Connection(config=config.get_one(name)) as connection:
+    with plain_sdk(clouds_yaml, name) as connection:
         user = connection.current_user_id
         made = connection.identity.create_application_credential(
             user,

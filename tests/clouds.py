@@ -150,8 +150,7 @@ class _Project:
     """What the tests see and do in the project of one entry of clouds.yaml."""
 
     def __init__(self, entry: str, clouds_yaml: Path, prefix: str) -> None:
-        config = openstack.config.OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False)
-        self._connection = openstack.connection.Connection(config=config.get_one(entry))
+        self._connection = plain_sdk(clouds_yaml, entry)
         self._prefix = prefix
         self.id = self._connection.current_project_id
         self.name = self._connection.current_project.name or self.id
@@ -257,6 +256,14 @@ class _FaultFile:
 
 
 Cloud = OnDevCloud | OnNamedCloud
+
+
+def plain_sdk(clouds_yaml: Path, entry: str) -> openstack.connection.Connection:
+    """The tests' own connection to an entry of clouds.yaml: never through a proxy, which a test may have for what it tests."""
+    config = openstack.config.OpenStackConfig(config_files=[str(clouds_yaml)], load_envvars=False)
+    connection = openstack.connection.Connection(config=config.get_one(entry))
+    connection.session.session.trust_env = False
+    return connection
 
 
 def settings_of(cloud: Cloud) -> Config:

@@ -12,7 +12,7 @@ import openstack
 from ipp_griffin.cli import Griffin
 from ipp_griffin.cli.command import Command
 
-from ..clouds import Cloud
+from ..clouds import Cloud, plain_sdk
 from .conftest import Shell
 
 
@@ -54,5 +54,4 @@ def cause(output: str) -> str:
 
 def sdk(cloud: Cloud) -> openstack.connection.Connection:
     """The cloud as a user of the plain SDK sees it."""
-    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
-    return openstack.connection.Connection(config=config.get_one(cloud.name))
+    return plain_sdk(cloud.clouds_yaml, cloud.name)

@@ -17,11 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import ipyparallel as ipp
-import openstack
 import psutil
 import pytest
 
-from ..clouds import Cloud, OpenStackClient
+from ..clouds import Cloud, OpenStackClient, plain_sdk
 
 BIN = Path(sys.executable).parent
 _profiles: dict[tuple[str, str], Path] = {}  # by cloud and name; see Shell.make_profile
@@ -205,8 +204,7 @@ def openstack_client(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStac
 def neutron(request: pytest.FixtureRequest) -> SimpleNamespace:
     """Its networks, as a user of the plain SDK sees them."""
     cloud = _cloud_of(request)
-    config = openstack.config.OpenStackConfig(config_files=[str(cloud.clouds_yaml)], load_envvars=False)
-    connection = openstack.connection.Connection(config=config.get_one(cloud.name))
+    connection = plain_sdk(cloud.clouds_yaml, cloud.name)
     return SimpleNamespace(network=connection.network, project=connection.current_project_id)
 
 
