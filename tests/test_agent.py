@@ -938,7 +938,7 @@ def test_the_first_report_is_written_once_the_store_is_back_before_packages_are_
 
 def test_the_first_report_and_the_connection_object_wait_for_the_store_at_the_same_time(world, monkeypatch):
     """And nothing is started before both are through: a child that is forked beside a thread may hang."""
-    both = threading.Barrier(2, timeout=20)  # neither is answered before both have been asked
+    both = threading.Barrier(2, timeout=60)  # neither is answered before both have been asked
 
     def store(request, timeout):
         both.wait()

@@ -17,7 +17,7 @@ class Question:
     def __call__(self):
         self.asked += 1
         number = self.asked
-        assert self.free.wait(10)
+        assert self.free.wait(60)
         if self.errors:
             raise self.errors.pop()
         return number

@@ -400,7 +400,7 @@ def test_a_token_that_expires_while_many_threads_use_it_is_renewed_for_all(
     mock: responses.RequestsMock, connected: Cloud
 ) -> None:
     """keystoneauth repeats a request of the thread that throws the old token away, and of no other."""
-    barrier, refused = threading.Barrier(4, timeout=10), []
+    barrier, refused = threading.Barrier(4, timeout=60), []
 
     def refuse(request: Any) -> Any:
         refused.append(request)
@@ -791,14 +791,14 @@ def test_a_creation_lost_while_stopping_is_still_found(mock: responses.RequestsM
 
 def test_creations_in_flight_are_waited_for_after_an_error(mock: responses.RequestsMock, connected: Cloud) -> None:
     """Two POSTs are in flight; one fails while the other is still on its way, and is told all the same."""
-    told, both, failed = Told(), threading.Barrier(2, timeout=10), threading.Event()
+    told, both, failed = Told(), threading.Barrier(2, timeout=60), threading.Event()
 
     def answer(request: Any) -> tuple[int, dict[str, str], str]:
         both.wait()
         if json.loads(request.body)["server"]["name"].endswith("-0"):
             failed.set()
             return 400, {}, json.dumps({"badRequest": {"message": "Flavor f1 could not be found."}})
-        assert failed.wait(10)
+        assert failed.wait(60)
         return 202, {}, json.dumps({"server": {"id": "x"}})
 
     mock.add_callback(responses.POST, f"{COMPUTE}/servers", answer)
@@ -850,14 +850,14 @@ def test_an_interrupt_begins_nothing_new_and_waits_for_what_is_in_flight(monkeyp
 
     def interrupted(self: threading.Thread, timeout: float | None = None) -> None:
         if interrupts:
-            assert begun.wait(10)
+            assert begun.wait(60)
             raise interrupts.pop()
         go_on.set()
         join(self, timeout)
 
     def work(item: int) -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         done.append(item)
 
     monkeypatch.setattr(threading.Thread, "join", interrupted)

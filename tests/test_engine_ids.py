@@ -81,10 +81,25 @@ def test_of_a_controller_that_does_not_answer_nothing_is_said(ipython, hubs, err
     assert engine_ids([UID, OTHER_UID], ipython) == {OTHER_UID: {}}
 
 
-def test_a_controller_that_hangs_holds_up_nobody_for_long(ipython, hubs):
-    woken = threading.Event()
+def test_a_controller_that_hangs_holds_up_nobody_for_long(ipython, hubs, monkeypatch):
+    """Time is over when the others have answered."""
+    answered, woken = threading.Event(), threading.Event()
     hubs[20000].engines = lambda: woken.wait() and {}
-    assert engine_ids([UID, OTHER_UID], ipython, timeout=0.2) == {OTHER_UID: {}}  # else it would never return
+
+    def within(seconds, ask_all):
+        assert seconds == 14
+        threading.Thread(target=ask_all, daemon=True).start()
+        assert answered.wait(60)
+
+    def in_parallel(uids, ask, parallel):
+        assert (set(uids), parallel) == ({UID, OTHER_UID}, 2)
+        ask(OTHER_UID)
+        answered.set()
+        ask(UID)
+
+    monkeypatch.setattr(module, "within", within)
+    monkeypatch.setattr(module, "in_parallel", in_parallel)
+    assert engine_ids([UID, OTHER_UID], ipython, timeout=7) == {OTHER_UID: {}}
     woken.set()
 
 

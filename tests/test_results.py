@@ -663,7 +663,7 @@ def test_a_refusal_that_comes_before_all_is_sent_is_heard():
         threading.Thread(target=serve, args=[listening], daemon=True).start()
         upload = patient(Uploader(f"http://127.0.0.1:{listening.getsockname()[1]}/", "q", UID))
         with pytest.raises(OSError, match="or its quota, allows"):
-            upload(bytes(50 << 20), "x", timeout=20)
+            upload(bytes(50 << 20), "x", timeout=60)
     assert asked == [b"HEAD", b"PUT"]
 
 
@@ -801,13 +801,13 @@ def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_command_that_is_ended_leaves_no_part_of_a_file(clean, results, table, tmp_path, number, status):
     results.put(table)
-    clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=30)
+    clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=300)
     program = "from ipp_griffin.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, "get", "table.csv"], cwd=tmp_path, stderr=-1) as get:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
             time.sleep(0.05)
         get.send_signal(number)
-        said = get.communicate(timeout=30)[1]
+        said = get.communicate(timeout=60)[1]
     assert (get.returncode, said) == (status, b"Interrupted.\n" if status == 130 else b"")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -4,7 +4,6 @@ import ast
 import logging
 import re
 import threading
-import time
 import types
 from collections import Counter
 from dataclasses import replace
@@ -239,10 +238,10 @@ def test_an_empty_region_shares_with_the_region_it_means(logins):
 
 
 def test_threads_that_connect_at_the_same_time_log_in_once(monkeypatch):
-    made = []
+    made, all_started = [], threading.Event()
 
     def log_in(name, *, region):
-        time.sleep(0.05)
+        assert all_started.wait(60)
         made.append(name)
         return types.SimpleNamespace(region="north")
 
@@ -251,8 +250,9 @@ def test_threads_that_connect_at_the_same_time_log_in_once(monkeypatch):
     threads = [threading.Thread(target=connect, args=(cluster, "mine", "")) for _ in range(4)]
     for thread in threads:
         thread.start()
+    all_started.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert made == ["mine"]
 
 

@@ -114,7 +114,7 @@ def test_what_is_no_gateway_is_refused_before_anything_runs(ssh, name):
 def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
     asked = ssh(LISTENS)
     tunnel = open_tunnel(INFO)
-    tunnel.wait(20)
+    tunnel.wait(60)
     tunnel.leave()
     assert psutil.Process(tunnel.pid).is_running()
     assert (tunnel.info["tunnel"], is_open(*tunnel.record)) == (tunnel.record, True)
@@ -137,7 +137,7 @@ def test_a_server_that_was_just_made_is_taken_as_it_is(ssh):
     """Nobody could know its host key; what goes through the tunnel has keys of its own."""
     asked = ssh(LISTENS)
     tunnel = open_tunnel({**INFO, TO_SERVER: True})
-    tunnel.wait(20)
+    tunnel.wait(60)
     tunnel.close()
     (arguments,) = asked()
     assert "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null" in arguments
@@ -148,7 +148,7 @@ def test_one_that_ends_or_never_listens_is_told(ssh):
     ssh("print('Connection refused', file=sys.stderr); sys.exit(255)")
     tunnel = open_tunnel(INFO)
     with pytest.raises(GriffinError, match="no tunnel through the SSH gateway me@gate:2222: Connection refused"):
-        tunnel.wait(20)
+        tunnel.wait(60)
     assert tunnel.ended
     tunnel.close()
     ssh("import time; time.sleep(60)")

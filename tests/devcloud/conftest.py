@@ -59,7 +59,7 @@ def http(dev: DevCloud, connection: openstack.connection.Connection) -> Iterator
         def call(method: str, path: str, *, version: str = "2.96", token: str | None = None, **more: object):
             headers = {"X-Auth-Token": connection.auth_token if token is None else token}
             headers |= {"OpenStack-API-Version": f"compute {version}", **more.pop("headers", {})}
-            return session.request(method, dev.url + path, headers=headers, **{"timeout": 20, **more})
+            return session.request(method, dev.url + path, headers=headers, **{"timeout": 60, **more})
 
         yield call
 

@@ -56,7 +56,7 @@ def test_a_bulk_delete_needs_the_rule_for_each_object(dev, connection, http):
         connection.current_user_id, "limited", secret="s", roles=[{"name": "member"}], access_rules=rules
     )
     identity = {"methods": ["application_credential"], "application_credential": {"id": made.id, "secret": "s"}}
-    login = requests.post(f"{dev.url}/identity/v3/auth/tokens", json={"auth": {"identity": identity}}, timeout=20)
+    login = requests.post(f"{dev.url}/identity/v3/auth/tokens", json={"auth": {"identity": identity}}, timeout=60)
     account = f"/v1/AUTH_{connection.current_project_id}"
     answer = http(
         "POST", f"{account}?bulk-delete", token=login.headers["X-Subject-Token"], data="box/mine/a\nbox/theirs/b\n"

@@ -1,13 +1,15 @@
 """Keystone, Nova, Glance and Neutron as clients see them: through openstacksdk, and over plain HTTP for what they refuse."""
 
+import asyncio
 import concurrent.futures
-import time
+import types
 
 import openstack
 import pytest
 import requests
 
 from ipp_griffin.devcloud import DevCloud
+from ipp_griffin.devcloud import http as devcloud_http
 from ipp_griffin.devcloud.things import FLAVORS, IMAGES, NETWORK_ID, PUBLIC_ID
 
 from .conftest import connect, create, wait_for
@@ -294,6 +296,25 @@ def test_without_a_valid_token_it_is_401(http, path):
     assert http("GET", path, token="bad").status_code == 401
 
 
+class Pauses:
+    """What latency and faults wait for: no time, but that the test says ``go_on``. ``asked``: the seconds."""
+
+    def __init__(self):
+        self.asked, self.go_on = [], lambda: True
+
+    async def sleep(self, seconds):
+        self.asked.append(seconds)
+        while seconds and not self.go_on():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    made = Pauses()
+    monkeypatch.setattr(devcloud_http, "asyncio", types.SimpleNamespace(**{**vars(asyncio), "sleep": made.sleep}))
+    return made
+
+
 def test_a_fault_answers_with_its_status_headers_and_body_until_it_is_spent(http, dev):
     dev.faults.set(service="compute", methods=["GET"], status=429, headers={"Retry-After": "1"}, count=2)
     replies = [http("GET", "/compute/v2.1/servers") for _ in range(3)]
@@ -323,11 +344,16 @@ def test_an_after_fault_disturbs_the_answer_to_what_was_done(http, dev):
     assert [server["name"] for server in dev.servers()] == ["box"]
 
 
-def test_a_late_fault_does_what_was_asked_after_its_client_has_gone(http, dev):
-    dev.faults.set(methods=["POST"], path="servers", delay=1, late=True, count=1)
+def test_a_late_fault_does_what_was_asked_after_its_client_has_gone(http, dev, pauses):
+    http("GET", "/compute/v2.1/servers")  # and logs in
+    dev.faults.set(methods=["POST"], path="servers", delay=30, late=True, count=1)
+    pauses.go_on = lambda: client_has_gone
+    client_has_gone = False
     with pytest.raises(requests.Timeout):
         http("POST", "/compute/v2.1/servers", json={"server": BOX}, timeout=0.2)
+    wait_for(lambda: 30 in pauses.asked)
     assert dev.servers() == []
+    client_has_gone = True
     wait_for(lambda: [server["name"] for server in dev.servers()] == ["box"])
 
 
@@ -343,11 +369,11 @@ def test_a_person_sets_faults_over_http(http, dev):
     assert http("GET", "/devcloud/nope").status_code == 404
 
 
-def test_requests_that_wait_overlap(http, dev):
+def test_requests_that_wait_overlap(http, dev, pauses):
+    """None is answered before all have been heard."""
+    http("GET", "/compute/v2.1/servers")  # and logs in
     dev.latency = 0.3
-    http("GET", "/compute/v2.1/servers")
-    begin = time.monotonic()
+    pauses.go_on = lambda: pauses.asked.count(0.3) == 8
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda _: http("GET", "/compute/v2.1/servers").status_code, range(8)))
     assert replies == [200] * 8
-    assert 0.3 <= time.monotonic() - begin < 1.2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from ipp_griffin import clusters, engine_set
 from ipp_griffin.engine_set import EngineSet, delete_servers
 from ipp_griffin.launchers import servers
 
@@ -28,9 +31,11 @@ class Clock:
 
 
 def without_pauses(patch: pytest.MonkeyPatch) -> None:
-    """No time passes between a deletion and the listing that confirms it, nor between two tries to clean up."""
+    """No time passes between a deletion and a listing that confirms it, nor between two tries to clean up."""
     clock = Clock()
     for function in (delete_servers, EngineSet.destroy, EngineSet.wait_until_gone):
         patch.setitem(function.__kwdefaults__, "sleep", clock.sleep)
         patch.setitem(function.__kwdefaults__, "clock", clock)
+    for module in (engine_set, clusters):
+        patch.setattr(module, "time", SimpleNamespace(sleep=clock.sleep, monotonic=clock, time=time.time))
     patch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)

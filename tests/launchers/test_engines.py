@@ -398,7 +398,7 @@ async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands
 
     def before_landing(stop):
         creating.set()
-        seen.append(stop.wait(30))
+        seen.append(stop.wait(60))
         # A stop that does not wait for the creation looks at the cloud right now; one that does, never.
         seen.append(touched.wait(0.3))
 
@@ -409,7 +409,7 @@ async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands
     listed = fake_cloud.servers
     fake_cloud.before_landing, fake_cloud.servers = before_landing, servers
     starting = asyncio.ensure_future(launcher.start(2))
-    assert await in_thread(lambda: creating.wait(30))
+    assert await in_thread(lambda: creating.wait(60))
     await launcher.stop()
     assert seen == [True, False]
     assert (fake_cloud.there, store.there) == ({}, {})
@@ -431,7 +431,7 @@ async def test_stop_while_engines_are_awaited_is_no_failure_of_the_servers(launc
     hub.engines = engines
     launcher.poll_interval = 0.0
     starting = asyncio.ensure_future(launcher.start(2))
-    assert await in_thread(lambda: awaiting.wait(30))
+    assert await in_thread(lambda: awaiting.wait(60))
     await launcher.stop()
     with pytest.raises(Stopped, match="stopped while it was starting"):
         await starting
@@ -444,7 +444,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(launcher, fake_cloud, st
     awaiting = threading.Event()
     hub.engines = lambda engine_set="": awaiting.set() or {}
     starting = asyncio.ensure_future(launcher.start(2))
-    assert await in_thread(lambda: awaiting.wait(30))
+    assert await in_thread(lambda: awaiting.wait(60))
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -682,16 +682,37 @@ async def test_the_consoles_are_there_after_the_stop(launcher, fake_cloud, store
     )
 
 
+@pytest.fixture
+def time_is_over(monkeypatch):
+    """``time_is_over(so)``: what reads output is given up as soon as that is ``so``. Returns the times that it was given, in seconds."""
+    given = []
+
+    def over_when(so):
+        def within(seconds, function):
+            given.append(seconds)
+            thread = threading.Thread(target=function, daemon=True)
+            thread.start()
+            while thread.is_alive() and not so():
+                time.sleep(0.005)
+            return not thread.is_alive()
+
+        monkeypatch.setattr(output, "within", within)
+        return given
+
+    return over_when
+
+
 async def test_consoles_that_hang_hold_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
-    launcher, fake_cloud, monkeypatch
+    launcher, fake_cloud, time_is_over
 ):
     await launcher.start(2)
-    monkeypatch.setattr(output, "CONSOLE_TIMEOUT", 0.2)
     woken = threading.Event()
-    fake_cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait(60))
+    fake_cloud.console_output = lambda id, length: "booting" if id == "id-0" else str(woken.wait())
+    given = time_is_over(lambda: "booting" in str(launcher._output))
     await launcher.stop()
     assert (launcher.state, fake_cloud.there) == ("after", {})
     assert launcher.get_output().endswith("-0\n  booting")
+    assert given[-1] == output.CONSOLE_TIMEOUT
     woken.set()
 
 
@@ -703,11 +724,10 @@ async def test_output_that_cannot_be_read_does_not_keep_servers_alive(launcher, 
 
 
 async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_was_read_counts(
-    launcher, fake_cloud, store, monkeypatch
+    launcher, fake_cloud, store, time_is_over
 ):
     await launcher.start(2)
-    monkeypatch.setattr(output, "OUTPUT_TIMEOUT", 0.2)
-    launcher.leave_timeout = 0.0
+    launcher.leave_timeout = 3.0
     for slot in range(2):
         store.there[launcher.uid][f"{launcher.engine_set}/{slot}.0/0004-log"] = b""
     woken, read = threading.Event(), []
@@ -715,13 +735,15 @@ async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_wa
     def read_report(uid, report):
         read.append(report.slot)
         if report.slot == 1:
-            woken.wait(60)
+            woken.wait()
         return {"engines": [{"index": 0, "output": f"of {report.slot}"}]}
 
     store.read_report = read_report
+    given = time_is_over(lambda: 1 in read)
     await launcher.stop()
     assert (launcher.state, fake_cloud.there, read) == ("after", {}, [0, 1])
     assert launcher.get_output() == "Output for engine 0.0\n  of 0"
+    assert given[0] == 3 + output.OUTPUT_TIMEOUT
     woken.set()
 
 
@@ -751,7 +773,7 @@ async def test_when_all_servers_have_gone_the_rest_is_deleted_and_ipyparallel_to
     told = asyncio.Event()
     launcher.on_stop(lambda data: told.set())
     assert await in_thread(launcher._all_gone) is True
-    await asyncio.wait_for(told.wait(), 30)
+    await asyncio.wait_for(told.wait(), 60)
     assert (launcher.state, fake_cloud.there, store.there) == ("after", {}, {})
     assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
 

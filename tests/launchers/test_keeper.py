@@ -17,6 +17,8 @@ from ipp_griffin.roster import Deadlines, Roster
 from ..fakes import Clock, FakeCloud, FakeStore
 from ..fakes.cloud import SET, UID, plan_of
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 
 class Kept:
     """A keeper of ``n`` servers that exist and are ACTIVE, unless ``n`` is of another process."""
