@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ipyparallel as ipp
+import openstack
 import psutil
 import pytest
 
@@ -201,10 +202,15 @@ def openstack_client(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStac
 
 
 @pytest.fixture
-def neutron(request: pytest.FixtureRequest) -> SimpleNamespace:
-    """Its networks, as a user of the plain SDK sees them."""
+def connection(request: pytest.FixtureRequest) -> openstack.connection.Connection:
+    """That cloud as a user of the plain SDK sees it."""
     cloud = _cloud_of(request)
-    connection = plain_sdk(cloud.clouds_yaml, cloud.name)
+    return plain_sdk(cloud.clouds_yaml, cloud.name)
+
+
+@pytest.fixture
+def neutron(connection: openstack.connection.Connection) -> SimpleNamespace:
+    """Its networks."""
     return SimpleNamespace(network=connection.network, project=connection.current_project_id)
 
 

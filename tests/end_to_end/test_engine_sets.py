@@ -9,8 +9,6 @@ import pytest
 
 from ipp_griffin.plan import GriffinError
 
-from .commands import sdk
-
 pytestmark = pytest.mark.xdist_group(__name__)
 
 
@@ -40,12 +38,6 @@ def cluster(controller, shared_cloud):
 @pytest.fixture
 def shell(shared_shell):
     return shared_shell
-
-
-@pytest.fixture
-def cloud(shell):
-    """As the plain SDK shows it."""
-    return sdk(shell.cloud)
 
 
 def on_entry(cluster, entry: str) -> dict:
@@ -100,28 +92,28 @@ def test_a_credential_that_may_only_read_is_told_which_role_it_lacks(shell, clus
     assert shell.cloud.left_over() == []
 
 
-def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(shell, cluster, cloud, monkeypatch):
+def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(shell, cluster, connection, monkeypatch):
     """Somebody else's container, which happens to have the name that this cluster's would have."""
     name = f"{cluster.controller.container}-{cluster.controller.uid}"
-    cloud.object_store.create_container(name)
-    cloud.object_store.upload_object(name, "thesis.txt", data=b"years of work")
+    connection.object_store.create_container(name)
+    connection.object_store.upload_object(name, "thesis.txt", data=b"years of work")
     monkeypatch.setattr("ipp_griffin.store.MARKER_WAIT", 1)  # it could be another process's, about to be marked
     assert re.search(f"{name}.* not ours", refused(cluster, 1))
-    assert cloud.object_store.download_object("thesis.txt", container=name) == b"years of work"
+    assert connection.object_store.download_object("thesis.txt", container=name) == b"years of work"
     assert shell.cloud.servers() == []
-    cloud.object_store.delete_object("thesis.txt", container=name)
-    cloud.object_store.delete_container(name)
+    connection.object_store.delete_object("thesis.txt", container=name)
+    connection.object_store.delete_container(name)
 
 
 @pytest.mark.needs("faults")
-def test_a_server_that_is_deleted_during_the_start_ends_it_without_replacements(shell, cluster, cloud, eventually):
+def test_a_server_that_is_deleted_during_the_start_ends_it_without_replacements(shell, cluster, connection, eventually):
     shell.cloud.faults.set({"server": ".*-1$", "boot_time": 20})
 
     def delete_one():
         eventually(lambda: len(shell.cloud.servers()) == 2, "two servers")
         first = min(shell.cloud.servers())
-        (server,) = (server for server in cloud.compute.servers() if server.name == first)
-        cloud.compute.delete_server(server)
+        (server,) = (server for server in connection.compute.servers() if server.name == first)
+        connection.compute.delete_server(server)
 
     somebody = threading.Thread(target=delete_one, daemon=True)
     somebody.start()

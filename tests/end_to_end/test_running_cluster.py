@@ -16,7 +16,7 @@ import yaml
 
 from ipp_griffin.plan import GriffinError
 
-from .commands import cause, container, griffin, sdk
+from .commands import cause, container, griffin
 
 pytestmark = pytest.mark.xdist_group(__name__)
 
@@ -77,12 +77,6 @@ def cluster(shell, goes_on, monkeypatch):
             found.stop_engines_sync(id)
 
 
-@pytest.fixture
-def cloud(shell):
-    """As the plain SDK shows it."""
-    return sdk(shell.cloud)
-
-
 def test_daemonize_comes_back_to_a_cluster_that_works(shell):
     with client(shell) as rc:
         assert rc.ids == [0, 1]
@@ -121,15 +115,15 @@ def test_curve_and_signing_are_on_and_the_files_are_private(shell):
 
 
 @pytest.mark.needs("catalog")
-def test_servers_boot_from_the_snapshot_with_the_highest_number(shell, started, cloud):
+def test_servers_boot_from_the_snapshot_with_the_highest_number(shell, started, connection):
     assert "image snapshot10," in started
-    assert {image for image, _ in servers_of_tests(shell, cloud)} == {"snapshot10"}
+    assert {image for image, _ in servers_of_tests(shell, connection)} == {"snapshot10"}
 
 
-def servers_of_tests(shell, cloud) -> list[tuple[str, str]]:
+def servers_of_tests(shell, connection) -> list[tuple[str, str]]:
     """Image and flavor of each server that tests made."""
-    images, names = {image.id: image.name for image in cloud.image.images()}, shell.cloud.servers()
-    servers = [server for server in cloud.compute.servers() if server.name in names]
+    images, names = {image.id: image.name for image in connection.image.images()}, shell.cloud.servers()
+    servers = [server for server in connection.compute.servers() if server.name in names]
     return sorted((images[server.image.id], server.flavor.original_name) for server in servers)
 
 
@@ -257,7 +251,7 @@ def test_foreground_engines_of_another_image_join_it_and_leave_without_ending_it
 
 
 @pytest.mark.needs("catalog")
-def test_a_set_of_other_servers_works_beside_the_first_and_ends_alone(shell, cluster, cloud):
+def test_a_set_of_other_servers_works_beside_the_first_and_ends_alone(shell, cluster, connection):
     four_cores = shell.cloud.four_cores
     (small,) = cluster.engines
     settings = {"flavor": four_cores, "image": "snapshot2", "engines_per_server": 2, "environment": {"COLOUR": "blue"}}
@@ -266,7 +260,7 @@ def test_a_set_of_other_servers_works_beside_the_first_and_ends_alone(shell, clu
     ids = cluster.engines[large].engine_ids()
     assert (cluster.engines[small].engine_ids(), len(ids)) == ([0, 1], 2)
 
-    images = servers_of_tests(shell, cloud)
+    images = servers_of_tests(shell, connection)
     ((snapshot10, one_core),) = set(images) - {("snapshot2", four_cores)}
     assert snapshot10 == "snapshot10"
     assert images == [("snapshot10", one_core)] * 2 + [("snapshot2", four_cores)]
@@ -287,7 +281,7 @@ def test_a_set_of_other_servers_works_beside_the_first_and_ends_alone(shell, clu
         assert file.endswith("/security/ipcontroller-engine.json")
 
     cluster.stop_engines_sync(large)
-    assert servers_of_tests(shell, cloud) == [("snapshot10", one_core)] * 2
+    assert servers_of_tests(shell, connection) == [("snapshot10", one_core)] * 2
     assert cluster.engines[small].engine_ids() == [0, 1]
 
 
@@ -319,7 +313,7 @@ class Later(datetime):
 
 
 def test_a_server_that_is_off_or_gone_takes_only_its_engines_with_it_and_the_last_one_the_set(
-    shell, elsewhere, cluster, cloud, eventually, monkeypatch
+    shell, elsewhere, cluster, connection, eventually, monkeypatch
 ):
     first = set(shell.cloud.servers())
     added = cluster.start_engines_sync(
@@ -327,13 +321,13 @@ def test_a_server_that_is_off_or_gone_takes_only_its_engines_with_it_and_the_las
     )
     engine_set, ids = cluster.engines[added], cluster.engines[added].engine_ids()
     lost, other = sorted(set(shell.cloud.servers()) - first)
-    servers = {server.name: server for server in cloud.compute.servers()}
+    servers = {server.name: server for server in connection.compute.servers()}
     where = (container(shell), "griffin")
     with cluster.connect_client_sync() as rc:
         rc[ids].apply_sync(os.write, 2, b"said in vain\n")
         eventually(lambda: griffin(elsewhere, "logs", *where).count("said in vain") == 2, "what they wrote")
-        cloud.compute.stop_server(servers[lost])
-        eventually(lambda: cloud.compute.get_server(servers[lost]).status == "SHUTOFF", "it is off")
+        connection.compute.stop_server(servers[lost])
+        eventually(lambda: connection.compute.get_server(servers[lost]).status == "SHUTOFF", "it is off")
 
     # Whoever looks for what was left finds it, when its start must be over.
     reap = ("reap", container(shell))
@@ -359,5 +353,5 @@ def test_a_server_that_is_off_or_gone_takes_only_its_engines_with_it_and_the_las
         assert rc[rc.ids[-1]].apply_sync(os.getenv, "GRIFFIN_SERVER") == other
     assert engine_set.state == "running"
     # The watcher tells ipyparallel that a set has stopped, once Nova has said so twice.
-    cloud.compute.delete_server(servers[other])
+    connection.compute.delete_server(servers[other])
     eventually(lambda: engine_set.state == "after", "it has stopped")

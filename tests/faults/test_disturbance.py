@@ -27,12 +27,8 @@ class Cloud:
         return status
 
 
-@pytest.fixture
-def cloud() -> Cloud:
-    return Cloud()
-
-
-def test_a_stage_that_did_not_meet_all_of_its_faults_is_named(cloud):
+def test_a_stage_that_did_not_meet_all_of_its_faults_is_named():
+    cloud = Cloud()
     with Disturbance(cloud, {"listing": (GET,), "creating": (POST,)}, {}) as disturbance:
         assert [cloud.ask("GET"), cloud.ask("GET"), cloud.ask("POST")] == [503, 200, 503]
         with pytest.raises(AssertionError, match=r"^not met: creating: compute POST /servers\$ \(1 left\)"):
@@ -41,7 +37,8 @@ def test_a_stage_that_did_not_meet_all_of_its_faults_is_named(cloud):
         disturbance.check()
 
 
-def test_a_request_that_could_have_met_the_fault_of_another_stage_is_named(cloud):
+def test_a_request_that_could_have_met_the_fault_of_another_stage_is_named():
+    cloud = Cloud()
     any_of_compute = {"service": "compute", "status": 503, "count": 1}
     with Disturbance(cloud, {"listing": (GET,), "all else": (any_of_compute,)}, {}) as disturbance:
         cloud.ask("GET")
@@ -50,7 +47,8 @@ def test_a_request_that_could_have_met_the_fault_of_another_stage_is_named(cloud
             disturbance.check()
 
 
-def test_faults_of_a_later_stage_are_set_when_what_comes_before_it_has_been_answered_well(cloud):
+def test_faults_of_a_later_stage_are_set_when_what_comes_before_it_has_been_answered_well():
+    cloud = Cloud()
     with Disturbance(cloud, {"creating": (POST,), "listing": (GET,)}, {"listing": POST}) as disturbance:
         assert [cloud.ask("GET"), cloud.ask("POST"), cloud.ask("GET"), cloud.ask("POST")] == [200, 503, 200, 503]
         with pytest.raises(AssertionError, match="listing: nothing came of compute POST"):
@@ -59,13 +57,15 @@ def test_faults_of_a_later_stage_are_set_when_what_comes_before_it_has_been_answ
         disturbance.check()
 
 
-def test_what_was_deleted_before_has_been_answered_well_too(cloud):
+def test_what_was_deleted_before_has_been_answered_well_too():
+    cloud = Cloud()
     gone = {"service": "compute", "methods": ["DELETE"], "status": 404, "count": 1}
     with Disturbance(cloud, {"deleting": (gone,), "listing": (GET,)}, {"listing": {"methods": ["DELETE"]}}):
         assert [cloud.ask("DELETE"), cloud.ask("GET")] == [404, 503]
 
 
-def test_nothing_is_disturbed_afterwards(cloud):
+def test_nothing_is_disturbed_afterwards():
+    cloud = Cloud()
     with Disturbance(cloud, {"listing": (GET,)}, {}):
         pass
     assert cloud.ask("GET") == 200

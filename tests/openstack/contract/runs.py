@@ -29,7 +29,7 @@ def recorded() -> Answers:
     return answers
 
 
-class Clock:
+class SendersClock:
     """The dev cloud's time, which passes only while the sender of the requests waits: it answers alike on a busy machine."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Clock:
 
 def of_dev_cloud(folder: Path, rules: Rules, todo: list[Step] = STEPS, *, late: float = 0.0) -> Answers:
     """What a fresh dev cloud in ``folder`` answers. ``late``: seconds that pass with each request."""
-    clock = Clock()
+    clock = SendersClock()
     with DevCloud(folder, boot_time=0.4) as running:
         running.state.clock = lambda: clock.now + late * len(running.requests)
         pace = {"sleep": clock.sleep, "clock": clock, "patience": 5000}  # of that time: minutes of ours
