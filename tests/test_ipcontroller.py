@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ipyparallel.controller import app
+from ipyparallel.controller.heartmonitor import HeartMonitor
 
+from ipp_griffin import ipcontroller as module
 from ipp_griffin.ipcontroller import STARTER
 
 
@@ -24,29 +28,43 @@ from ipp_griffin.ipcontroller import STARTER
     ],
     ids=["default", "file", "argument"],
 )
-def test_a_profile_or_an_argument_says_how_fast_hearts_beat_and_no_key_is_logged(
-    tmp_path: Path, config: str, arguments: list[str], period: int
+def test_a_profile_or_an_argument_says_how_fast_hearts_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, arguments: list[str], period: int
 ) -> None:
     (tmp_path / "ipcontroller_config.py").write_text(config)
+    made: list[Any] = []
+    monkeypatch.setattr(module, "redact_this_process", lambda secrets: None)
+    monkeypatch.setattr(app.IPController, "launch_instance", classmethod(lambda kind: made.append(kind())))
+    module.main()
+    (controller,) = made
+    controller.parse_command_line([f"--profile-dir={tmp_path}", *arguments])
+    controller.init_profile_dir()
+    controller.init_config_files()
+    controller.load_config_file()
+    assert HeartMonitor(config=controller.config).period == period
+
+
+def test_hearts_of_a_real_one_beat_so_and_it_logs_no_key(tmp_path: Path) -> None:
+    (tmp_path / "ipcontroller_config.py").write_text("c = get_config()\nc.HeartMonitor.period = 700\n")
     key = "5ecre7-signing-key"
     command = [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--log-level=10"]
     output = tmp_path / "output"
     with output.open("w") as log:
         process = subprocess.Popen(
-            [*command, "--ip=127.0.0.1", *arguments],
+            [*command, "--ip=127.0.0.1"],
             env={**os.environ, "IPP_SESSION_KEY": key},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
     try:
         deadline = time.monotonic() + 60
-        while f"Heartmonitor beating every {period}ms" not in output.read_text():
+        while "Heartmonitor beating every 700ms" not in output.read_text():
             assert process.poll() is None and time.monotonic() < deadline, output.read_text()
             time.sleep(0.05)
         assert key in (tmp_path / "security" / "ipcontroller-client.json").read_text()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     assert key not in output.read_text()
 
 
@@ -58,7 +76,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
     starter = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     assert starter.stdout is not None and starter.stdout.read() == b""  # it has ended, or is about to
     if reaped:
-        starter.wait(30)
+        starter.wait(60)
     process = subprocess.Popen(
         [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
         env={**os.environ, STARTER: str(starter.pid)},
@@ -72,7 +90,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # all that it should not have started
-    starter.wait(30)
+    starter.wait(60)
     starter.stdout.close()
     assert process.returncode == 1
     assert f"Process {starter.pid}, which started this controller, has ended" in said

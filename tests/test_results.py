@@ -798,7 +798,16 @@ def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys
     assert names(everything) == [f"{UID}/run10"]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_closed_terminal_ends_a_command_as_sigterm_does(command, results, table):
+    results.put(table)
+    assert command("get", "table.csv")[0] == 0
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        with pytest.raises(SystemExit) as ended:
+            signal.getsignal(number)(number, None)
+        assert ended.value.code == status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_that_is_ended_leaves_no_part_of_a_file(clean, results, table, tmp_path, number, status):
     results.put(table)
     clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=300)

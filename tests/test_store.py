@@ -15,6 +15,8 @@ from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ReadTimeout
 
+from ipp_griffin import store as store_module
+from ipp_griffin import swift as swift_module
 from ipp_griffin.cloud import CredentialsError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.report import Report
 from ipp_griffin.store import Store, StoredObject, StoreError, StoreUnavailable, container_name
@@ -271,6 +273,14 @@ def test_objects_come_from_all_pages(mock: responses.RequestsMock, session: Any)
     ]
 
 
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of what it is."""
+    for module in (swift_module, store_module):
+        monkeypatch.setattr(module, "MOST_LISTED", 1000)
+    monkeypatch.setattr(store_module, "REPORTS_LISTED", 10)
+
+
 class Flooded:
     """A container in which one server writes without end: its listing has no last page."""
 
@@ -287,22 +297,22 @@ class Flooded:
 
 
 def test_a_listing_without_end_is_given_up_and_said(
-    mock: responses.RequestsMock, session: Any, caplog: pytest.LogCaptureFixture
+    mock: responses.RequestsMock, session: Any, caplog: pytest.LogCaptureFixture, few_are_many: None
 ) -> None:
-    Flooded(mock, 10_000, flood="a-name-that-is-no-reports/")
-    store = store_with(mock, session, INFO)
-    assert len(store.objects(UID)) == 100_000
+    Flooded(mock, 100, flood="a-name-that-is-no-reports/")
+    store = store_with(mock, session, {"swift": {"container_listing_limit": 100}})
+    assert len(store.objects(UID)) == 1000
     assert len(lines(mock)) == 11
-    assert "there are more than 100000 entries" in caplog.text
+    assert "there are more than 1000 entries" in caplog.text
 
 
 def test_a_server_that_floods_the_container_hides_no_other_ones_reports(
-    mock: responses.RequestsMock, session: Any
+    mock: responses.RequestsMock, session: Any, few_are_many: None
 ) -> None:
     """And a poll takes one page more for each that does."""
     others = (f"{SET}/1.0/0000-agent", f"{SET}/3.00/0000-agent", f"{SET}/3.1/0000-agent", f"{SET}/30.0/0000-agent")
-    Flooded(mock, 10_000, flood=f"{SET}/3.0/", others=others)
-    found = store_with(mock, session, INFO).reports(UID, SET)
+    Flooded(mock, 100, flood=f"{SET}/3.0/", others=others)
+    found = store_with(mock, session, {"swift": {"container_listing_limit": 100}}).reports(UID, SET)
     assert {(report.slot, report.incarnation) for report in found} == {(1, 0), (3, 0), (3, 1), (30, 0)}
     assert len(lines(mock)) == 3
 
@@ -676,20 +686,21 @@ def test_a_container_is_deleted_with_all_that_is_in_it(mock: responses.RequestsM
 
 
 def test_a_container_with_more_than_one_listing_shows_is_emptied_in_rounds(
-    mock: responses.RequestsMock, session: Any
+    mock: responses.RequestsMock, session: Any, few_are_many: None
 ) -> None:
-    there = [f"{SET}/0.0/{n:09d}-agent" for n in range(100_500)]
+    there = [f"{SET}/0.0/{n:09d}-agent" for n in range(1050)]
 
     def page(request: PreparedRequest) -> Answer:
         marker = parse_qs(urlsplit(request.url or "").query).get("marker", [""])[0]
-        return 200, {}, json.dumps(listing(*[name for name in there if name > marker][:10_000]))
+        return 200, {}, json.dumps(listing(*[name for name in there if name > marker][:100]))
 
     def bulk(request: PreparedRequest) -> Answer:
         gone = {line.partition("/")[2] for line in as_text(request.body or "").splitlines()}
         there[:] = [name for name in there if name not in gone]
         return 200, {}, json.dumps(bulk_answer())
 
-    store = store_with(mock, session, INFO)
+    info = {**INFO, "swift": {"version": "2.38.3", "container_listing_limit": 100}}
+    store = store_with(mock, session, info)
     mock.head(CONTAINER, status=204, headers=OURS)
     mock.add_callback(responses.GET, CONTAINER, page)
     mock.add_callback(responses.POST, ACCOUNT, bulk)

@@ -1,6 +1,7 @@
 """Fixtures of the dev cloud's tests: a running cloud, and plain HTTP to it."""
 
 import base64
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,13 +52,23 @@ def connection(dev: DevCloud) -> Iterator[openstack.connection.Connection]:
 
 
 @pytest.fixture
-def http(dev: DevCloud, connection: openstack.connection.Connection) -> Iterator[Callable[..., requests.Response]]:
+def http(dev: DevCloud) -> Iterator[Callable[..., requests.Response]]:
     """``http(method, path, version=..., json=..., ...)`` with a valid token, straight at the dev cloud."""
     with requests.Session() as session:
         session.trust_env = False
 
+        @functools.cache
+        def log_in() -> str:
+            user = dev.state.users[0]
+            who = {"name": user.name, "password": user.password, "domain": {"name": "Default"}}
+            identity = {"methods": ["password"], "password": {"user": who}}
+            scope = {"project": {"name": user.project.name, "domain": {"name": "Default"}}}
+            content = {"auth": {"identity": identity, "scope": scope}}
+            answer = session.post(f"{dev.url}/identity/v3/auth/tokens", json=content, timeout=60)
+            return answer.headers["X-Subject-Token"]
+
         def call(method: str, path: str, *, version: str = "2.96", token: str | None = None, **more: object):
-            headers = {"X-Auth-Token": connection.auth_token if token is None else token}
+            headers = {"X-Auth-Token": log_in() if token is None else token}
             headers |= {"OpenStack-API-Version": f"compute {version}", **more.pop("headers", {})}
             return session.request(method, dev.url + path, headers=headers, **{"timeout": 60, **more})
 
