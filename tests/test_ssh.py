@@ -15,7 +15,7 @@ LISTENS = """
 import socket, sys, time
 forwards = [word for word in sys.argv if word.startswith("127.0.0.1:")]
 sockets = [socket.create_server(("127.0.0.1", int(f.split(":")[1]))) for f in forwards]
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -151,7 +151,7 @@ def test_one_that_ends_or_never_listens_is_told(ssh):
         tunnel.wait(60)
     assert tunnel.ended
     tunnel.close()
-    ssh("import time; time.sleep(60)")
+    ssh("import time; time.sleep(600)")
     tunnel = open_tunnel(INFO)
     with pytest.raises(GriffinError, match="no answer within 1 s"):
         tunnel.wait(1)

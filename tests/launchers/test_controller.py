@@ -332,7 +332,7 @@ async def local(tmp_path, monkeypatch):
     yield made
     if made.pid > 0:
         made._end_group()
-        await made.join(30)
+        await made.join(60)
 
 
 def stale(launcher):
@@ -363,7 +363,7 @@ async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_line
     local.controller_cmd = ["sh", "-c", "echo starting; echo No such port; exit 3"]
     with pytest.raises(Exception, match=r"ipcontroller ended at once: starting \| No such port"):
         await local.start()
-    await local.join(30)
+    await local.join(60)
     assert local.state == "after"
 
 
@@ -431,7 +431,7 @@ async def test_stop_ends_the_process_and_can_be_repeated(local):
     await local.stop()
     await local.stop()
     assert local.state == "after"
-    gone, alive = psutil.wait_procs(members, timeout=30)
+    gone, alive = psutil.wait_procs(members, timeout=60)
     assert alive == []
 
 
@@ -478,7 +478,7 @@ async def test_sigkill_ends_the_whole_process_group(local):
     members = group(local.pid)
     assert len(members) == 2
     local.signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(members, timeout=30)
+    gone, alive = psutil.wait_procs(members, timeout=60)
     assert alive == []
 
 
@@ -488,8 +488,8 @@ async def test_what_is_left_of_the_group_ends_with_its_leader(local):
     os.kill(local.pid, signal.SIGKILL)
     stopped = asyncio.Event()
     local.on_stop(lambda data: stopped.set())
-    await asyncio.wait_for(stopped.wait(), 30)
-    gone, alive = psutil.wait_procs(members, timeout=30)
+    await asyncio.wait_for(stopped.wait(), 60)
+    gone, alive = psutil.wait_procs(members, timeout=60)
     assert alive == []
 
 
@@ -586,7 +586,7 @@ async def test_the_connection_files_of_a_controller_that_was_killed_go_with_it(l
     stopped = asyncio.Event()
     local.on_stop(lambda data: stopped.set())
     os.kill(local.pid, signal.SIGKILL)
-    await asyncio.wait_for(stopped.wait(), 30)
+    await asyncio.wait_for(stopped.wait(), 60)
     assert list(local.security.iterdir()) == []
 
 
@@ -617,7 +617,7 @@ async def test_a_controller_that_was_killed_is_restored_while_its_group_lives_an
         assert restored.running
         await restored.stop()
         assert (restored.state, swept) == ("after", ["0123456789ab"])
-        gone, alive = psutil.wait_procs([child], timeout=30)
+        gone, alive = psutil.wait_procs([child], timeout=60)
         assert alive == []
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
