@@ -218,9 +218,8 @@ def test_engines_nannies_and_clients_find_a_controller_again_that_lost_its_power
             with ipp.Client(str(client), timeout=60) as rc:
                 rc.wait_for_engines(1, timeout=60)
                 assert rc[:].apply_async(pid).get(60) == [engine.pid]
-                time.sleep(
-                    2 * ASK
-                )  # that answer took back the client's time limit: until the next question it would not notice
+                # That answer took back the client's time limit: until the next question it would not notice.
+                time.sleep(2 * ASK)
                 wire.cut()
                 end(machine.processes[0])
                 machine.controller(again=True)

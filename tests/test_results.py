@@ -800,6 +800,8 @@ def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys
 
 def test_a_closed_terminal_ends_a_command_as_sigterm_does(command, results, table):
     results.put(table)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore them; `griffin` puts that back
     assert command("get", "table.csv")[0] == 0
     for number, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         with pytest.raises(SystemExit) as ended:
@@ -811,12 +813,19 @@ def test_a_closed_terminal_ends_a_command_as_sigterm_does(command, results, tabl
 def test_a_command_that_is_ended_leaves_no_part_of_a_file(clean, results, table, tmp_path, number, status):
     results.put(table)
     clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=300)
-    program = "from ipp_griffin.cli import main; main()"
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell may ignore it
+    )
+    program += "from ipp_griffin.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, "get", "table.csv"], cwd=tmp_path, stderr=-1) as get:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        get.send_signal(number)
-        said = get.communicate(timeout=60)[1]
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob(".*.part")):
+                assert get.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            get.send_signal(number)
+            said = get.communicate(timeout=60)[1]
+        finally:
+            get.kill()
     assert (get.returncode, said) == (status, b"Interrupted.\n" if status == 130 else b"")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
