@@ -26,7 +26,7 @@ from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ..conftest import running_cloud
 from .virtual_machines import GUEST, HOST, METADATA, STATE, VirtualMachines
 
-pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(2400)]
 AGENT = "ipp-griffin-agent.service"
 
 
@@ -201,7 +201,7 @@ async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of
     # Instead of a config drive, the metadata service; ipyparallel comes from the user's own place.
     machines.metadata, machines.image = True, "bare"
     place = ["--no-index", f"--find-links=http://{METADATA}:{index}", "--trusted-host", METADATA]
-    _, rc = await start(pip_args=place, start_timeout=500, max_lifetime=1800, log_interval=1)
+    _, rc = await start(pip_args=place, start_timeout=1500, max_lifetime=1800, log_interval=1)
     assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
     assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
     assert rc[0].apply_sync(os.getenv, "GRIFFIN_SLOT") == "0"
