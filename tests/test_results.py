@@ -801,7 +801,9 @@ def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys
 def test_a_closed_terminal_ends_a_command_as_sigterm_does(command, results, table):
     results.put(table)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore them; `griffin` puts that back
+        signal.signal(
+            number, signal.SIG_DFL
+        )  # the parent process may have them ignored; the `griffin` fixture restores them
     assert command("get", "table.csv")[0] == 0
     for number, status in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         with pytest.raises(SystemExit) as ended:

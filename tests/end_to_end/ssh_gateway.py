@@ -70,7 +70,7 @@ class Gateway:
         return server
 
     def path(self, *, key: str = "user", known: bool = True) -> str:
-        """A PATH with an `ssh` of whoever has that ``key``; ``known``: and knows the gateway's own.
+        """Return a PATH whose `ssh` uses that ``key``; ``known``: it also knows the gateway's host key.
 
         Servers of the dev cloud have no SSH server: it finds this one at all their addresses.
         """

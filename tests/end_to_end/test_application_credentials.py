@@ -96,7 +96,7 @@ def test_the_documented_rules_are_enough_for_everything(shell, cluster, proxy, p
         cluster({"GriffinServerControllerLauncher": reach}, controller="griffin-server").start_controller_sync()
     assert shell.cloud.left_over() == []
 
-    # With its own groups, into which whoever connects from elsewhere is let.
+    # With its own security groups, to which `connect` from another machine adds a rule.
     remote = cluster({"GriffinCloud": GROUPS}, controller="griffin-server")
     remote.start_controller_sync()
     (found,) = json.loads(griffin(shell, "ps", *where, "--json"))

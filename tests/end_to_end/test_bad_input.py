@@ -82,7 +82,7 @@ def test_a_wrong_password(shell, tmp_path):
     assert "The cloud knows that request as req-" in output
 
 
-# -- what Keystone says of other credentials, to whoever logs in
+# -- log-ins that Keystone refuses
 
 
 @pytest.fixture

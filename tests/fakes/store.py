@@ -14,8 +14,8 @@ from .door import Door
 class FakeStore(Door):
     """``there``: the containers by uid, each with its objects by name; ``labelled``: what was noted of each.
 
-    Of objects by name: ``contents``: what a report says; ``times``: when it was written. ``made``: of containers that nobody has
-    marked, when they were made. ``locked``: something in the containers can't be deleted. ``then``: called with what was put.
+    Of objects by name: ``contents``: what a report says; ``times``: when it was written. ``made``: when each container that is not
+    labelled yet was made. ``locked``: something in the containers can't be deleted. ``then``: called with what was put.
     """
 
     name = "store"

@@ -239,7 +239,7 @@ class _Into(logging.Handler):
         self._reactions: list[tuple[str, Callable[[], object]]] = []
 
     def react(self, text: str, do: Callable[[], object]) -> None:
-        """Call ``do`` when the next message with this ``text`` comes, before whoever logs it goes on."""
+        """Call ``do`` when the next message with this ``text`` is logged, before the thread that logs it continues."""
         self._reactions.append((text, do))
 
     def emit(self, record: logging.LogRecord) -> None:

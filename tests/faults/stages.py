@@ -49,7 +49,7 @@ STOP: dict[str, Faults] = {
     ),
     "stop: deleting the container": ({**STORE, "methods": ["DELETE"], "path": CONTAINER},),
 }
-# What a controller on a server has besides.
+# Further stages of a controller on a server.
 SERVER_START: dict[str, Faults] = {
     "start: allocating the floating IP": ({**FLOATING, "methods": ["GET"]}, {**FLOATING, "methods": ["POST"]}),
     "start: attaching the floating IP": ({**NETWORK, "path": "/ports$"}, {**FLOATING, "methods": ["PUT"]}),
@@ -63,7 +63,7 @@ SERVER_STOP: dict[str, Faults] = {
 }
 STAGES = {**START, **STOP, **SERVER_START, **SERVER_STOP}
 
-# The same requests are made before these stages, too, by creations whose answer was lost and by the engines' farewell: their faults
+# The same requests are made before these stages, too, by creations whose answer was lost and by the engines' last reports: their faults
 # are set when another request has been answered, from which on only the stage itself makes them.
 _AGENT_HAS_READ = {**STORE, "methods": ["GET"], "path": "/connection.json$"}
 _SERVER_IS_DELETED = {**COMPUTE, "methods": ["DELETE"]}

@@ -13,7 +13,7 @@ def doors(monkeypatch):
 
 @pytest.fixture
 def fake_cloud(doors):
-    """The cloud, whatever its name, for whoever logs in."""
+    """The fake cloud that every log-in returns, whatever the cloud's name."""
     return doors.cloud
 
 
