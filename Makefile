@@ -10,10 +10,14 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	touch $@
 
+.tools/openstackclient/installed: .venv/installed tests/clouds.py
+	$(BIN)/python -c 'from tests.clouds import client_tools; client_tools()'
+	touch $@
+
 demo: .venv/installed  ## a cluster on the dev cloud, from start to stop
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
-test: .venv/installed  ## every test that needs nothing but this machine
+test: .venv/installed .tools/openstackclient/installed  ## every test that needs nothing but this machine
 	@echo "Unit tests, and whole clusters on the embedded dev cloud, three tests at a time."
 	@$(BIN)/python -m pytest -q -n 3 --dist loadgroup  # they wait as much as they work; tests that share a cluster: see shared_shell in tests/end_to_end/conftest.py
 
@@ -21,7 +25,7 @@ test-faults: .venv/installed  ## the slow rows of docs/reliability.md, then SOAK
 	$(BIN)/python -m pytest -n 4 -m slow tests/faults  # they wait more than they work
 	$(BIN)/python -m tests.faults.soak --cycles=$(or $(SOAK),50) $(if $(SEED),--seed=$(SEED))
 
-test-openstack: .venv/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say
+test-openstack: .venv/installed .tools/openstackclient/installed  ## end to end on an entry of clouds.yaml: CLOUD=real, say
 	tests/openstack/run.sh "$(CLOUD)" $(if $(SETTINGS),--cloud-settings="$(SETTINGS)") $(if $(SHARED),--cloud-shared)
 
 test-guest-vm: .venv/installed  ## the agent on a virtual machine (Debian, as root)

@@ -5,7 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cloud=${1:?usage: make test-openstack CLOUD=NAME}; shift
 state=${REALCLOUD_STATE:-/var/tmp/real-openstack}
-.venv/bin/python -c 'from tests.clouds import client_tools; client_tools()'  # from where packages can be had
 on=()
 if [ "$cloud" = real ]; then
     [ -r "$state/clouds.yaml" ] || { echo "run.sh: the cloud 'real' is not up: make realcloud-up" >&2; exit 1; }
