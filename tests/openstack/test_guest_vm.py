@@ -200,7 +200,8 @@ async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of
     """Of one server: each takes a minute or two to boot."""
     # Instead of a config drive, the metadata service; ipyparallel comes from the user's own place.
     machines.metadata, machines.image = True, "bare"
-    place = ["--no-index", f"--find-links=http://{METADATA}:{index}", "--trusted-host", METADATA]
+    # An emulated CPU compiles for minutes what no engine imports.
+    place = ["--no-index", "--no-compile", f"--find-links=http://{METADATA}:{index}", "--trusted-host", METADATA]
     _, rc = await start(pip_args=place, start_timeout=1500, max_lifetime=1800, log_interval=1)
     assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
     assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
@@ -251,7 +252,8 @@ async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and
     )
     try:
         await cluster.start_controller()
-        patient = "get_config().IPEngine.max_heartbeat_misses = 100_000"  # emulated beside other work, a boot takes minutes
+        # Beside other work, an emulated server takes minutes to boot.
+        patient = "get_config().IPEngine.max_heartbeat_misses = 100_000"
         config = heartbeats.for_engine(patient, {heartbeats.MARK: True})
         Path(cluster.profile_dir, "ipengine_config.py").write_text(config)
         await cluster.start_engines(1)

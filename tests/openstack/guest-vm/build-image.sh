@@ -16,9 +16,10 @@ for p in qemu-system-x86 qemu-utils mmdebstrap xorriso ipxe-qemu seabios e2fspro
     dpkg -s "$p" >/dev/null 2>&1 || need="$need $p"
 done
 if [ -n "$need" ]; then
-    apt-get update -qq
+    lock=/tmp/griffin-apt.lock  # the services and the virtual machines may be installed at the same time
+    flock $lock apt-get update -qq
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >/dev/null
+    DEBIAN_FRONTEND=noninteractive flock $lock apt-get install -y -qq --no-install-recommends $need >/dev/null
 fi
 stamp="$IPYPARALLEL $(sha256sum < "$HERE/build-image.sh")"
 [ "$(cat "$STATE/stamp" 2>/dev/null || true)" != "$stamp" ] || exit 0

@@ -292,7 +292,8 @@ EOF
     if [ ! -e "$ETC/swift/object.ring.gz" ]; then
         for kind in account:6202 container:6201 object:6200; do
             port=${kind#*:} kind=${kind%:*}
-            (cd "$ETC/swift" && "$BIN/swift-ring-builder" $kind.builder create 4 1 0 &&
+            # Two partitions: the updater forks once for each in every round.
+            (cd "$ETC/swift" && "$BIN/swift-ring-builder" $kind.builder create 1 1 0 &&
              "$BIN/swift-ring-builder" $kind.builder add --region 1 --zone 1 --ip "$IP" --port "$port" --device d1 --weight 1 &&
              "$BIN/swift-ring-builder" $kind.builder rebalance) >>"$LOG/rings.log" 2>&1
         done

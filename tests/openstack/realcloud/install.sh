@@ -19,9 +19,10 @@ if [ -n "$need" ]; then
         printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
         chmod +x /usr/sbin/policy-rc.d
     fi
-    apt-get update -qq
+    lock=/tmp/griffin-apt.lock  # the services and the virtual machines may be installed at the same time
+    flock $lock apt-get update -qq
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $need >"$STATE/apt.log" 2>&1
+    DEBIAN_FRONTEND=noninteractive flock $lock apt-get install -y -qq --no-install-recommends $need >"$STATE/apt.log" 2>&1
 fi
 
 if [ ! -x "$STATE/uvenv/bin/uv" ]; then
