@@ -31,6 +31,12 @@ from .openstack_responses import serve_identity, write_clouds_yaml
 
 named_cloud = pytest.StashKey[OnNamedCloud]()
 left_out = pytest.StashKey[dict[str, int]]()
+HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -110,6 +116,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if lines:
         terminalreporter.section("left over by each row of the table of faults")
         terminalreporter.write("\n".join(sorted(lines)) + "\n")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_as_at_a_terminal() -> None:
+    """What a shell's background job, or nohup, ignores is as at a terminal: tests, and the commands that they start, are interrupted."""
+    for number, handler in HANDLERS.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

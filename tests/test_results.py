@@ -815,10 +815,7 @@ def test_a_closed_terminal_ends_a_command_as_sigterm_does(command, results, tabl
 def test_a_command_that_is_ended_leaves_no_part_of_a_file(clean, results, table, tmp_path, number, status):
     results.put(table)
     clean.faults.set(service=STORE, methods=["GET"], path="table.csv", delay=300)
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell may ignore it
-    )
-    program += "from ipp_griffin.cli import main; main()"
+    program = "from ipp_griffin.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", program, "get", "table.csv"], cwd=tmp_path, stderr=-1) as get:
         try:
             deadline = time.monotonic() + 60
