@@ -21,7 +21,7 @@ from .admission import UNREACHABLE, admit_engines, admitting_rule
 from .common import has_ended
 from .connection import engine_connection
 from .engine_settings import EngineSettings
-from .given import as_before, check_not_running, remember
+from .given import as_before, check_not_running, remembering
 from .keeper import Keeper
 from .leftovers import Leftovers
 from .progress import Progress
@@ -43,7 +43,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         check_not_running(kwargs)
         before = as_before(type(self), kwargs)
         super().__init__(**kwargs, **before)
-        remember(type(self), kwargs)
+        self._remember = remembering(type(self), kwargs)
         if before:
             self.log.info(f"Engine set {self.engine_set_id} starts with what it had before: {', '.join(before)}")
         self._shared_file: ipcluster.SharedClusterFile | None = None
@@ -105,6 +105,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             raise
         self._record()
         self.log.info(str(keeper.roster))
+        self._remember()
         self._watch(keeper)
 
     async def _wait_for_engines(self, keeper: Keeper, n: int, deadline: float) -> None:

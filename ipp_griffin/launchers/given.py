@@ -6,7 +6,7 @@ import copy
 import difflib
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from traitlets import HasTraits
@@ -73,12 +73,19 @@ def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, 
     return copy.deepcopy(_started_with.get(cluster, {}).get(engine_set_id, {}))
 
 
-def remember(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
-    """Keep what is ``given`` for a restart. Not before the launcher has taken it: what it refused must not come again."""
-    cluster, engine_set_id, settings = given.get("parent"), given.get("engine_set_id"), _settings(launcher, given)
-    if cluster is not None and engine_set_id and settings:
-        # a copy: ipyparallel writes into the environment
-        _started_with.setdefault(cluster, {})[engine_set_id] = copy.deepcopy(settings)
+def remembering(launcher: type[HasTraits], given: Mapping[str, Any]) -> Callable[[], None]:
+    """Return a function that keeps what is ``given`` for a restart, to be called when the set has started.
+
+    Not before: ipyparallel makes ids of seconds, so that the set after one that was refused may have its id.
+    """
+    cluster, engine_set_id = given.get("parent"), given.get("engine_set_id")
+    settings = copy.deepcopy(_settings(launcher, given))  # ipyparallel writes into the environment
+
+    def remember() -> None:
+        if cluster is not None and engine_set_id and settings:
+            _started_with.setdefault(cluster, {})[engine_set_id] = settings
+
+    return remember
 
 
 def _settings(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:

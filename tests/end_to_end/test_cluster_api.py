@@ -4,7 +4,6 @@ Each test has a cluster of its own, and no profile of ours; that of a profile, a
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -62,7 +61,8 @@ def test_an_interrupted_sync_start_goes_on_in_ipyparallels_thread_until_it_is_st
 
     def interrupt_the_start():
         eventually(cloud.servers, "a server")
-        os.kill(os.getpid(), signal.SIGINT)
+        # Of a process, any thread may get it, and this one waits in a call that only a signal of its own ends.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     interrupt = threading.Thread(target=interrupt_the_start, daemon=True)
 

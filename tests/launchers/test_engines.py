@@ -461,6 +461,25 @@ async def test_a_start_that_fails_before_anything_was_made_asks_for_no_deletion(
     assert (launcher.state, fake_cloud.deleted, store.there) == ("after", [], {})
 
 
+async def test_a_set_has_nothing_of_one_of_its_id_that_was_refused(launcher, cluster):
+    """ipyparallel makes ids of seconds: somebody who is refused, and starts another set at once, may get the same."""
+    given = {"parent": cluster, "profile_dir": launcher.profile_dir, "engine_set_id": launcher.engine_set_id}
+    wrong = GriffinEngineSetLauncher(**given, image="nope")
+    wrong.environment = launcher.environment
+    with pytest.raises(SettingError, match="No image 'nope'"):
+        await wrong.start(1)
+    assert GriffinEngineSetLauncher(**given).image == ""
+
+
+async def test_a_set_that_started_has_its_settings_for_a_restart(launcher, cluster):
+    given = {"parent": cluster, "profile_dir": launcher.profile_dir, "engine_set_id": launcher.engine_set_id}
+    first = GriffinEngineSetLauncher(**given, image="snapshot1")
+    first.environment = launcher.environment
+    await first.start(1)
+    await first.stop()
+    assert GriffinEngineSetLauncher(**given).image == "snapshot1"
+
+
 async def test_a_start_that_failed_when_there_were_servers_has_ended_with_status_1(launcher, fake_cloud):
     fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded")]
     with pytest.raises(QuotaError):

@@ -84,10 +84,16 @@ def test_one_in_the_configuration_is_told_by_the_start_whatever_is_given():
 
 @pytest.fixture
 def start():
-    """Make a launcher as `start_engines` of one cluster does."""
+    """Make a launcher as `start_engines` of one cluster does, of a set that then starts."""
     cluster = FakeCluster(FakeCloud(), config=Config({"GriffinEngineSetLauncher": {"flavor": "small"}}))
     log = logging.getLogger("given")
-    return lambda id, **given: GriffinEngineSetLauncher(parent=cluster, engine_set_id=id, log=log, **given)
+
+    def start(id, **given):
+        made = GriffinEngineSetLauncher(parent=cluster, engine_set_id=id, log=log, **given)
+        made._remember()
+        return made
+
+    return start
 
 
 def test_a_set_that_is_restarted_has_what_it_was_started_with(start, caplog):
