@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from ipp_griffin.agent import POLL
+from ipp_griffin.agent.agent import POLL
 
 from .clusters import griffin, logged
 from .tables import table

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ipyparallel as ipp
 
-from ipp_griffin.heartbeats import PERIOD
+from ipp_griffin.controller.heartbeats import PERIOD
 
 from .measure import BIN, PATIENCE, Setting, cloud_for, stop
 

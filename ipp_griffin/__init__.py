@@ -8,7 +8,7 @@ __all__ = ["Results"]
 
 def __getattr__(name: str) -> Any:  # when it is asked for: ipyparallel imports this package for its launchers
     if name == "Results":
-        from .results import Results
+        from .api.results import Results
 
         return Results
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

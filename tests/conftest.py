@@ -19,10 +19,10 @@ import responses
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
-from ipp_griffin.calls import one_line
-from ipp_griffin.cloud import Cloud as Connection
+from ipp_griffin.cloud.cloud import Cloud as Connection
+from ipp_griffin.cloud.failures import one_line
+from ipp_griffin.cluster.watcher import Watcher
 from ipp_griffin.devcloud import DevCloud
-from ipp_griffin.launchers.watch import Watcher
 
 from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient
 from .fakes import Clock

@@ -20,9 +20,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipp_griffin import agent
-from ipp_griffin.agent import Agent, ControllerGone, Failure, Redactor
-from ipp_griffin.userdata import agent_source
+from ipp_griffin.agent import agent
+from ipp_griffin.agent.agent import Agent, ControllerGone, Failure, Redactor
+from ipp_griffin.model.userdata import agent_source
 
 from .fakes import Clock
 

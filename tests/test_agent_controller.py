@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipp_griffin import agent
-from ipp_griffin.agent import ControllerAgent, ControllerGone, Expired, Failure, Idle
+from ipp_griffin.agent import agent
+from ipp_griffin.agent.agent import ControllerAgent, ControllerGone, Expired, Failure, Idle
 
 from .fakes import Clock
 from .test_agent import PARAMETERS, Net, http_error

@@ -16,9 +16,10 @@ from pathlib import Path
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin import agent, rendezvous
-from ipp_griffin.plan import ServerPlan
-from ipp_griffin.userdata import agent_source, render, server_parameters
+from ipp_griffin.agent import agent
+from ipp_griffin.model import connection as rendezvous
+from ipp_griffin.model.plan import ServerPlan
+from ipp_griffin.model.userdata import agent_source, render, server_parameters
 
 KEY = "a-signing-key-0123456789"
 SIGNATURE = "5161747572655f6f665f746865"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ipp_griffin.ahead import FRESH, Ahead
+from ipp_griffin.cloud.prefetch import FRESH, Ahead
 
 
 class Question:

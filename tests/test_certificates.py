@@ -5,8 +5,8 @@ from pathlib import Path
 import certifi
 import pytest
 
-from ipp_griffin import certificates
-from ipp_griffin.certificates import private, read
+from ipp_griffin.cloud import certificates
+from ipp_griffin.cloud.certificates import private, read
 
 from .tls import Authority
 

@@ -17,10 +17,10 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
-from ipp_griffin.cli.clusters import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
-from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import LABELS, Cluster, Leftover, Member
-from ipp_griffin.profiles import PROFILE_FILES, profile_files
+from ipp_griffin.cli.ps import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cluster.inventory import LABELS, Cluster, Leftover, Member
+from ipp_griffin.launchers.profiles import PROFILE_FILES, profile_files
 
 from .conftest import answer
 from .fakes import FakeClusters
@@ -326,7 +326,8 @@ def test_controllers_are_asked_only_for_what_shows_ids(three, monkeypatch, capsy
 
     monkeypatch.setattr(Ps, "clusters", lambda self: FakeClusters(three))
     monkeypatch.setattr(
-        "ipp_griffin.engine_ids.engine_ids", lambda uids, folder: asked.append((uids, folder)) or {three.uid: IDS}
+        "ipp_griffin.controller.engine_ids.engine_ids",
+        lambda uids, folder: asked.append((uids, folder)) or {three.uid: IDS},
     )
     app = Ps()
     app.initialize(options)

@@ -8,15 +8,15 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ipp_griffin.calls import CloudError
-from ipp_griffin.cli.clusters import ClustersCommand
 from ipp_griffin.cli.logs import REPORTS_READ, Logs
+from ipp_griffin.cli.ps import ClustersCommand
 from ipp_griffin.cli.timeline import Timeline
-from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import LABELS, Cluster
-from ipp_griffin.moments import iso
-from ipp_griffin.records import Record
-from ipp_griffin.report import Report
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cloud.failures import CloudError
+from ipp_griffin.cluster.inventory import LABELS, Cluster
+from ipp_griffin.common.times import iso
+from ipp_griffin.model.history import Record
+from ipp_griffin.model.reports import Report
 
 from .fakes import FakeClusters
 

@@ -1,4 +1,4 @@
-"""`ipp_griffin.cloud` against made-up answers of the services; no test sleeps or opens a connection."""
+"""`ipp_griffin.cloud.cloud` against made-up answers of the services; no test sleeps or opens a connection."""
 
 import json
 import logging
@@ -13,8 +13,7 @@ import responses
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
-from ipp_griffin.calls import from_status, in_parallel, one_line
-from ipp_griffin.cloud import (
+from ipp_griffin.cloud.cloud import (
     Cloud,
     CloudError,
     CredentialsError,
@@ -24,8 +23,9 @@ from ipp_griffin.cloud import (
     Unavailable,
     Unsupported,
 )
-from ipp_griffin.plan import Flavor, Image, Network, Plan, ServerPlan, make_plan, set_tag, uid_tag
-from ipp_griffin.threads import at_once
+from ipp_griffin.cloud.failures import from_status, in_parallel, one_line
+from ipp_griffin.common.threads import at_once
+from ipp_griffin.model.plan import Flavor, Image, Network, Plan, ServerPlan, make_plan, set_tag, uid_tag
 
 from .openstack_responses import (
     AUTH,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import responses
 
-from ipp_griffin.calls import CloudError, CredentialsError, Unavailable, Unsupported
-from ipp_griffin.cloud import Cloud
-from ipp_griffin.plan import SettingError, choose_network
-from ipp_griffin.settings import open_store
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.failures import CloudError, CredentialsError, Unavailable, Unsupported
+from ipp_griffin.launchers.cloud_settings import open_store
+from ipp_griffin.model.plan import SettingError, choose_network
 
 from .forward_proxy import forward_proxy
 from .openstack_responses import (

@@ -10,9 +10,9 @@ import openstack.config.loader
 import pytest
 import responses
 
-from ipp_griffin.calls import TIMEOUT, CredentialsError
-from ipp_griffin.cloud import Cloud
-from ipp_griffin.clouds_yaml import tidy
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.clouds_yaml import tidy
+from ipp_griffin.cloud.failures import TIMEOUT, CredentialsError
 
 from .openstack_responses import (
     ACCOUNT,

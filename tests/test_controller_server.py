@@ -5,18 +5,18 @@ import socket
 
 import pytest
 
-from ipp_griffin import heartbeats
-from ipp_griffin.calls import Unavailable
-from ipp_griffin.controller_server import (
+from ipp_griffin.cloud.failures import Unavailable
+from ipp_griffin.cluster.controller_server import (
     ControllerServer,
     client_view,
     own_address,
     port_ranges,
     why_unreachable,
 )
-from ipp_griffin.plan import GriffinError
-from ipp_griffin.rendezvous import ControllerKeys, ports_of
-from ipp_griffin.ssh import TO_SERVER
+from ipp_griffin.controller import heartbeats
+from ipp_griffin.controller.ssh_tunnel import TO_SERVER
+from ipp_griffin.model.connection import ControllerKeys, ports_of
+from ipp_griffin.model.plan import GriffinError
 
 from .fakes import FakeCloud, FakeStore
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from ipp_griffin import engine_ids as module
-from ipp_griffin.engine_ids import by_server, controllers, engine_ids
-from ipp_griffin.plan import GriffinError, engine_uuid
-from ipp_griffin.rendezvous import cluster_uid
+from ipp_griffin.controller import engine_ids as module
+from ipp_griffin.controller.engine_ids import by_server, controllers, engine_ids
+from ipp_griffin.model.connection import cluster_uid
+from ipp_griffin.model.plan import GriffinError, engine_uuid
 
 from .fakes import FakeHub
 

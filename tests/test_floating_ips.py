@@ -1,4 +1,4 @@
-"""`ipp_griffin.floating_ips` against a made-up Neutron; no test sleeps or opens a connection."""
+"""`ipp_griffin.cloud.floating_ips` against a made-up Neutron; no test sleeps or opens a connection."""
 
 import json
 import re
@@ -10,9 +10,9 @@ import responses
 from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 
-from ipp_griffin.calls import CloudError, QuotaError, Unavailable, Unsupported
-from ipp_griffin.floating_ips import FloatingIp
-from ipp_griffin.plan import SettingError
+from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable, Unsupported
+from ipp_griffin.cloud.floating_ips import FloatingIp
+from ipp_griffin.model.plan import SettingError
 
 from .openstack_responses import NETWORK, Answer, lines
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ipp_griffin.forecast import FIXED, ON_SERVER, ON_SERVER_ROUNDS, ROUNDS, Forecast, Quota
-from ipp_griffin.plan import Limits
+from ipp_griffin.model.forecast import FIXED, ON_SERVER, ON_SERVER_ROUNDS, ROUNDS, Forecast, Quota
+from ipp_griffin.model.plan import Limits
 
 from .fakes.cloud import plan_of
 

@@ -17,9 +17,9 @@ import pytest
 from ipyparallel.engine.app import IPEngine
 from traitlets.config import Config
 
-from ipp_griffin import heartbeats
-from ipp_griffin.agent import controller_command
-from ipp_griffin.rendezvous import ControllerKeys, ports_of
+from ipp_griffin.agent.agent import controller_command
+from ipp_griffin.controller import heartbeats
+from ipp_griffin.model.connection import ControllerKeys, ports_of
 
 ASK, WAIT = 1.0, 4.0  # a machine that is busy may hold up everybody for a second
 CONFIG = "c = get_config()\nc.HeartMonitor.period = 200\n"  # shorter than ASK, as it is: messages take back the limits of questions

@@ -10,8 +10,15 @@ import pytest
 from ipyparallel.cluster.app import IPClusterStart
 from tornado.ioloop import IOLoop
 
-from ipp_griffin.ipcluster import SharedClusterFile, _end, application, check_profile, end_failed_start, end_failed_stop
-from ipp_griffin.plan import GriffinError, SettingError
+from ipp_griffin.launchers.ipcluster import (
+    SharedClusterFile,
+    _end,
+    application,
+    check_profile,
+    end_failed_start,
+    end_failed_stop,
+)
+from ipp_griffin.model.plan import GriffinError, SettingError
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`python -m ipp_griffin.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
+"""`python -m ipp_griffin.controller.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from ipyparallel.controller import app
 from ipyparallel.controller.heartmonitor import HeartMonitor
 
-from ipp_griffin import ipcontroller as module
-from ipp_griffin.ipcontroller import STARTER
+from ipp_griffin.controller import ipcontroller as module
+from ipp_griffin.controller.ipcontroller import STARTER
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,13 @@ def test_a_profile_or_an_argument_says_how_fast_hearts_beat(
 def test_hearts_of_a_real_one_beat_so_and_it_logs_no_key(tmp_path: Path) -> None:
     (tmp_path / "ipcontroller_config.py").write_text("c = get_config()\nc.HeartMonitor.period = 700\n")
     key = "5ecre7-signing-key"
-    command = [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--log-level=10"]
+    command = [
+        sys.executable,
+        "-m",
+        "ipp_griffin.controller.ipcontroller",
+        f"--profile-dir={tmp_path}",
+        "--log-level=10",
+    ]
     output = tmp_path / "output"
     with output.open("w") as log:
         process = subprocess.Popen(
@@ -78,7 +84,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
     if reaped:
         starter.wait(60)
     process = subprocess.Popen(
-        [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
+        [sys.executable, "-m", "ipp_griffin.controller.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
         env={**os.environ, STARTER: str(starter.pid)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

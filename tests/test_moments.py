@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ipp_griffin.moments import is_past, iso, moment, seconds_since
+from ipp_griffin.common.times import is_past, iso, moment, seconds_since
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipp_griffin.plan import (
+from ipp_griffin.model.plan import (
     Flavor,
     Image,
     Limits,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ipp_griffin.cloud import Cloud
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.ports import Port
 from ipp_griffin.devcloud import DevCloud
-from ipp_griffin.ports import Port
 
 from .conftest import named
 

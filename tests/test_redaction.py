@@ -10,7 +10,7 @@ import pytest
 KEY = "5ecre7-signing'key"
 PROGRAM = """
 import logging, os, sys
-from ipp_griffin.redaction import redact_this_process
+from ipp_griffin.controller.redaction import redact_this_process
 key = os.environ["IPP_SESSION_KEY"]
 redact_this_process([key, ""])
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(message)s")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ipp_griffin.report import Report, content
+from ipp_griffin.model.reports import Report, content
 
 SET = "a1b2c3d4"
 

@@ -23,14 +23,14 @@ import pytest
 import swiftclient.client
 
 import ipp_griffin
-from ipp_griffin.calls import CloudError
+from ipp_griffin.agent.uploader import Content, Uploader
+from ipp_griffin.api.results import NAME, Results
 from ipp_griffin.cli.results import ListResults
+from ipp_griffin.cloud.failures import CloudError
+from ipp_griffin.cloud.store.store import StoreUnavailable
+from ipp_griffin.common.times import moment
 from ipp_griffin.devcloud.things import Container
-from ipp_griffin.moments import moment
-from ipp_griffin.plan import SettingError
-from ipp_griffin.results import NAME, Results
-from ipp_griffin.store import StoreUnavailable
-from ipp_griffin.uploader import Content, Uploader
+from ipp_griffin.model.plan import SettingError
 
 from .conftest import running_cloud
 from .tls import Authority, tls_in_front_of
@@ -469,14 +469,14 @@ def test_a_download_goes_on_when_the_store_is_back(results, clean, table, tmp_pa
 def test_a_full_disk_is_not_the_stores_fault_and_leaves_nothing(results, clean, table, tmp_path, monkeypatch):
     results.put(table)
     clean.clear_requests()
-    appearing = ipp_griffin.results._appearing
+    appearing = ipp_griffin.api.results._appearing
 
     @contextlib.contextmanager
     def on_a_full_disk(target, overwrite):
         with appearing(target, overwrite), Path("/dev/full").open("r+b") as full:
             yield full
 
-    monkeypatch.setattr(ipp_griffin.results, "_appearing", on_a_full_disk)
+    monkeypatch.setattr(ipp_griffin.api.results, "_appearing", on_a_full_disk)
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/copy.csv'"):
         results.get("table.csv", tmp_path / "copy.csv")
     assert [line[2].rpartition("/")[2] for line in clean.requests if line[1] == "GET"].count("table.csv") == 1
@@ -489,7 +489,7 @@ def test_an_interrupt_leaves_nothing_here_and_nothing_there(results, store, tabl
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ipp_griffin.uploader.Reader, "read", interrupted)
+    monkeypatch.setattr(ipp_griffin.agent.uploader.Reader, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store(table)
     monkeypatch.setattr(swiftclient.client._ObjectBody, "read", interrupted)

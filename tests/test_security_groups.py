@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from ipp_griffin.calls import CloudError, QuotaError
-from ipp_griffin.cloud import Cloud
-from ipp_griffin.ports import Port
-from ipp_griffin.security_groups import SecurityGroup
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.failures import CloudError, QuotaError
+from ipp_griffin.cloud.ports import Port
+from ipp_griffin.cloud.security_groups import SecurityGroup
 
 UID, OTHER = "0123456789ab", "ba9876543210"
 PORTS = (20000, 20019)

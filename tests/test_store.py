@@ -1,4 +1,4 @@
-"""`ipp_griffin.store` against made-up answers of an object store; no test sleeps or opens a connection."""
+"""`ipp_griffin.cloud.store.store` against made-up answers of an object store; no test sleeps or opens a connection."""
 
 import hmac
 import json
@@ -15,11 +15,11 @@ from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ReadTimeout
 
-from ipp_griffin import store as store_module
-from ipp_griffin import swift as swift_module
-from ipp_griffin.cloud import CredentialsError, QuotaError, Unavailable, Unsupported
-from ipp_griffin.report import Report
-from ipp_griffin.store import Store, StoredObject, StoreError, StoreUnavailable, container_name
+from ipp_griffin.cloud.cloud import CredentialsError, QuotaError, Unavailable, Unsupported
+from ipp_griffin.cloud.store import account as swift_module
+from ipp_griffin.cloud.store import store as store_module
+from ipp_griffin.cloud.store.store import Store, StoredObject, StoreError, StoreUnavailable, container_name
+from ipp_griffin.model.reports import Report
 
 from .openstack_responses import ACCOUNT, AUTH, STORE, TOKEN, Answer, lines
 

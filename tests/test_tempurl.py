@@ -14,11 +14,11 @@ import requests
 import responses
 from requests import PreparedRequest
 
-from ipp_griffin import agent
-from ipp_griffin.cloud import Unavailable, Unsupported
-from ipp_griffin.store import Store, StoreError
-from ipp_griffin.swift import Account
-from ipp_griffin.tempurl import AccountKey, Signer
+from ipp_griffin.agent import agent
+from ipp_griffin.cloud.cloud import Unavailable, Unsupported
+from ipp_griffin.cloud.store.account import Account
+from ipp_griffin.cloud.store.store import Store, StoreError
+from ipp_griffin.cloud.store.tempurl import AccountKey, Signer
 
 from .openstack_responses import ACCOUNT, STORE, Answer
 

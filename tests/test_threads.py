@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ipp_griffin.threads import in_thread, within
+from ipp_griffin.common.threads import in_thread, within
 
 
 async def test_the_loop_goes_on_while_a_function_blocks():
@@ -35,7 +35,7 @@ def test_it_works_while_the_interpreter_exits():
     """run_in_executor raises there: cannot schedule new futures after shutdown."""
     program = (
         "import asyncio, atexit\n"
-        "from ipp_griffin.threads import in_thread\n"
+        "from ipp_griffin.common.threads import in_thread\n"
         "async def late(): print(await in_thread(lambda: 'done'))\n"
         "atexit.register(lambda: asyncio.run(late()))\n"
     )

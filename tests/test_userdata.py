@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from ipp_griffin.plan import ServerPlan, SettingError
-from ipp_griffin.userdata import LIMIT, agent_source, render, server_parameters, user_data
+from ipp_griffin.model.plan import ServerPlan, SettingError
+from ipp_griffin.model.userdata import LIMIT, agent_source, render, server_parameters, user_data
 
 URL = "https://store.example/v1/AUTH_a/ipp-griffin-u/s"
 SERVER = ServerPlan(name="griffin-u-s-2", slot=2, incarnation=1, engines=4, tags=("ipp-griffin",))

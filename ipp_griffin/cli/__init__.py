@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from .clusters import Ps, Reap, Stop
 from .command import Command
 from .connect import Connect
 from .devcloud import DevCloud
 from .init import Init
 from .logs import Logs
 from .plan import MakePlan
+from .ps import Ps, Reap, Stop
 from .results import Get, ListResults, Put
 from .timeline import Timeline
 

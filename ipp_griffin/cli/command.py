@@ -11,7 +11,7 @@ from traitlets.config import Application
 from traitlets.config.loader import KVArgParseConfigLoader
 
 from .. import __version__
-from ..plan import GriffinError
+from ..model.plan import GriffinError
 
 
 def agreed(question: str) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Float, Unicode
 
-from ..plan import GriffinError, SettingError
-from .clusters import ClustersCommand
+from ..model.plan import GriffinError, SettingError
+from .ps import ClustersCommand
 
 if TYPE_CHECKING:
-    from ..clusters import Cluster, Clusters
-    from ..controller_server import ControllerServer
-    from ..launchers.connecting import LocalName
+    from ..cluster.controller_server import ControllerServer
+    from ..cluster.inventory import Cluster, Clusters
+    from ..launchers.connect import LocalName
 
 
 class Connect(ClustersCommand):
@@ -48,9 +48,9 @@ class Connect(ClustersCommand):
     takes_arguments = True
 
     def run(self) -> None:
-        from ..launchers.attaching import Unreachable
-        from ..launchers.connecting import connect, one_at_a_time
-        from ..profiles import names_griffin, profile_path
+        from ..launchers.connect import connect, one_at_a_time
+        from ..launchers.local_access import Unreachable
+        from ..launchers.profiles import names_griffin, profile_path
 
         if len(self.extra_args) != 1:
             self.fail("say which cluster: `ipp-griffin ps` lists them.")
@@ -84,9 +84,9 @@ class Connect(ClustersCommand):
 
     def _local_name(self, cluster: Cluster) -> LocalName:
         """What it is called here. Raises `SettingError` for what can't be a file's name: others may have chosen it."""
-        from ..launchers.common import check_cluster_id
-        from ..launchers.connecting import LocalName
-        from ..profiles import profile_path
+        from ..launchers.connect import LocalName
+        from ..launchers.on_cloud import check_cluster_id
+        from ..launchers.profiles import profile_path
 
         profile = self.profile or cluster.labels["profile"] or "griffin"
         cluster_id = cluster.labels["cluster_id"] if self.cluster_id is None else self.cluster_id

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitlets import Bool, Unicode
 
-from ..profiles import is_pristine, profile_files, profile_folder, without_cloud
+from ..launchers.profiles import is_pristine, profile_files, profile_folder, without_cloud
 from .command import Command, agreed
 
 

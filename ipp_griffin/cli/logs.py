@@ -8,12 +8,12 @@ from typing import Any
 
 from traitlets import Integer
 
-from ..calls import CloudError, in_parallel, one_line
-from ..clusters import Cluster, Clusters
-from ..logs import ServerLog, clock_difference, merge
-from ..records import Record, select
-from ..report import LOG, last_output
-from .clusters import ClustersCommand
+from ..cloud.failures import CloudError, in_parallel, one_line
+from ..cluster.inventory import Cluster, Clusters
+from ..model.history import Record, select
+from ..model.logs import ServerLog, clock_difference, merge
+from ..model.reports import LOG, last_output
+from .ps import ClustersCommand
 
 REPORTS_READ = 20  # of one server: its newest
 PARALLEL = 10  # requests in flight at the same time

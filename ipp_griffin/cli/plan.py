@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
 
-from ..forecast import Forecast, Quota
-from ..plan import Plan, SettingError, choose_network
-from ..profiles import profile_config
-from .clusters import table
+from ..launchers.profiles import profile_config
+from ..model.forecast import Forecast, Quota
+from ..model.plan import Plan, SettingError, choose_network
 from .command import Command
+from .ps import table
 
 if TYPE_CHECKING:
     from ipyparallel import Cluster
 
-    from ..launchers.servers import OnServers
-    from ..settings import GriffinCloud
+    from ..launchers.cloud_settings import GriffinCloud
+    from ..launchers.on_servers import OnServers
 
 LOCAL_CONTROLLER, SERVER_CONTROLLER = "griffin", "griffin-server"
 

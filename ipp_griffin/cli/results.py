@@ -11,9 +11,9 @@ from typing import Any
 
 from traitlets import Bool, Unicode
 
-from ..calls import printable, typed
-from ..results import UID, Result, Results
-from .clusters import ClustersCommand, table
+from ..api.results import UID, Result, Results
+from ..cloud.failures import printable, typed
+from .ps import ClustersCommand, table
 
 
 class ResultsCommand(ClustersCommand):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from traitlets import Bool, Unicode
 
-from ..timeline import as_json, as_text, timeline
-from ..timeline_svg import as_svg
-from .clusters import ClustersCommand
+from ..model.timeline import as_json, as_text, timeline
+from .ps import ClustersCommand
+from .timeline_svg import as_svg
 
 
 class Timeline(ClustersCommand):

@@ -14,8 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import DevCloud as DevCloud
-    from .app import DevCloudError as DevCloudError
+    from .app import DevCloud, DevCloudError
 
 __all__ = ["DevCloud", "DevCloudError"]
 

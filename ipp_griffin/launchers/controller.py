@@ -21,19 +21,19 @@ import psutil
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets import Dict, Float, List, Unicode, default
 
-from .. import ipcluster
-from ..agent import Redactor
-from ..ipcontroller import STARTER
-from ..plan import GriffinError, SettingError, choose_network
-from ..rendezvous import cluster_uid
-from ..threads import in_thread
-from .common import OnCloud
+from ..agent.agent import Redactor
+from ..common.threads import in_thread
+from ..controller.ipcontroller import STARTER
+from ..model.connection import cluster_uid
+from ..model.plan import GriffinError, SettingError, choose_network
+from . import ipcluster
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
+from .on_cloud import OnCloud
 
 if TYPE_CHECKING:
-    from ..cloud import Cloud
-    from ..plan import Network
-    from ..settings import GriffinCloud
+    from ..cloud.cloud import Cloud
+    from ..model.plan import Network
+    from .cloud_settings import GriffinCloud
 
 
 class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
@@ -68,7 +68,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     @default("controller_cmd")
     def _our_ipcontroller(self) -> list[str]:
         """As ipyparallel runs ipcontroller, but without keys in what it logs, and with heartbeats of our own."""
-        return [sys.executable, "-m", "ipp_griffin.ipcontroller"]
+        return [sys.executable, "-m", "ipp_griffin.controller.ipcontroller"]
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]

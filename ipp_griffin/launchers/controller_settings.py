@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traitlets import Float, Unicode
 
-from ..roster import Deadlines
+from ..model.slots import Deadlines
 from .agent_settings import AgentSettings
 
 

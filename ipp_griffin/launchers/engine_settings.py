@@ -6,8 +6,8 @@ from typing import Any
 
 from traitlets import Bool, Float, Integer, Unicode
 
-from ..plan import SettingError
-from ..roster import Deadlines
+from ..model.plan import SettingError
+from ..model.slots import Deadlines
 from .agent_settings import AgentSettings
 
 

@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING, Any
 from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
 from traitlets import Unicode
 
-from .. import heartbeats, ipcluster
-from ..plan import GriffinError, Plan, QuotaTooSmall, SettingError, Stopped, choose_network
-from ..rendezvous import build, cluster_uid
-from ..threads import in_thread
-from .admission import UNREACHABLE, admit_engines, admitting_rule
-from .common import has_ended
-from .connection import engine_connection
+from ..cluster.firewall import UNREACHABLE, admit_engines, admitting_rule
+from ..cluster.leftovers import Leftovers
+from ..cluster.reconciler import Keeper
+from ..cluster.wait import WaitForEngines, check_not_stopped
+from ..common.threads import in_thread
+from ..controller import heartbeats
+from ..model.connection import build, cluster_uid
+from ..model.plan import GriffinError, Plan, QuotaTooSmall, SettingError, Stopped, choose_network
+from . import ipcluster
+from .arguments import as_before, check_not_running, remembering
+from .engine_connection import engine_connection
 from .engine_settings import EngineSettings
-from .given import as_before, check_not_running, remembering
-from .keeper import Keeper
-from .leftovers import Leftovers
+from .on_cloud import has_ended
+from .on_servers import OnServers
 from .progress import Progress
-from .servers import OnServers
-from .waiting import WaitForEngines, check_not_stopped
 
 if TYPE_CHECKING:
-    from ..engine_set import EngineSet
+    from ..cluster.engine_set import EngineSet
 
 
 class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # type: ignore[misc]
@@ -306,7 +307,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     # --- doors
 
     def _open(self, servers_url: str) -> EngineSet:
-        from ..engine_set import EngineSet
+        from ..cluster.engine_set import EngineSet
 
         return EngineSet(self.connect(), self.open_store(servers_url), self.uid, self.engine_set, self.parallel)
 

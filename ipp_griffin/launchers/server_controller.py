@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import ControllerLauncher, ipcontroller_cmd_argv
 
-from .. import heartbeats, ipcluster
-from ..controller_server import CONTROLLER, address_of, client_view
-from ..plan import GriffinError, Plan, SettingError, choose_network
-from ..rendezvous import ControllerKeys, build_for_controller
-from ..threads import in_thread
-from .attaching import NAME, Attaching, Unreachable
+from ..cluster.controller_server import CONTROLLER, address_of, client_view
+from ..cluster.wait import check_not_stopped
+from ..cluster.wait_for_controller import WaitForController
+from ..common.threads import in_thread
+from ..controller import heartbeats
+from ..model.connection import ControllerKeys, build_for_controller
+from ..model.plan import GriffinError, Plan, SettingError, choose_network
+from . import ipcluster
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
-from .controller_waiting import WaitForController
-from .waiting import check_not_stopped
+from .local_access import NAME, Attaching, Unreachable
 
 if TYPE_CHECKING:
-    from ..cloud import Server
-    from ..floating_ips import FloatingIp
-    from ..settings import GriffinCloud
+    from ..cloud.cloud import Server
+    from ..cloud.floating_ips import FloatingIp
+    from .cloud_settings import GriffinCloud
 
 
 class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: ignore[misc]

@@ -6,7 +6,7 @@ from typing import Any
 
 from traitlets import HasTraits, List, Unicode
 
-from ..plan import shared_setting
+from ..model.plan import shared_setting
 
 
 class ServerSettings(HasTraits):

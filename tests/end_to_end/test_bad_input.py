@@ -10,8 +10,8 @@ import subprocess
 import pytest
 import yaml
 
-from ipp_griffin.calls import CredentialsError
-from ipp_griffin.cloud import Cloud
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.failures import CredentialsError
 
 from .commands import cause
 

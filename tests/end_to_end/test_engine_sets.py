@@ -7,7 +7,7 @@ import threading
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.plan import GriffinError
+from ipp_griffin.model.plan import GriffinError
 
 pytestmark = pytest.mark.xdist_group(__name__)
 
@@ -97,7 +97,9 @@ def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(shell, clus
     name = f"{cluster.controller.container}-{cluster.controller.uid}"
     connection.object_store.create_container(name)
     connection.object_store.upload_object(name, "thesis.txt", data=b"years of work")
-    monkeypatch.setattr("ipp_griffin.store.MARKER_WAIT", 1)  # it could be another process's, about to be marked
+    monkeypatch.setattr(
+        "ipp_griffin.cloud.store.store.MARKER_WAIT", 1
+    )  # it could be another process's, about to be marked
     assert re.search(f"{name}.* not ours", refused(cluster, 1))
     assert connection.object_store.download_object("thesis.txt", container=name) == b"years of work"
     assert shell.cloud.servers() == []

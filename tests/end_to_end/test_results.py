@@ -4,7 +4,7 @@ import ipyparallel as ipp
 from traitlets.config import Config
 
 from ipp_griffin import Results
-from ipp_griffin.results import NAME
+from ipp_griffin.api.results import NAME
 
 from .commands import container, griffin
 

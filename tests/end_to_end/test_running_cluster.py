@@ -14,7 +14,7 @@ import ipyparallel as ipp
 import pytest
 import yaml
 
-from ipp_griffin.plan import GriffinError
+from ipp_griffin.model.plan import GriffinError
 
 from .commands import cause, container, griffin
 
@@ -332,7 +332,7 @@ def test_a_server_that_is_off_or_gone_takes_only_its_engines_with_it_and_the_las
     # Whoever looks for what was left finds it, when its start must be over.
     reap = ("reap", container(shell))
     assert griffin(elsewhere, *reap, "--yes") == "There is nothing to reap.\n"
-    monkeypatch.setattr("ipp_griffin.clusters.datetime", Later)
+    monkeypatch.setattr("ipp_griffin.cluster.inventory.datetime", Later)
     assert griffin(elsewhere, *reap, "--dry-run") == f"Server {lost} is in SHUTOFF\n"
     (found,) = json.loads(griffin(elsewhere, *reap, "--json"))
     assert (found["server"]["name"], found["why"]) == (lost, "is in SHUTOFF")

@@ -26,10 +26,10 @@ import requests
 import yaml
 import zmq
 
-from ipp_griffin.agent import report_url
-from ipp_griffin.cloud import Cloud as Connection
-from ipp_griffin.store import QUOTA, Store, container_name
-from ipp_griffin.userdata import PLACEHOLDER
+from ipp_griffin.agent.agent import report_url
+from ipp_griffin.cloud.cloud import Cloud as Connection
+from ipp_griffin.cloud.store.store import QUOTA, Store, container_name
+from ipp_griffin.model.userdata import PLACEHOLDER
 
 from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
 from .commands import container, griffin, sdk

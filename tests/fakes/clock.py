@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipp_griffin import clusters, engine_set
-from ipp_griffin.engine_set import EngineSet, delete_servers
-from ipp_griffin.launchers import servers
+from ipp_griffin.cluster import engine_set
+from ipp_griffin.cluster import inventory as clusters
+from ipp_griffin.cluster.engine_set import EngineSet, delete_servers
+from ipp_griffin.launchers import on_servers as servers
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The door to compute, network and image (`ipp_griffin.cloud`), without a cloud."""
+"""The door to compute, network and image (`ipp_griffin.cloud.cloud`), without a cloud."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ipp_griffin.cloud import Server
-from ipp_griffin.floating_ips import FloatingIp
-from ipp_griffin.plan import Catalogue, Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan, server_tags
-from ipp_griffin.ports import Port
-from ipp_griffin.security_groups import CONTROLLER, ENGINES, SecurityGroup, group_name
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cloud.floating_ips import FloatingIp
+from ipp_griffin.cloud.ports import Port
+from ipp_griffin.cloud.security_groups import CONTROLLER, ENGINES, SecurityGroup, group_name
+from ipp_griffin.model.plan import Catalogue, Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan, server_tags
 
 from .door import Call, Door
 

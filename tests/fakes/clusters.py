@@ -1,14 +1,14 @@
-"""The clusters of a project (`ipp_griffin.clusters`), without a cloud."""
+"""The clusters of a project (`ipp_griffin.cluster.inventory`), without a cloud."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipp_griffin.cloud import Server
-from ipp_griffin.clusters import Cluster, Leftover, NoSuchCluster
-from ipp_griffin.records import Record
-from ipp_griffin.report import Report
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cluster.inventory import Cluster, Leftover, NoSuchCluster
+from ipp_griffin.model.history import Record
+from ipp_griffin.model.reports import Report
 
 from .door import Door
 

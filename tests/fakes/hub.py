@@ -1,4 +1,4 @@
-"""The door to the controller (`ipp_griffin.hub`), without one."""
+"""The door to the controller (`ipp_griffin.controller.hub`), without one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ipp_griffin.plan import GriffinError, engine_uuid, place_of
+from ipp_griffin.model.plan import GriffinError, engine_uuid, place_of
 
 from .cloud import FakeCloud
 from .door import Door

@@ -1,12 +1,12 @@
-"""The door to the object store (`ipp_griffin.store`), without one."""
+"""The door to the object store (`ipp_griffin.cloud.store.store`), without one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ipp_griffin.report import Report
-from ipp_griffin.store import StoredObject, StoreError
+from ipp_griffin.cloud.store.store import StoredObject, StoreError
+from ipp_griffin.model.reports import Report
 
 from .door import Door
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ipp_griffin import hub as hub_module
-from ipp_griffin import store as store_module
-from ipp_griffin.cloud import Cloud
+from ipp_griffin.cloud.cloud import Cloud
+from ipp_griffin.cloud.store import store as store_module
+from ipp_griffin.controller import hub as hub_module
 
 from ..fakes import Call, Door, FakeCloud, FakeHub, FakeStore
 

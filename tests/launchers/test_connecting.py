@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import pytest
 
-from ipp_griffin import hub as hub_module
-from ipp_griffin.calls import QuotaError
 from ipp_griffin.cli.connect import Connect
-from ipp_griffin.launchers import attaching
-from ipp_griffin.launchers.connecting import one_at_a_time
-from ipp_griffin.plan import GriffinError
-from ipp_griffin.rendezvous import ControllerKeys
+from ipp_griffin.cloud.failures import QuotaError
+from ipp_griffin.controller import hub as hub_module
+from ipp_griffin.launchers import local_access as attaching
+from ipp_griffin.launchers.connect import one_at_a_time
+from ipp_griffin.model.connection import ControllerKeys
+from ipp_griffin.model.plan import GriffinError
 
 from ..fakes.cloud import make_server
 

@@ -9,8 +9,8 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher
 
 from ipp_griffin.launchers import GriffinControllerLauncher
-from ipp_griffin.launchers.connection import engine_connection
-from ipp_griffin.plan import GriffinError, Network, SettingError
+from ipp_griffin.launchers.engine_connection import engine_connection
+from ipp_griffin.model.plan import GriffinError, Network, SettingError
 
 from ..fakes import FakeHub
 

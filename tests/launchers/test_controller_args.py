@@ -3,7 +3,7 @@
 import pytest
 
 from ipp_griffin.launchers.controller_args import check_args, given
-from ipp_griffin.plan import SettingError
+from ipp_griffin.model.plan import SettingError
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,16 @@ import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
 from traitlets.config import Config
 
-from ipp_griffin import heartbeats
-from ipp_griffin.calls import CloudError, QuotaError, Unavailable
-from ipp_griffin.clusters import Clusters
-from ipp_griffin.launchers import GriffinEngineSetLauncher, output
-from ipp_griffin.launchers.admission import admitting_rule
-from ipp_griffin.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
-from ipp_griffin.rendezvous import cluster_uid
-from ipp_griffin.security_groups import SecurityGroup
-from ipp_griffin.threads import in_thread
+from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable
+from ipp_griffin.cloud.security_groups import SecurityGroup
+from ipp_griffin.cluster import output
+from ipp_griffin.cluster.firewall import admitting_rule
+from ipp_griffin.cluster.inventory import Clusters
+from ipp_griffin.common.threads import in_thread
+from ipp_griffin.controller import heartbeats
+from ipp_griffin.launchers import GriffinEngineSetLauncher
+from ipp_griffin.model.connection import cluster_uid
+from ipp_griffin.model.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
 
 KEY = "5ecre7" * 10
 CURVE_KEY = "cUrVe" * 8

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ipp_griffin.calls import CloudError, QuotaError, Unavailable
-from ipp_griffin.cloud import Server
-from ipp_griffin.engine_set import EngineSet
-from ipp_griffin.launchers.keeper import Keeper
-from ipp_griffin.plan import GriffinError
-from ipp_griffin.roster import Deadlines, Roster
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable
+from ipp_griffin.cluster.engine_set import EngineSet
+from ipp_griffin.cluster.reconciler import Keeper
+from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.model.slots import Deadlines, Roster
 
 from ..fakes import Clock, FakeCloud, FakeStore
 from ..fakes.cloud import SET, UID, plan_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipp_griffin.launchers.pace import LONGEST, MARGIN, Pace
+from ipp_griffin.model.poll_interval import LONGEST, MARGIN, Pace
 
 from ..test_roster import roster as roster_of
 from ..test_roster import servers

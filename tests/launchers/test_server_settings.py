@@ -5,7 +5,7 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher
 from traitlets.config import Config
 
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
-from ipp_griffin.launchers.common import OnCloud
+from ipp_griffin.launchers.on_cloud import OnCloud
 from ipp_griffin.launchers.server_settings import ServerSettings
 
 SHARED = {

@@ -5,13 +5,13 @@ import threading
 
 import pytest
 
-from ipp_griffin.calls import Unavailable
-from ipp_griffin.cloud import Server
-from ipp_griffin.engine_set import Survey
-from ipp_griffin.launchers.keeper import Keeper
-from ipp_griffin.launchers.watch import Watcher
-from ipp_griffin.plan import server_tags
-from ipp_griffin.roster import Deadlines, Roster
+from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cloud.failures import Unavailable
+from ipp_griffin.cluster.engine_set import Survey
+from ipp_griffin.cluster.reconciler import Keeper
+from ipp_griffin.cluster.watcher import Watcher
+from ipp_griffin.model.plan import server_tags
+from ipp_griffin.model.slots import Deadlines, Roster
 
 from ..fakes.cloud import SET, UID
 

@@ -20,7 +20,7 @@ import ipyparallel as ipp
 import pytest
 from traitlets.config import Config
 
-from ipp_griffin import heartbeats
+from ipp_griffin.controller import heartbeats
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 
 from ..conftest import running_cloud

@@ -1,0 +1,341 @@
+"""`Results`: what runs leave behind, in a container of the object store that outlives their clusters. Blocking.
+
+All results of a project are in the container ``ipp-griffin-results``: those of a cluster below its uid, such as
+``85b7916ade4a/table.csv``, others by their plain names. API: https://docs.openstack.org/api-ref/object-store/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import swiftclient.client as swift
+
+from ..agent import uploader
+from ..agent.uploader import Content, LocalFault, Uploader, local
+from ..cloud.failures import typed
+from ..cloud.store.store import PREFIX, StoreError, container_name
+from ..common.times import iso, moment
+from ..launchers.cloud_settings import GriffinCloud, connect, open_store
+from ..model.plan import SettingError
+
+NAME = "results"  # where a cluster's container has the uid, which it is none of
+DAY = 86400
+UID = "[0-9a-f]{12}"  # a cluster's uid
+
+
+@dataclass(frozen=True)
+class Result:
+    """One stored file. ``cluster``: the uid of the cluster that it is of, "" for none; ``bytes``: its size; ``modified``: ISO 8601,
+    in UTC; ``md5``: of its content, in hexadecimal, "" where that is not known.
+
+    ``name`` is exact. Whoever holds an uploader chose it: it may have anything in it.
+    """
+
+    name: str
+    bytes: int
+    modified: str
+    md5: str = ""
+
+    @property
+    def cluster(self) -> str:
+        head, slash, _ = self.name.partition("/")
+        return head if slash and re.fullmatch(UID, head) else ""
+
+
+class Results:
+    """The results of ``cluster``, an `ipyparallel.Cluster` with griffin's launchers or a cluster's uid; or of the whole project.
+
+    ``cloud`` (its name in clouds.yaml), ``region``, ``container`` (first part of the names of containers) and ``store_url`` (how
+    engines reach the object store, where that differs) are those of `GriffinCloud`; an `ipyparallel.Cluster` knows its own.
+
+    Every method raises `GriffinError`: `SettingError` for a name that is taken, or not there, `StoreError` and `CloudError` for what
+    the cloud refuses. What is wrong with a file of this machine is an `OSError`; what is neither text nor bytes is a `TypeError`.
+    """
+
+    def __init__(
+        self, cluster: Any = None, *, cloud: str = "", region: str = "", container: str = PREFIX, store_url: str = ""
+    ) -> None:
+        launcher = None if cluster is None or isinstance(cluster, str) else _launcher_of(cluster)
+        if launcher is None:
+            self.uid = cluster or ""
+            if cluster is not None and not re.fullmatch(UID, self.uid):
+                raise SettingError(f"{cluster!r} is no cluster's uid: `ipp-griffin ps` shows them.")
+            settings = GriffinCloud(cloud=cloud, region=region, container=container, store_url=store_url)
+            self._cloud = connect(None, settings.cloud_name(), region)
+        else:
+            self.uid, container = launcher.uid, launcher.container
+            settings = GriffinCloud(parent=launcher)
+            self._cloud = launcher.connect()
+        settings.check()
+        self._ca_certificates = settings.ca_text(self._cloud.ca_file())
+        self._store = open_store(self._cloud, container=container, servers_url=settings.store_url)
+        self._container = container_name(NAME, container)
+
+    def all(self) -> list[Result]:
+        """What there is, by name: of the cluster, or of the project. One request per 10,000."""
+        return self._listed(f"{self.uid}/" if self.uid else "")
+
+    def put(self, what: uploader.What, name: str = "", *, overwrite: bool = False) -> str:
+        """Store bytes, or the file at a path, whose own name is the default; returns the name of the result.
+
+        The store takes it whole or not at all: its checksum goes with it.
+        """
+        try:
+            content = Content(what)
+            return self._put(content, self._full(name or content.name), overwrite)
+        except uploader.TooLarge as error:
+            raise SettingError(str(error)) from None
+        except LocalFault as fault:
+            raise fault.error from None
+
+    def _put(self, content: Content, name: str, overwrite: bool) -> str:
+        headers = content.prepare(self._largest(), overwrite)
+        self._store.publish(NAME, {}, quota=False)
+        if not overwrite and self._at(name):
+            raise _taken(name)
+
+        def put(*args: Any, **kwargs: Any) -> None:
+            with content.reader() as reader:
+                swift.put_object(*args, contents=reader, headers=headers, **kwargs)
+
+        try:
+            self._store.account.call(f"Can't store {name}", put, self._container, name)
+        except StoreError as error:
+            if error.status in (422, 499):
+                raise uploader.changed(content.path or name) from None
+            if error.status != 412:
+                raise
+            # Somebody was faster; or the answer to a try of ours was lost.
+            found = self._at(name)
+            if found is None or found.md5 != content.digest:
+                raise _taken(name) from None
+        return name
+
+    def get(self, name: str, path: str | os.PathLike[str] = "", *, overwrite: bool = False) -> Path:
+        """Fetch a result into a file, by default one of its own name in the working directory; returns the file's path.
+
+        ``name``: as `all` has it; without the uid where only one cluster has a result of that name. ``path``: of a file, or of
+        a folder that is there. The file appears when all of it has come and its checksum is right; ``overwrite``: also in place
+        of another one, of which it takes over the permissions.
+        """
+        found = self.find(name)
+        target = _target(os.fspath(path), found.name, overwrite)
+        try:
+            with _appearing(target, overwrite) as file:
+                self._fetch(found, file, target)
+        except LocalFault as fault:
+            raise fault.error from None
+        return target
+
+    def read(self, name: str) -> bytes:
+        """The content of a result; ``name`` as for `get`."""
+        file = BytesIO()
+        self._fetch(self.find(name), file)
+        return file.getvalue()
+
+    def delete(self, *names: str | Result) -> None:
+        """Delete results: what `all` or `find` gave, or names as for `get`, all of which must be there."""
+        self._store.delete_objects(
+            NAME, [one.name if isinstance(one, Result) else self.find(one).name for one in names]
+        )
+
+    def find(self, name: str) -> Result:
+        """The result of this name; without the uid where only one cluster has one. Raises `SettingError`."""
+        if not isinstance(name, str):
+            raise TypeError(f"The name of a result is text, not {type(name).__name__}.")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise SettingError(f"{name!r} can't be the name of a result: it is not UTF-8.")
+        full = name if not self.uid or name.startswith(f"{self.uid}/") else f"{self.uid}/{name}"
+        if name and (exact := self._at(full)):
+            return exact
+        found = self.all()
+        hits = [one for one in found if one.cluster and one.name.partition("/")[2] == name]
+        if len(hits) == 1:
+            return hits[0]
+        names = ", ".join(typed(one.name) for one in (hits or found)[:20]) or "none"
+        more = ", ..." if len(hits or found) > 20 else ""
+        if hits:
+            raise SettingError(f"Several results are called {name!r}: say which: {names}{more}.")
+        raise SettingError(f"There is no result {name!r}{self._of()}. There is: {names}{more}.")
+
+    def uploader(self, name: str = "", *, seconds: float = DAY) -> Uploader:
+        """A function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
+
+        It holds a URL that stores results of this cluster for so many seconds, by the store's clock, and opens nothing else:
+        keep it as you would keep the cluster's connection file. ``name``: store this one result only, which is all that
+        stores without URLs for a whole prefix (Ceph's gateway) can do.
+        """
+        if not self.uid:
+            raise SettingError("Say which cluster the results are of: Results(cluster).uploader().")
+        if not isinstance(seconds, (int, float)) or seconds is True or not 0 < seconds < 100 * 365 * DAY:
+            raise SettingError(
+                f"An uploader can't be good for {seconds!r} seconds: give a number, such as 86400 for a day."
+            )
+        full = self._full(name) if name else ""
+        self._store.publish(NAME, {}, quota=False)
+        if full:
+            start, _, query = self._store.put_url(NAME, full, seconds).partition("?")
+        else:
+            scoped = self._store.put_urls(NAME, f"{self.uid}/", seconds)
+            if scoped is None:
+                raise SettingError(
+                    "This object store has no URLs for more than one object (Ceph's gateway has none): give each result an "
+                    'uploader of its own, Results(cluster).uploader("table.csv").'
+                )
+            start, query = scoped
+        source = Path(uploader.__file__).read_text(encoding="utf-8")
+        return Uploader(
+            start, query, self.uid, full[len(self.uid) + 1 :], self._largest(), self._ca_certificates, source
+        )
+
+    def _full(self, name: str) -> str:
+        """The name in the container. Raises `SettingError` for one that can't be a new result's."""
+        try:
+            name = uploader.check_name(name, self.uid)
+        except ValueError as error:
+            raise SettingError(str(error)) from None
+        return f"{self.uid}/{name}" if self.uid else name
+
+    def _of(self) -> str:
+        """For errors: whose results are looked at."""
+        return f" of cluster {self.uid}" if self.uid else ""
+
+    def _largest(self) -> int:
+        """The most bytes that one object may have; 0 where the store does not say."""
+        return int((self._store.account.capability("swift") or {}).get("max_file_size") or 0)
+
+    def _listed(self, prefix: str) -> list[Result]:
+        found = self._store.objects(NAME, prefix)
+        return [Result(one.name, one.bytes, _in_utc(one.last_modified), one.hash) for one in found]
+
+    def _at(self, name: str) -> Result | None:
+        """The result of exactly this name in the container. One request: listings may be behind."""
+        if not _is_plain(name):
+            return next((one for one in self._listed(name) if one.name == name), None)
+        try:
+            found = self._store.account.call(f"Can't look at {name}", swift.head_object, self._container, name)
+        except StoreError as error:
+            if error.status == 404:
+                return None
+            raise
+        return Result(name, int(found.get("content-length") or 0), _modified(found), _md5(found))
+
+    def _fetch(self, result: Result, file: IO[bytes], where: object = "memory") -> None:
+        """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for what is wrong ``where`` that is."""
+
+        def fetch(*args: Any, **kwargs: Any) -> None:
+            digest, size = hashlib.new("md5", usedforsecurity=False), 0
+            with local(where):
+                file.seek(0)
+            headers, body = swift.get_object(*args, resp_chunk_size=1 << 20, **kwargs)
+            with contextlib.closing(body):
+                for block in body:
+                    with local(where):
+                        file.write(block)
+                    digest.update(block)
+                    size += len(block)
+            with local(where):
+                file.truncate()
+                file.flush()
+            md5 = _md5(headers) if _is_plain(result.name) else result.md5
+            if size != int(headers.get("content-length", size)) or md5 not in ("", digest.hexdigest()):
+                raise ValueError("less came than there is, or something else")
+
+        self._store.account.call(f"Can't fetch {result.name}", fetch, self._container, result.name)
+
+
+def _launcher_of(cluster: Any) -> Any:
+    """The launcher of an `ipyparallel.Cluster` that knows where it is. Raises `SettingError` where there is none."""
+    launchers = [getattr(cluster, "controller", None), *(getattr(cluster, "engines", None) or {}).values()]
+    for launcher in launchers:
+        if getattr(launcher, "uid", ""):
+            return launcher
+    raise SettingError("This cluster has nothing on a cloud: start it first, with griffin's launchers.")
+
+
+def _taken(name: str) -> SettingError:
+    return SettingError(f"There is a result {name} already: give another name, or say to overwrite it.")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it is this name's object that a URL with it names: some programs on the way resolve ``..`` and ``.``."""
+    return not {".", ".."} & set(name.split("/"))
+
+
+def _md5(headers: Mapping[str, str]) -> str:
+    """That of an object's content, "" where its ETag is none: of one in segments (`swift upload --segment-size`), say."""
+    etag = headers.get("etag", "").strip('"')
+    segments = "x-static-large-object" in headers or "x-object-manifest" in headers
+    return etag if re.fullmatch("[0-9a-f]{32}", etag) and not segments else ""
+
+
+def _modified(headers: Mapping[str, str]) -> str:
+    try:
+        return iso(float(headers["x-timestamp"]))
+    except (KeyError, ValueError):
+        return ""
+
+
+def _in_utc(listed: str) -> str:
+    """A listing's time, which names no zone."""
+    when = moment(listed)
+    return iso(when) if when else ""
+
+
+def _target(path: str, name: str, overwrite: bool) -> Path:
+    """The file to fetch the result ``name`` into. Raises `SettingError` where it can't be, or is there already.
+
+    The last part of the name is a file's, if it could be one of a result: nothing else that somebody chose is for a file system.
+    """
+    target = Path(path)
+    if not path or target.is_dir():
+        try:
+            target = target / uploader.check_name(name.rpartition("/")[2])
+        except ValueError:
+            raise SettingError(f"{typed(name)} does not end in a file's name: say which file to write.") from None
+    elif path.endswith("/"):
+        raise SettingError(f"There is no folder {path}: make it first.")
+    if not target.parent.is_dir():
+        raise SettingError(f"There is no folder {target.parent}: make it first.")
+    if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
+        raise SettingError(f"{typed(target.name)} is too long for a file's name: say which file to write.")
+    if os.path.lexists(target):
+        if not target.is_file():
+            raise SettingError(f"{target} is no regular file: give another name.")
+        if not overwrite:
+            raise _there(target)
+    return target
+
+
+def _there(target: Path) -> SettingError:
+    return SettingError(f"There is a file {target} already: give another name for it, or say to overwrite it.")
+
+
+@contextlib.contextmanager
+def _appearing(target: Path, overwrite: bool) -> Iterator[IO[bytes]]:
+    """A file that becomes ``target``, or what that links to, when all went well, and is removed otherwise. Raises `LocalFault`."""
+    real = Path(os.path.realpath(target))
+    part = real.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # however long the name may be here
+    try:
+        with local(target):
+            file = part.open("xb")
+        with file:
+            yield file
+        with local(target):
+            if real.exists():
+                if not overwrite:  # it came meanwhile
+                    raise _there(target)
+                shutil.copymode(real, part)
+            part.replace(real)
+    finally:
+        part.unlink(missing_ok=True)

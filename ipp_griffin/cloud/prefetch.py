@@ -1,0 +1,59 @@
+"""`Ahead`: questions that are asked before their answers are needed, while something else takes its time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from ..common.threads import at_once
+
+FRESH = 30  # seconds that an answer is good for: what a cloud offers changes, but not while a controller starts
+
+Questions = Mapping[str, Callable[[], Any]]
+
+
+class Ahead:
+    """Methods may be called from several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked: dict[str, tuple[float, Future[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, questions: Questions) -> None:
+        """Ask these in the background, each in a thread, which keeps no process alive. No error comes of it."""
+        for name, question in questions.items():
+            future: Future[Any] = Future()
+            with contextlib.suppress(RuntimeError):  # no new thread at interpreter shutdown: asked when it is needed
+                threading.Thread(target=partial(_settle, future, question), name=f"ask {name}", daemon=True).start()
+                with self._lock:
+                    self._asked[name] = self._clock(), future
+
+    def answers(self, questions: Questions, once: Collection[str] = ()) -> dict[str, Any]:
+        """The answer to each: one that was asked for in the last seconds, or a new one, where it was not or where that failed.
+
+        All at the same time. ``once``: the names of answers that are good for one use. Raises what a question raises.
+        """
+        with self._lock:
+            oldest = self._clock() - FRESH
+            asked = {name: future for name, (at, future) in self._asked.items() if at >= oldest}
+            self._asked = {name: self._asked[name] for name in asked if name not in once or name not in questions}
+
+        def answer(name: str) -> Any:
+            if name in asked and asked[name].exception() is None:  # it waits for the end
+                return asked[name].result()
+            return questions[name]()
+
+        return dict(zip(questions, at_once(*(partial(answer, name) for name in questions)), strict=True))
+
+
+def _settle(future: Future[Any], question: Callable[[], Any]) -> None:
+    try:
+        future.set_result(question())
+    except Exception as e:  # whoever needs the answer asks again, and hears of it
+        future.set_exception(e)

@@ -1,0 +1,296 @@
+"""The connection to a cloud: logging in, and one request or one listing at a time, with clear errors.
+
+`cloud` says which requests are made; nothing here knows about servers or images.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import openstack.connection
+import requests
+from keystoneauth1 import exceptions as keystone
+from openstack import exceptions as sdk
+
+from .clouds_yaml import configure
+from .failures import (
+    TOO_MANY,
+    CloudError,
+    CredentialsError,
+    Rest,
+    Unavailable,
+    Unsupported,
+    from_exception,
+    from_status,
+    logger,
+    one_line,
+    persist,
+    quiet,
+    retry_after,
+)
+
+FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
+
+ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
+UNAUTHORIZED = 401
+PAGE = 1000  # items asked for per page; services cut it to their own limit
+_ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
+
+T = TypeVar("T")
+
+
+class Api:
+    """One authenticated connection to one project of one cloud. Methods may be called from several threads.
+
+    ``retries``: how often a call that may be repeated is, while its service is unavailable.
+    """
+
+    def __init__(
+        self,
+        connection: openstack.connection.Connection,
+        *,
+        retries: int,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self.retries = retries
+        self.sleep = sleep
+        self._clock = clock
+        self._rests: dict[str, Rest] = {}
+        self._adapters: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self.session = connection.session
+        self.region = str(connection.config.get_region_name() or "")
+        self.auth_url = str(connection.config.get_auth_args().get("auth_url") or "")
+        self.project_id = ""
+        self.user_id = ""
+
+    @classmethod
+    def connect(
+        cls,
+        name: str = "",
+        *,
+        region: str = "",
+        retries: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Api:
+        """Log in as the entry ``name`` of clouds.yaml; "": as OS_CLOUD says, else the OS_* variables.
+
+        Raises `CredentialsError`, `Unavailable`, or another `CloudError`.
+        """
+        wanted = name or os.environ.get("OS_CLOUD", "")
+        label = f"cloud {wanted!r}" if wanted else "the cloud of the OS_* variables"
+        connection = configure(name, region, label)
+        try:
+            api = cls(connection, retries=retries, sleep=sleep, clock=clock)
+            persist(lambda: api._authenticate(label), retries=retries, sleep=sleep)
+        except FAILURES as error:
+            raise from_exception(f"Can't log in to {label}", error) from None
+        return api
+
+    def _authenticate(self, label: str) -> None:
+        what = f"Can't log in to {label}"
+        auth: Any = self.session.auth
+        try:
+            with quiet():
+                access = auth.get_access(self.session)
+        except FAILURES as error:
+            known = from_exception(what, error)
+            if isinstance(known, CredentialsError):
+                raise known from None
+            undiscovered = isinstance(error, keystone.DiscoveryFailure)
+            if undiscovered and "v2" in str(error):
+                raise Unsupported(f"{what}: {ONLY_V2}") from None
+            if isinstance(error, keystone.NotFound) or (undiscovered and "HTTP 404" in str(error)):
+                raise Unsupported(
+                    f"{what}: there is no Keystone v3 at {self.auth_url} ({one_line(error)}). "
+                    "Is auth_url right? Identity v3 is needed."
+                ) from None
+            raise known from None
+        except Exception as error:  # keystoneauth: a bare one for a missing password, after all else was fine
+            raise CredentialsError(
+                f"{what}: {one_line(error).rstrip('. ')}. Set it in clouds.yaml or secure.yaml, or by the OS_* variables."
+            ) from None
+        if access.version == "v2.0":
+            raise Unsupported(f"{what}: {ONLY_V2}")
+        if not access.project_id:
+            raise CredentialsError(f"{what}: these credentials are for no project. Set project_name in clouds.yaml.")
+        self.project_id = access.project_id
+        self.user_id = access.user_id or ""
+        self._check_region(access, what)
+
+    def _check_region(self, access: Any, what: str) -> None:
+        """Services of several regions must not be mixed, and a wrong region is no missing service."""
+        # Identity answers at auth_url; one for all regions has, in some clouds, a region of its own.
+        services = [service for service in access.service_catalog.catalog if service.get("type") != "identity"]
+        endpoints = [endpoint for service in services for endpoint in service.get("endpoints", ())]
+        regions = sorted({str(e.get("region_id") or e.get("region")) for e in endpoints} - {"None"})
+        if self.region and regions and self.region not in regions:
+            raise CredentialsError(
+                f"{what}: it has no region {self.region!r}. It has: {', '.join(regions)}. "
+                "Set GriffinCloud.region, or region_name in clouds.yaml."
+            )
+        if not self.region and len(regions) > 1:
+            raise CredentialsError(
+                f"{what}: it has several regions: {', '.join(regions)}. Set GriffinCloud.region to one of them."
+            )
+
+    def compute_microversion(self) -> str:
+        """The latest microversion of compute, "" without any; out of what making the connection asked for anyway."""
+        try:
+            with quiet():
+                data = self._adapter("compute").get_endpoint_data()
+        except FAILURES as error:
+            raise from_exception("Can't ask compute for its versions", error) from None
+        latest = data.max_microversion if data else None
+        # The library takes an outage for a service without versions.
+        return ".".join(str(number) for number in latest) if latest else self._ask_for_microversion()
+
+    def _ask_for_microversion(self) -> str:
+        """The same out of Nova's version document: https://docs.openstack.org/api-ref/compute/#api-versions"""
+        found = re.match(r"(.*?/v2(\.\d+)?)(/|$)", self.endpoint("compute"))
+        if not found:
+            return ""
+        what = "Can't ask compute for its versions"
+        try:
+            return self.ask(what, "compute", f"{found[1]}/", lambda answer: str(answer["version"].get("version") or ""))
+        except Unavailable:
+            raise
+        except CloudError:
+            return ""
+
+    def endpoint(self, service_type: str, interface: str = "") -> str:
+        """URL of a service, from clouds.yaml or the catalog (no request); "" if there is none.
+
+        ``interface``: of the catalog; "": what clouds.yaml says, an endpoint of its own or an interface.
+        """
+        if not interface:
+            override = self._connection.config.get_endpoint(service_type)
+            if override:
+                return str(override)
+            wanted: Any = self._connection.config.get_interface(service_type) or "public"  # may be a list, best first
+        try:
+            url = self.session.get_endpoint(
+                service_type=service_type,
+                interface=interface or wanted,
+                region_name=self.region or None,
+                skip_discovery=True,
+            )
+        except keystone.EndpointNotFound:
+            return ""
+        except FAILURES as error:
+            raise from_exception(f"Can't find {service_type} in the catalog", error) from None
+        return str(url or "")
+
+    def _adapter(self, service: str) -> Any:
+        """The SDK's proxy of a service. Made once: making it may ask the service for its versions."""
+        with self._lock:
+            if service not in self._adapters:
+                self._adapters[service] = getattr(self._connection, service)
+            return self._adapters[service]
+
+    def send(self, what: str, service: str, method: str, path: str, **kwargs: Any) -> requests.Response:
+        """One request, one answer below 400; else a `CloudError`, which begins with ``what``."""
+        # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
+        # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
+        options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
+        rest = self._rests.setdefault(service, Rest(self._clock, self.sleep))
+        rest.take()
+
+        def request() -> requests.Response:
+            with quiet():
+                try:
+                    response: requests.Response = self._adapter(service).request(path, method, **options, **kwargs)
+                    return response
+                except FAILURES as error:
+                    raise from_exception(what, error) from None
+
+        response = request()
+        if response.status_code == UNAUTHORIZED:
+            # The session asks again with a new token; but not where another thread has thrown the old one away just now.
+            response = request()
+        logger.debug("%s %s %s: %d", method, service, path, response.status_code)
+        if response.status_code == TOO_MANY:
+            rest.ask(retry_after(response.headers))
+        if response.status_code >= 400:
+            raise from_status(what, response.status_code, _message(response), response.headers)
+        return response
+
+    def ask(
+        self,
+        what: str,
+        service: str,
+        path: str,
+        make: Callable[[dict[str, Any]], T],
+        *,
+        method: str = "GET",
+        **kwargs: Any,
+    ) -> T:
+        """What ``make`` makes of the JSON object that a repeatable call answers with."""
+        return persist(
+            lambda: parse(what, self.send(what, service, method, path, **kwargs), make),
+            retries=self.retries,
+            sleep=self.sleep,
+        )
+
+    def listing(
+        self,
+        service: str,
+        path: str,
+        key: str,
+        make: Callable[[dict[str, Any]], T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[T]:
+        """What ``make`` makes of each item of a listing, of all its pages.
+
+        Of a "next" link only the fact counts: behind a proxy, its host may be one that can't be reached.
+        """
+        what = f"Can't list {key.replace('_', ' ')}"
+        found: dict[str, T] = {}
+        query = dict(params or {})
+
+        def page(answer: dict[str, Any]) -> tuple[dict[str, T], str]:
+            items = answer[key]
+            made = {str(item.get("id") or len(found) + i): make(item) for i, item in enumerate(items)}
+            links = answer.get(f"{key}_links") or ()
+            more = answer.get("next") or any(link.get("rel") == "next" for link in links)
+            return made, str(items[-1]["id"]) if more and items else ""
+
+        while True:
+            made, marker = self.ask(what, service, path, page, params=query, **kwargs)
+            new = made.keys() - found.keys()
+            found |= made
+            if not marker or not new:
+                return list(found.values())
+            query["marker"] = marker
+
+
+def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:
+    """What ``make`` makes of the JSON object in an answer.
+
+    An answer that is cut off, or not what it should be, says nothing about what the service did: `Unavailable`.
+    """
+    try:
+        answer = response.json()
+        if isinstance(answer, dict):
+            return make(answer)
+    except _ODD:
+        pass
+    raise Unavailable(f"{what}: the answer is not what it should be: {one_line(response.text, 100)!r}.")
+
+
+def _message(response: requests.Response) -> str:
+    """What a service's error says: ``{"badRequest": {"message": ...}}`` and the like, else its page's text."""
+    try:
+        return str(next(iter(response.json().values()))["message"])
+    except (*_ODD, StopIteration):
+        return response.text

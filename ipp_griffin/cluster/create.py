@@ -1,0 +1,141 @@
+"""Create many servers, each exactly once, although any answer may be lost.
+
+A POST that timed out, whose connection broke or that was answered with a 5xx may still make a server. So
+creation goes in rounds: POST what is missing, then, if anything is doubtful, list the engine set by its tag,
+adopt what is there, and delete what is there twice. Only a place without a server is asked for again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..cloud.failures import TOO_MANY, CloudError, Unavailable, backoff, in_parallel, logger
+from ..model.plan import Plan, ServerPlan, set_tag, uid_tag
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Cloud, Server
+
+SETTLE = 1.0  # seconds that a lost POST is given, at the least, before the listing is believed
+
+
+class Creation:
+    """One call of `Cloud.create_servers`; see there for ``on_created``, ``stop`` and ``parallel``."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        plan: Plan,
+        work: Sequence[tuple[ServerPlan, bytes]],
+        *,
+        on_created: Callable[[ServerPlan, Server], None],
+        stop: threading.Event,
+        parallel: int,
+    ) -> None:
+        self._cloud, self._plan, self._parallel = cloud, plan, parallel
+        self._on_created, self._stop = on_created, stop
+        self._user_data = {_place(server.tags): data for server, data in work}
+        self._missing = {_place(server.tags): server for server, _ in work}
+        self._made: dict[frozenset[str], str] = {}  # place -> server id
+        self._doubtful: set[frozenset[str]] = set()  # places with a POST of unknown end, once and for all
+        self._error: Exception | None = None
+        self._refused: list[Unavailable] = []  # the failures of this round that are worth another
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Return when all exist, or when ``stop`` is set; raise the first error."""
+        fruitless = 0
+        while self._missing and not self._over():
+            before = len(self._made)
+            refused = self._round(fruitless)
+            fruitless = 0 if len(self._made) > before else fruitless + 1
+            if fruitless > self._cloud.retries:
+                self._fail(refused or Unavailable("Can't create servers: the cloud made none."))
+        if self._error is not None:
+            raise self._error
+
+    def _round(self, fruitless: int) -> Unavailable | None:
+        """POST what is missing and settle what came of it; returns why another round is needed, if so."""
+        self._refused.clear()
+        in_parallel(list(self._missing.values()), self._create, self._parallel)
+        refused = max(self._refused, key=lambda e: e.retry_after or 0, default=None)
+        if refused is not None:
+            logger.debug("creating servers, %d to go: %s", len(self._missing), refused)
+            self._pause(backoff(fruitless, refused.retry_after))
+        if self._doubtful:
+            self._reconcile()
+        return refused
+
+    def _over(self) -> bool:
+        return self._stop.is_set() or self._error is not None
+
+    def _create(self, server: ServerPlan) -> None:
+        # A service that asks for a pause gets it: the rest waits for the next round.
+        if self._over() or any(e.retry_after is not None or e.status == TOO_MANY for e in list(self._refused)):
+            return
+        place = _place(server.tags)
+        try:
+            made = self._cloud.create_server(self._plan, server, self._user_data[place])
+        except Unavailable as error:
+            with self._lock:
+                self._refused.append(error)
+                if error.status != TOO_MANY:
+                    self._doubtful.add(place)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._adopt(server, made)
+
+    def _adopt(self, server: ServerPlan, made: Server) -> None:
+        place = _place(server.tags)
+        with self._lock:
+            self._made[place] = made.id
+            self._missing.pop(place, None)
+            try:
+                self._on_created(server, made)
+            except Exception as error:
+                self._error = self._error or error
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self._error = self._error or error
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, in steps, so that ``stop`` is soon seen; but what is in doubt always gets its time to land."""
+        if self._doubtful:
+            self._cloud.sleep(SETTLE)
+            seconds -= SETTLE
+        while seconds > 0 and not self._over():
+            self._cloud.sleep(min(seconds, 1.0))
+            seconds -= 1.0
+
+    def _reconcile(self) -> None:
+        """Adopt what landed, delete what landed twice, until a listing shows one server at most for a place."""
+        try:
+            for attempt in range(self._cloud.retries + 1):
+                spare = self._look()
+                if not spare:
+                    return
+                logger.debug("deleting servers that were created twice: %s", ", ".join(spare))
+                self._cloud.delete_servers(spare, self._parallel)
+                self._cloud.sleep(backoff(attempt))
+        except CloudError as error:
+            self._fail(error)
+
+    def _look(self) -> list[str]:
+        """One listing: adopts what is missing, and returns the ids of servers too many."""
+        spare = []
+        listed = self._cloud.servers(uid_tag(self._plan.uid), set_tag(self._plan.engine_set))
+        for server in sorted(listed, key=lambda s: (s.status == "ERROR", s.created, s.id)):
+            place = _place(server.tags)
+            if place in self._missing:
+                self._adopt(self._missing[place], server)
+            elif place in self._doubtful and self._made.get(place, server.id) != server.id:
+                spare.append(server.id)
+        return spare
+
+
+def _place(tags: Iterable[str]) -> frozenset[str]:
+    """What tells a slot and its incarnation from all others: the tags that plan gave the server."""
+    return frozenset(tag for tag in tags if tag.startswith("griffin-"))

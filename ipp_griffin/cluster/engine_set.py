@@ -1,0 +1,359 @@
+"""One engine set on the cloud: create its servers, look at them, take them away. Blocking; no traits, no loop.
+
+`EngineSet` joins the two doors (`cloud`, `store`) by the names that `plan` gives. It holds no state that the
+cloud does not: uid and engine set nonce are enough to find everything again.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ..cloud.failures import CloudError, in_parallel, logger, one_line, printable, redact
+from ..model.history import HISTORY
+from ..model.plan import Plan, ServerPlan, set_tag, uid_tag
+from ..model.reports import last_output
+from ..model.slots import Place
+from ..model.userdata import agent_source, server_parameters, user_data
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Cloud, Server
+    from ..cloud.ports import Port
+    from ..cloud.store.store import Store
+    from ..model.reports import Report
+
+CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
+PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
+PARALLEL = 10  # requests in flight at the same time
+
+
+Farewell = Callable[["list[Server]"], None]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What Nova and the agents' reports say of an engine set at one moment."""
+
+    servers: tuple[Server, ...]
+    reports: Mapping[Place, Report] = field(default_factory=dict)
+
+    @property
+    def active(self) -> int:
+        return sum(server.status == "ACTIVE" for server in self.servers)
+
+    @property
+    def by_name(self) -> dict[str, Server]:
+        return {server.name: server for server in self.servers}
+
+
+@dataclass(frozen=True)
+class UserDataSettings:
+    """What the user-data of every server of a set has in common. Times in seconds."""
+
+    read_seconds: int
+    report_seconds: int
+    fetch_timeout: int
+    proxy: str = ""
+    ca_certificates: str = ""
+    expires: int = 0
+    role: str = ""
+
+
+class EngineSet:
+    """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`.
+
+    ``parallel``: servers that are created, deleted or asked for their consoles at the same time, at most.
+    """
+
+    more_objects: tuple[str, ...] = ()  # that a server may write besides its reports
+
+    def __init__(self, cloud: Cloud, store: Store, uid: str, engine_set: str, parallel: int = PARALLEL) -> None:
+        self.cloud, self.store, self.uid, self.engine_set, self.parallel = cloud, store, uid, engine_set, parallel
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of this set's objects in the cluster's container."""
+        return f"{self.engine_set}/"
+
+    def open_container(self, labels: Mapping[str, str]) -> None:
+        """Make the cluster's private container, if it is not there yet."""
+        self.store.publish(self.uid, labels)
+
+    def publish(self, rendezvous: bytes) -> None:
+        """Put the rendezvous object, which agents wait for, into the container."""
+        self.store.put(self.uid, self._rendezvous, rendezvous)
+
+    def is_published(self) -> bool:
+        """Whether the rendezvous object is there: the last that a stop, of whichever process, deletes."""
+        return any(stored.name == self._rendezvous for stored in self.store.objects(self.uid, self._rendezvous))
+
+    @property
+    def _rendezvous(self) -> str:
+        return f"{self.prefix}connection.json"
+
+    def create(
+        self,
+        plan: Plan,
+        settings: UserDataSettings,
+        *,
+        on_created: Callable[[ServerPlan, Server], None],
+        stop: threading.Event,
+    ) -> None:
+        """Create the servers of ``plan``; ``on_created`` hears of each as soon as it exists.
+
+        When ``stop`` is set no further request begins; those in flight are waited for in any case.
+        """
+        read_url = self.store.get_url(self.uid, self._rendezvous, settings.read_seconds)
+        source = agent_source()
+        wanted = []
+        for server in plan.servers:
+            parameters = server_parameters(
+                plan_server=server,
+                uid=self.uid,
+                engine_set=self.engine_set,
+                rendezvous_url=read_url,
+                report_urls=self.store.report_urls(
+                    self.uid,
+                    f"{self.prefix}{server.slot}.{server.incarnation}/",
+                    settings.report_seconds,
+                    self.more_objects,
+                ),
+                fetch_timeout=settings.fetch_timeout,
+                proxy=settings.proxy,
+                ca_certificates=settings.ca_certificates,
+                expires=settings.expires,
+                role=settings.role,
+            )
+            wanted.append((server, user_data(parameters, source)))
+        self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)
+
+    def survey(self, *, reports: bool = True) -> Survey:
+        """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""
+        survey = Survey(tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set))))
+        return Survey(survey.servers, self.last_reports()) if reports and survey.active else survey
+
+    def delete_spares(self, survey: Survey, known: Collection[str]) -> Survey:
+        """Delete servers that were created twice, and return the survey without them.
+
+        A POST that was given up may land much later, when its server has been asked for again; ``known`` are the ids
+        of the servers that count.
+        """
+        known = set(known)
+        kept = {server.name for server in survey.servers if server.id in known}
+        spares = {server.id: server.name for server in survey.servers if server.id not in known and server.name in kept}
+        if spares:
+            logger.warning("deleting servers that were created twice: %s", ", ".join(spares.values()))
+            self.cloud.delete_servers(spares, self.parallel)
+        return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
+
+    def delete_ports(self, servers: Collection[str]) -> None:
+        """Delete what ports these servers, which are gone, have still: see the function of that name."""
+        delete_ports(self.cloud, servers, sleep=time.sleep, clock=time.monotonic)
+
+    def last_reports(self) -> dict[Place, Report]:
+        """The newest report of each server, by its slot and incarnation."""
+        reports = self.store.reports(self.uid, self.engine_set)
+        return {(report.slot, report.incarnation): report for report in reports}  # the last one counts
+
+    def why(self, report: Report) -> str:
+        """Why the agent that wrote this report gave up, as it says itself. One line."""
+        content = self.store.read_report(self.uid, report)
+        message = str(content.get("message") or "it did not say why")
+        if report.phase == "gone":  # engines that registered and ended at once
+            last = [str(engine.get("output", "")).rstrip().rpartition("\n")[2] for engine in content.get("engines", [])]
+            message = f"its engines ended at once: {message}. {' | '.join(one_line(line) for line in last[:2])}"
+        return message
+
+    def write_history(self, ended: list[dict[str, str | int]]) -> None:
+        """Keep what is known of servers that were replaced, for `ipp-griffin timeline`. No agent's URL reaches this object."""
+        self.store.put(self.uid, f"{self.prefix}{HISTORY}", json.dumps(ended).encode())
+
+    def output(self, most: int) -> Iterator[tuple[str, str]]:
+        """The name and the output of each engine, as they are read: out of the newest report with output of each of at
+        most ``most`` servers."""
+        newest: dict[int, Report] = {}
+        reports = self.store.reports(self.uid, self.engine_set, logs=True)
+        for (slot, _), of_server in groupby(reports, lambda report: (report.slot, report.incarnation)):
+            if report := last_output(of_server):
+                newest[slot] = report  # of the latest incarnation that has any
+        for report in list(newest.values())[:most]:
+            for engine in self.store.read_report(self.uid, report).get("engines", []):
+                yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
+
+    def read_consoles(self, servers: Collection[Server], keep: Callable[[str, str], None]) -> None:
+        """Tell ``keep`` the name and the last lines, made printable, of the console of each of these ``servers``, as they are
+        read. One request for each; one that can't be read, or says nothing, is left out."""
+
+        def read(server: Server) -> None:
+            try:
+                console = self.cloud.console_output(server.id, CONSOLE_LINES)[-CONSOLE_LIMIT:]
+            except CloudError as error:
+                logger.debug("the console of %s can't be read: %s", server.name, error)
+                return
+            if lines := redact(console).splitlines():
+                keep(server.name, "\n".join(printable(line.expandtabs()) for line in lines))
+
+        in_parallel(servers, read, self.parallel)
+
+    def wait_until_gone(
+        self,
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Until every server that reported engines has reported their end, with their output, or time is up.
+
+        One that was replaced reports nothing any more.
+        """
+        deadline = clock() + timeout
+        while clock() < deadline:
+            newest = {slot: report for (slot, _), report in sorted(self.last_reports().items())}
+            if not any(report.phase == "engines" for report in newest.values()):
+                return
+            sleep(0.3)
+
+    def destroy(
+        self,
+        known: Iterable[str] = (),
+        *,
+        timeout: float,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        groups: bool = False,
+        farewell: Farewell = lambda servers: None,
+    ) -> None:
+        """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
+
+        Idempotent. ``farewell``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
+        """
+        tags = uid_tag(self.uid), set_tag(self.engine_set)
+        delete_servers(
+            self.cloud,
+            tags,
+            known,
+            timeout=timeout,
+            sleep=sleep,
+            clock=clock,
+            farewell=farewell,
+            parallel=self.parallel,
+        )
+        self.store.delete_prefix(self.uid, self.prefix)
+        if self.store.remove_if_empty(self.uid) and groups:
+            self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
+
+
+def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterable[str] = ()) -> None:
+    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
+
+    ``known``: ids of its servers, whose ports are looked for even where the servers are gone. Raises `CloudError` naming what is
+    still there. A container of that name which is not ours stays, without an error.
+    """
+    delete_servers(cloud, (uid_tag(uid),), known, timeout=timeout)
+    failed: list[CloudError] = []
+
+    def attempt(delete: Callable[[], object]) -> None:
+        try:
+            delete()
+        except CloudError as error:
+            failed.append(error)
+
+    rest = (
+        partial(cloud.floating_ips.release, uid),
+        partial(_delete_container, store, uid),
+        partial(cloud.groups.remove, uid, timeout=timeout),
+    )
+    in_parallel(rest, attempt, len(rest))
+    if failed:
+        failed[0].args = (
+            f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))} "
+            f"`ipp-griffin stop {uid}` tries that again.",
+        )
+        raise failed[0]
+
+
+def _delete_container(store: Store, uid: str) -> None:
+    """Raises `CloudError` where it stays."""
+    if not store.delete_container(uid):
+        raise CloudError(
+            "Something in its container can't be deleted. "
+            f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
+        )
+
+
+def delete_servers(
+    cloud: Cloud,
+    tags: tuple[str, ...],
+    known: Iterable[str],
+    *,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    farewell: Farewell = lambda servers: None,
+    parallel: int = PARALLEL,
+) -> None:
+    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
+    theirs Nova has left, as it does where Neutron fails it just then."""
+    deadline = clock() + timeout
+    pause = 0.2
+    known = set(known)
+    asked: set[str] = set()
+    while True:
+        try:
+            listed = {server.id: server for server in cloud.servers(*tags)}
+        except CloudError:
+            cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
+            raise
+        if not asked:
+            farewell(list(listed.values()))
+        # A server that was created a moment ago may be missing from the first listing.
+        todo = (set(listed) | known) - asked
+        if todo:
+            cloud.delete_servers(sorted(todo), parallel)
+            asked |= todo
+        elif not listed:
+            break
+        if clock() > deadline:
+            names = ", ".join(sorted(server.name for server in listed.values()))
+            raise CloudError(
+                f"These servers are still there {timeout:.0f} s after their deletion: {names}. "
+                "If they stay, delete them with `openstack server delete`."
+            )
+        sleep(pause)
+        pause = min(pause * 1.5, 2.0)
+    if asked:
+        delete_ports(cloud, asked, sleep=sleep, clock=clock)
+
+
+def delete_ports(
+    cloud: Cloud, servers: Collection[str], *, sleep: Callable[[float], None], clock: Callable[[], float]
+) -> None:
+    """Delete the ports that these deleted ``servers`` have still, and wait until a listing shows none.
+
+    Raises `CloudError` naming those that stay. Neutron of 2025 and later lets only administrators delete a server's port.
+    """
+    deadline = clock() + PORTS_TIMEOUT
+    while ports := cloud.ports.of_servers(servers):
+        failed: list[CloudError] = []
+
+        def delete(port: Port, failed: list[CloudError] = failed) -> None:
+            try:
+                cloud.ports.delete(port.id)
+            except CloudError as error:
+                failed.append(error)
+
+        in_parallel(ports, delete, PARALLEL)
+        if clock() > deadline:
+            ids = ", ".join(port.id for port in ports)
+            raise CloudError(
+                f"The servers are gone, but not these ports of theirs: {ids}. {' '.join(map(str, failed[:1]))} "
+                "Whoever runs the cloud can delete them, with `openstack port delete`."
+            )
+        sleep(0.5)

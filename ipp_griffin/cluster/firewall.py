@@ -1,0 +1,81 @@
+"""Whether the network lets engines in to the controller: the cluster's own security groups, and the rule for who makes none."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from ..model.connection import controller_address, controller_ports
+from ..model.plan import GriffinError
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Cloud
+    from ..model.plan import Network
+
+UNREACHABLE = "controller port unreachable"  # as agents say it
+
+
+def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network: Network, log: Any) -> str:
+    """Make the cluster's security groups, those that are missing; returns the id of that for its servers. Blocking.
+
+    Raises `ipp_griffin.cloud.cloud.CloudError` where Neutron refuses.
+    """
+    address, ports = controller_address(connection), controller_ports(connection)
+    head = cloud.ports.head(address, _macs(address))
+    engines = cloud.groups.make(uid, head, ports)
+    if head is None and cloud.groups.has_controller(uid):  # it runs on a server of its own
+        log.info(f"The servers are in security group {engines.name}, which its controller's lets in, and nobody else.")
+    elif head is None:
+        log.info(
+            f"The servers are in security group {engines.name}, which lets nothing in. This machine is no server of the project: "
+            f"its firewall must admit TCP {ports[0]}-{ports[1]} from {', '.join(network.subnets)}."
+        )
+    else:
+        log.info(
+            f"Security group {engines.name} is let in to TCP {ports[0]}-{ports[1]} of this machine, and nobody else."
+        )
+    return engines.id
+
+
+def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network) -> str:
+    """What to type so that engines reach the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
+    address, (first, last) = controller_address(connection), controller_ports(connection)
+    group, whose = "GROUP", ", where GROUP is a security group of this machine (or the like in its firewall)"
+    with contextlib.suppress(GriffinError):  # the rule is worth telling without it
+        head, server = cloud.ports.head(address, _macs(address)), cloud.ports.of_server_at(address)
+        if head is not None and head.groups:
+            group, whose = head.groups[0], ", with a security group of this machine"
+        elif server is not None and server.groups:
+            group, whose = server.groups[0], ", with a security group of the controller's server"
+    rules = " and ".join(
+        f"`openstack security group rule create --ingress --protocol tcp --dst-port {first}:{last} --remote-ip {subnet} {group}`"
+        for subnet in network.subnets
+    )
+    text = f"Let engines in to the controller: {rules}{whose}; or set GriffinCloud.manage_security_group = True."
+    if not _is_on(address, network):
+        text += f" And network {network.name or network.id!r} needs a way to {address}: a router, if they are apart."
+    return text
+
+
+def _is_on(address: str, network: Network) -> bool:
+    """Whether ``address`` is one of ``network``; a host name gets the benefit of the doubt."""
+    try:
+        return any(ipaddress.ip_address(address) in ipaddress.ip_network(subnet) for subnet in network.subnets)
+    except ValueError:
+        return True
+
+
+def _macs(address: str) -> list[str]:
+    """The MAC addresses of this machine's interfaces that have this IPv4 address."""
+    return [
+        one.address
+        for addresses in psutil.net_if_addrs().values()
+        if any(a.family == socket.AF_INET and a.address == address for a in addresses)
+        for one in addresses
+        if one.family == psutil.AF_LINK
+    ]

@@ -1,0 +1,450 @@
+"""The clusters in a cloud project, by what they have there alone: no cluster file, no profile, no local state. Blocking."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..cloud.failures import CloudError, Unavailable, one_line
+from ..common.times import is_past, moment, seconds_since
+from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
+from ..model.plan import MARKER_TAG, SettingError, place_of
+from ..model.slots import DEAD
+from .controller_server import CONTROLLER, ControllerServer
+from .engine_set import delete_ports, sweep
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Cloud, Server
+    from ..cloud.floating_ips import FloatingIp
+    from ..cloud.security_groups import SecurityGroup
+    from ..cloud.store.store import Store
+    from ..model.reports import Report
+
+T = TypeVar("T")
+
+SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
+ENDED = 900  # seconds after which a server whose agent has reported its end should have switched itself off
+CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and characters of them
+LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "start_deadline", "expires")
+
+
+class NoSuchCluster(SettingError):  # noqa: N818 - a state of the project
+    """Nothing in the project is of a cluster of that name."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One server of a cluster. ``engines``: how many it is to run, none where it runs the controller; ``phase``: see `phase_of`;
+    ``reported``: when its agent said so last, as ISO 8601; ``mine``: the user of these credentials created it. Anybody in the project
+    can give a server a cluster's tags."""
+
+    server: Server
+    engine_set: str
+    slot: int
+    engines: int
+    phase: str
+    incarnation: int = 0
+    mine: bool = True
+    reported: str = ""
+
+    @property
+    def expires(self) -> str:
+        """When its launcher wants it gone at the latest, as ISO 8601; "": never."""
+        return self.server.metadata.get("griffin:expires", "")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster. ``labels``: what its launcher wrote down for people, each a printable line ("" where it is unknown).
+
+    ``mine``: the user of these credentials started it: its container says so, or where there is none, one of its servers
+    is theirs. ``touched``: when something was last written into its container,
+    as ISO 8601; asked only of a cluster without servers.
+    """
+
+    uid: str
+    labels: Mapping[str, str]
+    members: tuple[Member, ...]
+    mine: bool
+    touched: str = ""
+
+    @property
+    def name(self) -> str:
+        """As its owner calls it: the profile, with the cluster id where there is one."""
+        return "/".join(part for part in (self.labels["profile"], self.labels["cluster_id"]) if part)
+
+    @property
+    def controller(self) -> Member | None:
+        """The server that its controller runs on, the newest one; None where that is no server of the cloud."""
+        found = [member for member in self.members if member.engine_set == CONTROLLER and member.mine == self.mine]
+        return max(found, key=lambda member: member.incarnation, default=None)
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """How many servers are in each phase."""
+        return dict(Counter(member.phase for member in self.members))
+
+    @property
+    def engines(self) -> int:
+        """How many engines it is to have."""
+        return sum(member.engines for member in self.members)
+
+    @property
+    def engines_up(self) -> int:
+        """How many of them their servers say are registered."""
+        return sum(member.engines for member in self.members if member.phase == "engines")
+
+    @property
+    def expires(self) -> str:
+        """When the first of its servers expires, as ISO 8601; "": never."""
+        known = {when: member.expires for member in self.members if (when := moment(member.expires))}
+        return known[min(known)] if known else ""
+
+    def age(self, now: datetime) -> float:
+        """Seconds since its oldest server was created; 0 without servers."""
+        return max((seconds_since(member.server.created, now) for member in self.members), default=0.0)
+
+    def vcpu_hours(self, now: datetime) -> float:
+        """What the servers that are there have used, from their creation: clouds bill more than that, or less."""
+        hours = (seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
+        return sum(hours)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What nobody needs any more: a server, a security ``group``, a floating IP, or (all None) the container of a cluster that has no
+    server. ``why``: one line. ``mine``: the user of these credentials made it."""
+
+    cluster: Cluster
+    server: Server | None
+    why: str
+    mine: bool = True
+    group: SecurityGroup | None = None
+    floating_ip: FloatingIp | None = None
+
+
+def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
+    """What of a cluster can't become or be part of it. Pure.
+
+    Servers past their expiry, those that Nova says are off or broken, those whose agent never reported, or has reported its end and
+    did not switch its server off, or came no further than its start for an hour after its deadline. Of all but the first never
+    one of an engine set that is still starting: its launcher sees to it.
+    """
+    found = []
+    for member in cluster.members:
+        if why := _why_left(member, now):
+            found.append(Leftover(cluster, member.server, why, member.mine))
+    over = not cluster.members and is_past(cluster.labels["start_deadline"], now)
+    if over and _is_settled(cluster.touched, now):
+        found.append(Leftover(cluster, None, "has no servers", cluster.mine))
+    return found
+
+
+def _why_left(member: Member, now: datetime) -> str:
+    server = member.server
+    if is_past(member.expires, now):
+        return f"expired at {one_line(member.expires, 40)}"
+    deadline = server.metadata.get("griffin:start_deadline", "")
+    if not is_past(deadline, now):
+        return ""
+    if server.status in DEAD:
+        return f"is in {server.status}{server.fault and ': '}{server.fault}"
+    over = f"its start was over at {one_line(deadline, 40)}"
+    if member.phase in ("building", "active"):
+        return f"never reported; {over}"
+    if member.phase in ("gone", "failed") and seconds_since(member.reported, now) >= ENDED:
+        return f"runs nothing: its agent reported {member.phase} at {one_line(member.reported, 40)}"
+    unfinished = member.phase in ("agent", "connected") and seconds_since(deadline, now) >= SETTLED
+    return f"came no further than {member.phase!r}; {over}" if unfinished else ""
+
+
+def _is_settled(touched: str, now: datetime) -> bool:
+    """Whether nobody is about to use a container whose start is over: one writes into it as soon as it is made."""
+    return not touched or seconds_since(touched, now) >= SETTLED
+
+
+class Clusters:
+    """Those in the project of ``cloud``.
+
+    ``open_store``: the object store, for containers whose names start with its argument; ``prefix``: that of clusters
+    which have no server that tells. ``store_trouble``: why the object store could not be asked by `all` or `find`, which go
+    on without it, so that servers can be seen and deleted; "" if it could. All methods raise `cloud.CloudError`.
+    """
+
+    def __init__(self, cloud: Cloud, open_store: Callable[[str], Store], prefix: str) -> None:
+        self._cloud, self._prefix = cloud, prefix
+        self._open_store = open_store
+        self._stores: dict[str, Store] = {}
+        self.store_trouble = ""
+
+    def all(self, *, everyone: bool = False) -> list[Cluster]:
+        """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
+        two for the container of each that has no server, or servers of others."""
+        return self._known(self._by_uid(strict=False), everyone, strict=False)
+
+    def _ask_store(self, ask: Callable[[], T], otherwise: T, strict: bool) -> T:
+        """What the object store says; ``otherwise`` while it is down, unless ``strict``."""
+        if self.store_trouble and not strict:
+            return otherwise
+        try:
+            return ask()
+        except Unavailable as error:
+            if strict:
+                raise
+            self.store_trouble = str(error)
+            return otherwise
+
+    def _by_uid(self, *, empty: bool = True, strict: bool = True) -> dict[str, list[Server]]:
+        """The servers of each cluster; ``empty``: also those which have a container only."""
+        containers: list[str] = []
+        if empty:
+            containers = self._ask_store(lambda: self._store().containers(), containers, strict)
+        by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
+        for server in self._cloud.servers(MARKER_TAG):
+            if place := place_of(server.tags):
+                by_uid.setdefault(place.uid, []).append(server)
+        return by_uid
+
+    def _known(self, by_uid: Mapping[str, list[Server]], everyone: bool, *, strict: bool = True) -> list[Cluster]:
+        found = [self._cluster(uid, servers, everyone, strict) for uid, servers in by_uid.items()]
+        now = datetime.now(timezone.utc)
+        return sorted((cluster for cluster in found if cluster), key=lambda c: (c.age(now), c.uid))
+
+    def find(self, name: str, *, everyone: bool = False) -> Cluster:
+        """The cluster with this uid, or this profile (or profile/cluster id). Raises `SettingError`."""
+        known = self.all(everyone=True)
+        mine = [cluster for cluster in known if cluster.mine or everyone]
+        found = [c for c in mine if c.uid == name] or [c for c in mine if c.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SettingError(f"Several clusters are called {name!r}: say which, by {_listing(found)}.")
+        if any(name in (cluster.uid, cluster.name) for cluster in known):
+            raise _somebody_elses(name)
+        if self.store_trouble:
+            raise Unavailable(
+                f"No cluster {name!r} has servers, and its container can't be looked for: {self.store_trouble}"
+            )
+        raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
+
+    def exists(self, uid: str) -> bool:
+        """Whether the project knows anybody's cluster of that uid; also where the object store can't say so."""
+        return any(cluster.uid == uid for cluster in self.all(everyone=True)) or bool(self.store_trouble)
+
+    def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
+        """What may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
+        time as another, can be repeated: nothing, security groups or a floating IP. None for what is no uid. Raises `SettingError` for somebody else's.
+        """
+        if not re.fullmatch("[0-9a-f]{12}", uid):
+            return None
+        things: list[SecurityGroup | FloatingIp] = [*self._cloud.groups.of(uid), *self._cloud.floating_ips.of(uid)]
+        mine = all(thing.user_id == self._cloud.user_id for thing in things)
+        if not (mine or everyone):
+            raise _somebody_elses(uid)
+        return Cluster(uid, dict.fromkeys(LABELS, ""), (), mine)
+
+    def stop(self, cluster: Cluster, *, timeout: float) -> None:
+        """Delete all that it has in the cloud, and see that it is gone. Idempotent."""
+        sweep(self._cloud, self._store(cluster.labels["container"]), cluster.uid, timeout=timeout)
+
+    def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
+        """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
+        by_uid = self._by_uid()
+        unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
+        return self._left(by_uid, everyone) + unmarked + self._of_no_cluster(by_uid, everyone)
+
+    def servers_left(self) -> list[Leftover]:
+        """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
+        return self._left(self._by_uid(empty=False), False)
+
+    def _left(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        now = datetime.now(timezone.utc)
+        found = [left for cluster in self._known(by_uid, everyone) for left in leftovers(cluster, now)]
+        return [left for left in found if left.mine or everyone]
+
+    def _unmarked(self, uids: Iterable[str]) -> list[Leftover]:
+        """Containers that somebody made and was killed before a label said whose they are. Only empty ones are ever deleted."""
+        found, now = [], time.time()
+        for uid in uids:
+            made = self._store().made_at(uid)
+            if made is not None and now - made >= SETTLED:
+                touched = datetime.fromtimestamp(made, timezone.utc).isoformat()
+                nobodys = Cluster(uid, dict.fromkeys(LABELS, ""), (), True, touched)
+                found.append(Leftover(nobodys, None, "was never used"))
+        return found
+
+    def _of_no_cluster(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
+        """Security groups and floating IPs whose cluster has neither container nor server. One that starts makes its container before
+        them."""
+        now = datetime.now(timezone.utc)
+
+        def left(thing: SecurityGroup | FloatingIp, **which: Any) -> list[Leftover]:
+            mine = thing.user_id == self._cloud.user_id
+            if thing.uid in by_uid or seconds_since(thing.created, now) < SETTLED or not (mine or everyone):
+                return []
+            nobodys = Cluster(thing.uid, dict.fromkeys(LABELS, ""), (), mine)
+            return [Leftover(nobodys, None, "is of no cluster any more", mine, **which)]
+
+        groups = [found for group in self._cloud.groups.all() for found in left(group, group=group)]
+        return groups + [f for ip in self._cloud.floating_ips.all() for f in left(ip, floating_ip=ip)]
+
+    def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
+        """Delete of what was ``found`` what is left over still; returns that. Idempotent.
+
+        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
+        goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
+        """
+        asked = {_key(left) for left in found}
+        everyone = any(not (left.mine and left.cluster.mine) for left in found)
+        still = [left for left in self.leftovers(everyone=everyone) if _key(left) in asked]
+        ids = {left.server.id for left in still if left.server}
+        self._cloud.delete_servers(sorted(ids))
+        deadline = time.monotonic() + timeout
+        while True:
+            listed = self._cloud.servers(MARKER_TAG)
+            names = [server.name for server in listed if server.id in ids]
+            if not names:
+                break
+            if time.monotonic() > deadline:
+                raise CloudError(
+                    f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
+                )
+            time.sleep(0.5)
+        delete_ports(self._cloud, ids, sleep=time.sleep, clock=time.monotonic)
+        now = datetime.now(timezone.utc)
+        with_servers = {place.uid for server in listed if (place := place_of(server.tags))}
+        for cluster in {left.cluster.uid: left.cluster for left in still}.values():
+            store = self._store(cluster.labels["container"])
+            reaped = {member.engine_set for member in cluster.members}
+            if cluster.uid not in with_servers and _is_settled(_touched(store, cluster.uid, reaped), now):
+                self._cloud.floating_ips.release(cluster.uid)
+                store.delete_container(cluster.uid)
+                self._cloud.groups.remove(cluster.uid, timeout=timeout)
+        return still
+
+    def records(self, cluster: Cluster) -> list[Record]:
+        """What is known of every server that it has or had. One listing, and one small object for each engine set."""
+        store = self._store(cluster.labels["container"])
+        reports = store.reports(cluster.uid, logs=True)
+        sets = {member.engine_set for member in cluster.members} | {report.engine_set for report in reports}
+        histories = {name: parse_history(_read(store, cluster.uid, f"{name}/{HISTORY}")) for name in sorted(sets)}
+        servers = [member.server for member in sorted(cluster.members, key=lambda member: not member.mine)]
+        return records(cluster.uid, servers, reports, histories)
+
+    def controller_server(self, cluster: Cluster) -> ControllerServer:
+        """The server that its controller runs on, with the connection files."""
+        return ControllerServer(self._cloud, self._store(cluster.labels["container"]), cluster.uid)
+
+    def read_report(self, cluster: Cluster, report: Report) -> dict[str, Any]:
+        """What a report says, as `report.content` has it; empty if it is gone."""
+        return self._store(cluster.labels["container"]).read_report(cluster.uid, report)
+
+    def console(self, server: Server) -> str:
+        """The last lines on a server's console, raw; "" where there is none."""
+        return self._cloud.console_output(server.id, CONSOLE_LINES)[-CONSOLE_LIMIT:]
+
+    def _store(self, prefix: str = "") -> Store:
+        prefix = prefix or self._prefix
+        if prefix not in self._stores:
+            self._stores[prefix] = self._open_store(prefix)
+        return self._stores[prefix]
+
+    def _cluster(self, uid: str, servers: list[Server], everyone: bool, strict: bool) -> Cluster | None:
+        """None for one that is somebody else's, unless ``everyone``'s are wanted, and for a container that is none of ours."""
+        me = self._cloud.user_id
+        noted: Mapping[str, str] = {}
+        if not servers or any(server.user_id != me for server in servers):
+            asked = next((server for server in servers if server.user_id == me), servers[0] if servers else None)
+            container = one_line(asked.metadata.get("griffin:container", "")) if asked else ""
+            found = self._ask_store(lambda: self._store(container).labels(uid), noted, strict)
+            noted = {name.replace("-", "_"): text for name, text in found.items()}
+        if not servers and not noted:
+            return None
+        others = [server.user_id for server in servers if server.user_id != me]
+        # With servers of several users in it, and a store that can't say whose it is, it counts as somebody else's.
+        mine = len(others) < len(servers) and not (others and self.store_trouble)
+        owner = noted.get("user") or (me if mine else next(iter(others), ""))
+        if owner != me and not everyone:
+            return None
+        told = next((server.metadata for server in servers if server.user_id == owner), None)
+        if told is not None:
+            noted = {name.removeprefix("griffin:"): text for name, text in told.items()}
+        labels = {name: one_line(noted.get(name, "")) for name in LABELS}
+        store = self._store(labels["container"])
+        running = any(server.status == "ACTIVE" for server in servers)
+        written: Sequence[Report] = self._ask_store(lambda: store.reports(uid), [], strict) if running else []
+        reports = {(report.engine_set, report.slot, report.incarnation): report for report in written}
+        touched = "" if servers else _touched(store, uid)
+        return Cluster(uid, labels, tuple(_members(servers, reports, me)), owner == me, touched)
+
+
+def phase_of(server: Server, report: Report | None) -> str:
+    """building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent.
+
+    Of one whose controller runs, "controller" instead of "engines".
+    """
+    if server.status in DEAD:
+        return "failed" if server.status == "ERROR" else "gone"
+    if server.status == "BUILD":
+        return "building"
+    if report and report.engine_set == CONTROLLER and report.phase == "engines":
+        return CONTROLLER
+    return report.phase if report else "active"
+
+
+def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], Report], me: str) -> list[Member]:
+    members = []
+    for server in servers:
+        place = place_of(server.tags)
+        assert place is not None
+        engines = server.metadata.get("griffin:engines", "")
+        report = reports.get((place.engine_set, place.slot, place.incarnation))
+        members.append(
+            Member(
+                server=server,
+                engine_set=place.engine_set,
+                slot=place.slot,
+                engines=int(engines) if engines.isdigit() else 0,
+                phase=phase_of(server, report),
+                incarnation=place.incarnation,
+                mine=server.user_id == me,
+                reported=report.written if report else "",
+            )
+        )
+    return sorted(members, key=lambda member: (member.engine_set, member.slot, member.server.name))
+
+
+def _key(left: Leftover) -> tuple[str, str]:
+    thing = left.server or left.group or left.floating_ip
+    return left.cluster.uid, thing.id if thing else ""
+
+
+def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
+    """When something was last written into a cluster's container, not counting these engine sets; "" for never."""
+    counted = (stored for stored in store.objects(uid) if stored.name.partition("/")[0] not in but)
+    return max((stored.last_modified for stored in counted), default="")
+
+
+def _read(store: Store, uid: str, name: str) -> bytes:
+    """An object that need not be there."""
+    try:
+        return store.get(uid, name, HISTORY_LIMIT)
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return b""
+
+
+def _somebody_elses(name: str) -> SettingError:
+    return SettingError(f"Cluster {name!r} is somebody else's: add --all-owners if you mean it.")
+
+
+def _listing(clusters: Iterable[Cluster]) -> str:
+    return (
+        ", ".join(f"{cluster.uid} ({cluster.name})" if cluster.name else cluster.uid for cluster in clusters) or "none"
+    )

@@ -1,0 +1,251 @@
+"""`Keeper`: looks at the servers of one engine set, and sees to those that fail."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from ..cloud.failures import QuotaError, one_line
+from ..common.times import iso
+from ..model.plan import GriffinError, Stopped
+from ..model.slots import Failure, Place, Roster, Slot, tell
+
+if TYPE_CHECKING:
+    from ..controller.hub import Hub
+    from ..model.plan import ServerPlan
+    from .engine_set import EngineSet, Survey
+
+MOST_EXPLAINED = 10  # failures of one look of which the cause, or the console, is fetched: one request each
+CONSOLE_LINES = 20
+
+Created = Callable[["ServerPlan", str], None]
+
+
+class Keeper:
+    """Both the wait for a start and the watch over a running set look through it, one after the other. Blocking.
+
+    ``create``: makes servers, calls back with the id of each, and does what it gets besides at the same time; None for a set that another process made: then nothing is
+    replaced. ``on_change``: called when there are other servers than before. ``goes_on``: whether the cluster is to live on, so
+    that a server may be replaced.
+    """
+
+    def __init__(
+        self,
+        open_engine_set: Callable[[], EngineSet],
+        roster: Roster,
+        *,
+        create: Callable[..., None] | None,
+        on_change: Callable[[], None],
+        goes_on: Callable[[], bool],
+        stopping: threading.Event,
+        log: Any,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_engine_set, self.roster, self.clock = open_engine_set, roster, clock
+        self._create, self._on_change, self._goes_on = create, on_change, goes_on
+        self._stopping, self._log = stopping, log
+        self._doomed: set[str] = set()  # ids of servers that are to go, until no listing shows them
+        self._history: list[dict[str, str | int]] = []
+        self.survey: Survey | None = None  # of the last look that the cloud answered
+        self._unreachable_since: float | None = None
+
+    @property
+    def engine_set(self) -> EngineSet:
+        """The doors to the cloud; opening them may ask it, and raise `GriffinError`."""
+        return self._open_engine_set()
+
+    @property
+    def servers(self) -> list[str]:
+        """The ids of the set's servers."""
+        return [slot.id for slot in self.roster.slots if slot.id and not slot.given_up]
+
+    def create(self, servers: Sequence[ServerPlan], *beside: Callable[[], None]) -> None:
+        """Create these servers of the roster, with what is done ``beside`` that. Raises what the cloud raises."""
+
+        slots = {slot.place: slot for slot in self.roster.slots}
+
+        def created(planned: ServerPlan, id: str) -> None:
+            slots[planned.slot, planned.incarnation].created(id, self.clock())
+
+        assert self._create is not None
+        try:
+            self._create(servers, created, *beside)
+        finally:
+            self._on_change()  # once: it copies all of them
+
+    def look(
+        self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
+    ) -> bool:
+        """See how the servers are, delete those that failed, and fill their slots again. Whether the cloud could be asked.
+
+        An outage fails nothing, and is told once. ``replace_settled``: also servers that had their engines; else those are
+        only told of, and stay. ``hub``: to shut down what engines a failed server still has.
+        """
+        try:
+            survey = self.engine_set.survey(reports=reports)
+            if self._create is None:
+                self.roster.adopt(survey.servers, self.clock())
+            survey = self.engine_set.delete_spares(survey, self.servers)
+        except GriffinError as e:
+            if self._unreachable_since is None:
+                self._log.warning(f"Can't look at the servers now, will go on trying: {e}")
+                self._unreachable_since = self.clock()
+            return False
+        if self._unreachable_since is not None:
+            self.roster.excuse(self.clock() - self._unreachable_since)
+            self._unreachable_since = None
+        self.survey = survey
+        failures = self.roster.observe(survey.by_name, survey.reports, registered, self.clock())
+        self._see_to([self._explained(f, n) for n, f in enumerate(failures)], replace_settled, hub)
+        self._delete_doomed(survey)
+        self._fill(survey)
+        return True
+
+    def give_up_stragglers(self, cause: str) -> None:
+        """Delete every server that has not got its engines."""
+        for slot in self.roster.unsettled:
+            self._doomed |= {slot.id} - {""}
+            self._log.warning(tell([self.roster.fail(slot, cause)]))
+        self._on_change()
+        self._delete_doomed()
+
+    def check_quorum(self) -> None:
+        """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
+        roster = self.roster
+        if roster.possible < roster.quorum and roster.role:
+            raise GriffinError(f"The controller has no server. {tell(roster.failures)} All of this start is deleted.")
+        if roster.possible < roster.quorum:
+            quorum = (
+                f"{roster.quorum} of its {roster.engines}"
+                if roster.quorum < roster.engines
+                else f"its {roster.engines}"
+            )
+            raise GriffinError(
+                f"The engine set can't have {quorum} engines any more. {tell(roster.failures)} "
+                "All servers of this start are deleted."
+            )
+
+    # -- failures
+
+    def _explained(self, failure: Failure, number: int) -> Failure:
+        """With the cause that is in the agent's report, read for the first few."""
+        if failure.report is None:
+            return failure
+        cause = "gave up"
+        if number < MOST_EXPLAINED:
+            with contextlib.suppress(GriffinError):
+                cause = f"gave up: {self.engine_set.why(failure.report)}"
+        return self.roster.explain(failure, cause)
+
+    def _see_to(self, failures: Sequence[Failure], replace_settled: bool, hub: Hub | None) -> None:
+        """Delete these servers and give their slots to others; those that are only to be told of stay as they are."""
+        only_told = [f for f in failures if self._create is None or (f.settled and not replace_settled)]
+        if only_told and len(only_told) == len(self.roster.slots) and all(f.server is None for f in only_told):
+            which = "The controller's server is" if self.roster.role else "All servers of this engine set are"
+            self._log.warning(f"{which} gone: stopped from elsewhere, or deleted.")
+            return
+        for failure in only_told:
+            self._log.warning(tell([failure]))
+        failures = [f for f in failures if f not in only_told]
+        if not failures:
+            return
+        successors = [self.roster.replace(failure, self.clock()) for failure in failures]
+        for failure, successor in zip(failures, successors, strict=True):
+            if successor is None:
+                self.roster.give_up(failure)
+        hopeless = self.roster.possible < self.roster.quorum  # the whole set will be deleted
+        for number, (failure, successor) in enumerate(zip(failures, successors, strict=True)):
+            then = f" It is deleted, and {successor.name} takes its slot." if successor else " It is deleted."
+            self._log.warning(tell([failure]) + ("" if hopeless else then))
+            if number < MOST_EXPLAINED:
+                self._tell_console(failure)
+            self._history.append(_remembered(failure, successor is not None))
+            self._doomed |= {failure.id} - {""}
+            if not hopeless:
+                self._leave_hub(failure, hub)
+        with contextlib.suppress(GriffinError):  # it is for people who look back
+            self.engine_set.write_history(self._history)
+        self._on_change()
+
+    def _tell_console(self, failure: Failure) -> None:
+        """Log the end of the console of a server that said nothing itself."""
+        if failure.server is None or failure.report is not None or failure.server.status == "ERROR":
+            return
+        with contextlib.suppress(GriffinError):
+            lines = self.engine_set.cloud.console_output(failure.server.id, CONSOLE_LINES).splitlines()
+            text = "\n".join(one_line(line, 200) for line in lines[-CONSOLE_LINES:]) or "(nothing)"
+            self._log.warning(f"The end of {failure.planned.name}'s console:\n{indent(text, '  ')}")
+
+    def _leave_hub(self, failure: Failure, hub: Hub | None) -> None:
+        """The hub would list engines of a server that is deleted for many heartbeats more."""
+        if hub is None:
+            return
+        planned = failure.planned
+        with contextlib.suppress(Exception):  # they will be missed there soon
+            hub.shut_down(f"{self.engine_set.engine_set}-{planned.slot}-{planned.incarnation}", timeout=1.0)
+
+    def _delete_doomed(self, survey: Survey | None = None) -> None:
+        """Delete what is to go; once that was asked for, it is asked again for as long as a ``survey`` shows it."""
+        if not self._doomed:
+            return
+        try:
+            self.engine_set.cloud.delete_servers(sorted(self._doomed), self.engine_set.parallel)
+        except GriffinError as e:
+            self._log.warning(f"Will try again: {e}")
+            return
+        if survey is not None:
+            gone = self._doomed - {server.id for server in survey.servers}
+            self._doomed -= gone
+            try:
+                if gone:
+                    self.engine_set.delete_ports(gone)
+            except GriffinError as e:
+                self._log.warning(str(e))
+
+    def _fill(self, survey: Survey) -> None:
+        """Create the servers that take the slots of failed ones, once those are gone: quota counts them until then."""
+        if self._create is None or self._stopping.is_set():
+            return
+        vacant, there = self.roster.vacant(server.id for server in survey.servers), survey.by_name
+        for slot in vacant:
+            if slot.planned.name in there:  # it was asked for before, and the answer was lost
+                slot.created(there[slot.planned.name].id, self.clock())
+        vacant = [slot for slot in vacant if not slot.id]
+        if not vacant:
+            return
+        try:
+            if not (self._goes_on() and self.engine_set.is_published()):
+                self._give_up_on(vacant, "gets no server any more: the cluster ends")
+                return
+            self.create([slot.planned for slot in vacant])
+            if not self.engine_set.is_published():  # stopped from elsewhere when these were on their way
+                self._doomed |= {slot.id for slot in vacant if slot.id}
+                self._delete_doomed()
+        except QuotaError as e:  # final: more tries would not help
+            self._give_up_on([slot for slot in vacant if not slot.id], f"could not be created: {e}")
+        except Stopped:
+            raise
+        except GriffinError as e:
+            self._log.warning(f"Will try again: {e}")
+
+    def _give_up_on(self, slots: Sequence[Slot], cause: str) -> None:
+        for slot in slots:
+            self._log.warning(tell([self.roster.fail(slot, cause)]))
+
+
+def _remembered(failure: Failure, replaced: bool) -> dict[str, str | int]:
+    """A failure as `ipp-griffin timeline` reads it."""
+    return {
+        "name": failure.planned.name,
+        "slot": failure.planned.slot,
+        "incarnation": failure.planned.incarnation,
+        "created": failure.server.created if failure.server else "",
+        "launched": failure.server.launched if failure.server else "",
+        "replaced": replaced,
+        "ended": iso(time.time()),
+        "why": f"({failure.phase}) {failure.cause}",
+    }

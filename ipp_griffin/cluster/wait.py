@@ -1,0 +1,94 @@
+"""`WaitForEngines`: from created servers to engines that the controller lists, or to the cause of the failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..launchers.on_cloud import has_ended
+from ..launchers.progress import Progress
+from ..model.plan import GriffinError, Stopped
+from ..model.poll_interval import Pace
+from ..model.slots import engines_by_place
+from .reconciler import Keeper
+
+if TYPE_CHECKING:
+    from ..controller.hub import Hub
+
+TICK = 0.1  # seconds between two questions to the hub, which cost nothing
+
+
+def check_not_stopped(stopping: threading.Event) -> None:
+    """Raise `Stopped` where somebody has stopped what is starting."""
+    if stopping.is_set():
+        raise Stopped("It was stopped while it was starting.")
+
+
+class WaitForEngines:
+    """One wait. ``timeout``: what ``deadline`` (monotonic) stands for, in seconds; ``settle``: wait until it is known of every
+    server whether it gets its engines, not for the quorum only; ``controller``: its launcher, if here.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        *,
+        settle: bool,
+        controller: Any,
+        stopping: threading.Event,
+        timeout: float,
+        deadline: float,
+        poll_interval: float,
+        progress: Progress,
+    ) -> None:
+        self._keeper, self._settle, self._controller, self._stopping = keeper, settle, controller, stopping
+        self._timeout, self._deadline, self._poll_interval = timeout, deadline, poll_interval
+        self._progress = progress
+
+    def run(self, open_hub: Callable[[], Hub]) -> None:
+        """Return when the hub lists as many engines as the roster's quorum. Blocking.
+
+        Raises `Stopped`, or `GriffinError` with the cause: failed servers, an ended controller, the deadline.
+        """
+        clock, roster = self._keeper.clock, self._keeper.roster
+        pace, next_look = Pace(self._poll_interval, clock()), 0.0
+        self._check_controller()
+        with open_hub() as hub, self._progress as progress:
+            while True:
+                check_not_stopped(self._stopping)
+                self._check_controller()
+                registered = engines_by_place(hub.engines(self._keeper.engine_set.engine_set))
+                listed = roster.count(registered, clock())
+                if listed >= roster.engines or (listed >= roster.quorum and not self._settle):
+                    progress.show(listed, roster.phases())
+                    return
+                if (began := clock()) >= next_look:
+                    self._keeper.look(registered, reports=True, replace_settled=True, hub=hub)
+                    self._keeper.check_quorum()
+                    progress.show(listed, roster.phases())
+                    next_look = clock() + pace.pause(roster, began, clock())
+                if listed >= roster.quorum and not roster.unsettled:
+                    return
+                if clock() > self._deadline:
+                    if listed < roster.quorum:
+                        raise GriffinError(self._too_late(listed))
+                    self._keeper.give_up_stragglers(f"was not there after {self._timeout:.0f} s (start_timeout)")
+                    return
+                self._stopping.wait(TICK)
+
+    def _check_controller(self) -> None:
+        if has_ended(self._controller):
+            raise GriffinError(
+                f"The controller ended while engines were starting: {self._controller.stop_data or 'it was killed'}."
+            )
+
+    def _too_late(self, listed: int) -> str:
+        roster = self._keeper.roster
+        phases = ", ".join(f"{count} {phase}" for phase, count in roster.phases().items())
+        silent = [slot.planned.name for slot in roster.unsettled if slot.phase == "active"]
+        why = f" Never reported: {', '.join(silent[:5])} (can they reach the object store?)." if silent else ""
+        return (
+            f"Only {listed} of {roster.quorum} engines connected within {self._timeout:.0f} s; servers: {phases}.{why} "
+            "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
+        )

@@ -1,0 +1,104 @@
+"""`Watcher`: keeps an eye on a running engine set, and notices that its servers have gone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..model.plan import Stopped
+from ..model.slots import engines_by_place
+from .reconciler import Keeper
+
+if TYPE_CHECKING:
+    from ..controller.hub import Hub
+
+SECOND_LOOK = 1.0  # seconds until a look that found a server off or gone is repeated
+
+
+class Watcher:
+    """A daemon thread that looks at the servers of one engine set, by one request per interval.
+
+    A thread, not a task: with ipyparallel's synchronous API the event loop of `start` is closed when it returns.
+    An outage of the cloud changes nothing; only what Nova says of a server counts, twice in a row.
+    Servers that have not got their engines yet, stragglers of a start or replacements, are looked at every
+    ``poll_interval`` seconds, with their reports and what the controller lists.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        *,
+        open_hub: Callable[[], Hub],
+        on_gone: Callable[[], bool],
+        replace: bool,
+        stop: threading.Event,
+        interval: float,
+        poll_interval: float,
+        log: logging.Logger,
+    ) -> None:
+        self._keeper, self._open_hub, self._on_gone, self._replace = keeper, open_hub, on_gone, replace
+        self._stop, self._interval, self._poll_interval, self._log = stop, interval, poll_interval, log
+        self._hub: Hub | None = None
+        self._told = ""
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="griffin-watch", daemon=True).start()
+
+    def _run(self) -> None:
+        none_alive = False
+        try:
+            while not self._stop.wait(self._pause(none_alive)):
+                before, none_alive = none_alive, self.look_once() == 0
+                if before and none_alive and self._on_gone():
+                    return
+        finally:
+            self._close_hub()
+
+    def _pause(self, none_alive: bool) -> float:
+        """Seconds until the next look."""
+        roster = self._keeper.roster
+        if roster.unsettled:
+            return self._poll_interval
+        doubtful = none_alive or any(slot.bad_looks == 1 for slot in roster.slots)
+        return min(self._interval, SECOND_LOOK) if doubtful else self._interval
+
+    def look_once(self) -> int | None:
+        """How many servers live, None where the cloud does not say. Sees to what failed, and tells of each change once."""
+        roster = self._keeper.roster
+        open_end = bool(roster.unsettled)
+        try:
+            registered = self._registered() if open_end else {}
+            if not self._keeper.look(registered, reports=open_end, replace_settled=self._replace, hub=self._hub):
+                return None
+        except Stopped:
+            return None
+        except Exception as e:  # whatever it is: the watch must go on
+            if str(e) != self._told:
+                self._log.warning(f"The watch over the servers stumbled, and goes on: {type(e).__name__}: {e}")
+            self._told = str(e)
+            return None
+        self._told = ""
+        if open_end and not roster.unsettled:
+            self._close_hub()
+            self._log.info(f"{roster.possible} of {roster.engines} engines are there.")
+        return roster.alive
+
+    def _registered(self) -> dict[tuple[int, int], int]:
+        """How many engines the controller lists of each server; none while it does not answer."""
+        try:
+            if self._hub is None:
+                self._hub = self._open_hub().__enter__()
+            return engines_by_place(self._hub.engines(self._keeper.engine_set.engine_set))
+        except Exception as e:  # it may answer the next time
+            self._log.debug(f"Can't ask the controller now: {e}")
+            self._close_hub()
+            return {}
+
+    def _close_hub(self) -> None:
+        if self._hub is not None:
+            with contextlib.suppress(Exception):
+                self._hub.__exit__(None, None, None)
+            self._hub = None

@@ -1,0 +1,89 @@
+"""Run blocking calls beside an event loop, or within a time; also while the interpreter is shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..cloud.failures import in_parallel
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run ``function`` in a daemon thread of its own and return what it returns, or raise what it raises.
+
+    Not ``run_in_executor``: at interpreter exit, when ipyparallel stops the clusters that are left, executors
+    take no more work ("cannot schedule new futures"). Where not even a thread can be started any more,
+    ``function`` runs right here.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as e:  # handed to the awaiting coroutine
+            error = e
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    try:
+        threading.Thread(target=run, name=getattr(function, "__name__", "in_thread"), daemon=True).start()
+    except RuntimeError:  # can't start new thread at interpreter shutdown
+        return function()
+    return await future
+
+
+def within(seconds: float, function: Callable[[], object]) -> bool:
+    """Run ``function``, and go on after so many seconds even if it hangs; whether it ended. Raises what it raises till then.
+
+    One that hangs is left behind in a daemon thread, which keeps no process alive. Where no thread can be started any
+    more, ``function`` is not run: nothing could end it.
+    """
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as e:  # raised where it was asked for
+            errors.append(e)
+
+    thread = threading.Thread(target=run, name=getattr(function, "__name__", "within"), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # can't start new thread at interpreter shutdown
+        return False
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    return not thread.is_alive()
+
+
+def at_once(*functions: Callable[[], Any]) -> list[Any]:
+    """Run these beside each other, and return what each returns when all have ended. Raises the error of the first of them that has one."""
+    results: dict[int, Any] = {}
+    errors: dict[int, Exception] = {}
+
+    def run(number: int) -> None:
+        try:
+            results[number] = functions[number]()
+        except Exception as e:  # raised below
+            errors[number] = e
+
+    in_parallel(range(len(functions)), run, len(functions))
+    if errors:
+        raise errors[min(errors)]
+    return [results[number] for number in range(len(functions))]

@@ -1,0 +1,74 @@
+"""Which engine ids are on which server: asked of controllers whose connection files are on this machine. Blocking, bounded.
+
+Only files are looked at: a controller whose file is elsewhere can't be reached, and nothing is said of its engines.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..cloud.failures import in_parallel
+from ..common.threads import within
+from ..model.connection import cluster_uid
+from ..model.plan import place_of_engine
+from .hub import Hub
+
+MOST_FILES = 1000
+FILE_LIMIT = 1 << 16  # bytes of a connection file
+ANSWER_TIMEOUT = 3.0  # seconds for a controller to answer
+
+Ids = dict[tuple[str, int, int], list[int]]  # engine set, slot, incarnation -> engine ids
+
+
+def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
+    """The uid of each cluster with a client's connection file in a profile of this IPython folder -> what is in it."""
+    found = {}
+    for path in islice(ipython_dir.glob("profile_*/security/ipcontroller*-client.json"), MOST_FILES):
+        try:
+            if path.is_file() and path.stat().st_size <= FILE_LIMIT:
+                info = json.loads(path.read_bytes())
+                found[cluster_uid(info)] = dict(info)
+        except (OSError, ValueError, TypeError, AttributeError):  # not readable, or no connection file
+            continue
+    return found
+
+
+def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_TIMEOUT) -> dict[str, Ids]:
+    """What the controllers of these clusters list; without those that can't be reached from here. Takes twice
+    ``timeout`` seconds at most, however many there are."""
+    known = controllers(ipython_dir)
+    answers: dict[str, Ids] = {}
+
+    def ask(uid: str) -> None:
+        # A tunnel would want to ask for a password.
+        if not known[uid].get("ssh") and (engines := _ask(known[uid], timeout)) is not None:
+            answers[uid] = by_server(engines)
+
+    asked = [uid for uid in uids if uid in known]
+    if asked:
+        within(2 * timeout, lambda: in_parallel(asked, ask, len(asked)))
+    return dict(answers)
+
+
+def by_server(engines: Mapping[str, int]) -> Ids:
+    """Engine uuids (`plan.engine_uuid`) and ids, by the server that they are on."""
+    found: Ids = {}
+    for uuid, id in sorted(engines.items(), key=lambda item: item[1]):
+        if place := place_of_engine(uuid):
+            found.setdefault(place[:3], []).append(id)
+    return found
+
+
+def _ask(info: Mapping[str, Any], timeout: float) -> dict[str, int] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the controller is on another machine, say
+            with Hub(info, timeout=timeout) as hub:
+                return hub.engines()
+    except Exception:  # whatever is in that file, or wrong with what it leads to
+        return None

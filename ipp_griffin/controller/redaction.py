@@ -1,0 +1,49 @@
+"""A process that neither logs nor prints its keys, for ipcontroller: see `ipcontroller`.
+
+At DEBUG that logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
+signing key. No setting of a profile or argument of the user's turns this off, as it would a filter of `logging`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..agent.agent import Redactor
+
+
+class RedactedStream:
+    """A text stream, such as sys.stderr, that writes what it gets without secrets."""
+
+    def __init__(self, stream: Any, redactor: Redactor) -> None:
+        self._stream, self._redactor = stream, redactor
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._redactor.text(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_this_process(secrets: Iterable[str]) -> None:
+    """From here on: no secret in log records, whoever handles them, nor in what is printed; new files are private."""
+    redactor, make = Redactor(list(secrets)), logging.getLogRecordFactory()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = make(*args, **kwargs)
+        with contextlib.suppress(Exception):  # arguments that don't fit the message: whoever handles the record says so
+            made.msg, made.args = redactor.text(made.getMessage()), ()
+        return made
+
+    logging.setLogRecordFactory(record)
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, RedactedStream(getattr(sys, name), redactor))
+    os.umask(0o077)  # for --log-to-file, and the database of results

@@ -1,0 +1,286 @@
+"""`GriffinCloud`: the settings that both launchers share, and the doors to the cloud they open."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from traitlets import Bool, List, Unicode
+from traitlets.config import LoggingConfigurable
+
+from ..cloud import certificates
+from ..cloud.prefetch import Ahead
+from ..model.plan import (
+    Catalogue,
+    Limits,
+    Naming,
+    Network,
+    Plan,
+    SettingError,
+    check_names,
+    choose_flavor,
+    choose_image,
+    make_plan,
+    shared_setting,
+)
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Cloud
+    from ..cloud.store.store import Store
+
+INTERFACES = ("public", "internal", "admin")
+
+# The connection that the launchers of one Cluster share, so that a start authenticates once.
+_connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
+# What was opened and asked through a connection.
+_stores: weakref.WeakKeyDictionary[Cloud, dict[tuple[str, str], Store]] = weakref.WeakKeyDictionary()
+_ahead: weakref.WeakKeyDictionary[Cloud, Ahead] = weakref.WeakKeyDictionary()
+_connecting = threading.Lock()
+
+
+class GriffinCloud(LoggingConfigurable):
+    """Where the servers of a cluster are created, and from what."""
+
+    cloud = Unicode(
+        "",
+        config=True,
+        help="""Name of the cloud in clouds.yaml, e.g. "mycloud".
+        Default: the environment variable OS_CLOUD, else the other OS_* variables.""",
+    )
+    region = Unicode(
+        "", config=True, help="Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME names."
+    )
+    image = Unicode(
+        "snapshot*",
+        config=True,
+        help="""Image of the servers: a name, an id, or a pattern such as "snapshot*", which means the latest match:
+        the one with the highest number in its name (snapshot10 beats snapshot2), else the most recently created.""",
+    )
+    flavor = Unicode(
+        "",
+        config=True,
+        help="""Flavor (size) of the servers: a name or an id. Default: the smallest that the image fits on.""",
+    )
+    network = Unicode(
+        "", config=True, help="Network of the servers: a name or an id. Default: the project's only network."
+    )
+    key_name = Unicode(
+        "", config=True, help="Key pair for ssh to the servers, for looking around by hand. Default: none."
+    )
+    security_groups = List(
+        Unicode(),
+        config=True,
+        help="""Security groups of the servers, by name or id. Default: the project's group "default".
+        Engines only open connections, towards the controller's ports: no incoming rule is needed.""",
+    )
+    manage_security_group = Bool(
+        False,
+        config=True,
+        help="""Make security groups for the cluster, and delete them with it. One for its servers, which lets nothing in: they
+        are in it and in those of ``security_groups``, and in "default" only if that is named there. And where this machine
+        is itself a server of the project, one that it is put into besides its own while the cluster lives, which lets the
+        former in to the controller's ports, and nobody else. Default: no.""",
+    )
+    availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud's choice.")
+    container = Unicode(
+        "ipp-griffin",
+        config=True,
+        help="""First part of the name of a cluster's private container in the object store; the cluster's uid follows.
+        The container is made at the start and deleted at the stop.""",
+    )
+    store_url = Unicode(
+        "",
+        config=True,
+        help="""The object store's address as servers see it, e.g. "https://store.internal:8080/v1/AUTH_ab12",
+        where that differs from the address that this machine uses; or "public", "internal" or "admin": that endpoint of
+        the cloud's catalog. Default: the same address.""",
+    )
+    proxy = Unicode(
+        "",
+        config=True,
+        help="""Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128". Engines find
+        it in their environment (http_proxy, https_proxy; in no_proxy is the controller). It can't have a password: it
+        stands in the servers' user-data. Default: none.""",
+    )
+    ca_certificates = Unicode(
+        "",
+        config=True,
+        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https, besides
+        those of the image. Default: cacert of the cloud in clouds.yaml, or OS_CACERT, without the public
+        ones in it, which images have.""",
+    )
+
+    def cloud_name(self) -> str:
+        """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
+        return self.cloud or os.environ.get("OS_CLOUD", "")
+
+    def ask_ahead(self, cloud: Cloud) -> None:
+        """Ask for what `look_up` and the object store will be asked for, in the background. Raises nothing of what comes of it."""
+        store = partial(open_store, cloud, container=self.container, servers_url=self.store_url)
+        _ahead_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
+
+    def look_up(self, cloud: Cloud) -> Catalogue:
+        """What there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
+        once = ("limits",)  # servers will be made of them
+        return Catalogue(**_ahead_of(cloud).answers(self._kinds(cloud), once))
+
+    def networks(self, cloud: Cloud) -> Sequence[Network]:
+        """Those of the cloud. Blocking."""
+        return list(_ahead_of(cloud).answers({"networks": cloud.networks})["networks"])
+
+    def _kinds(self, cloud: Cloud) -> dict[str, Callable[[], Any]]:
+        return {
+            "networks": cloud.networks,
+            "images": cloud.images,
+            "flavors": cloud.flavors,
+            "limits": lambda: self.limits(cloud),
+            **({"key_names": cloud.key_names} if self.key_name else {}),
+            **({"security_groups": cloud.security_groups} if self.security_groups else {}),
+            **({"zones": cloud.zones} if self.availability_zone else {}),
+        }
+
+    def plan(
+        self,
+        there: Catalogue,
+        network: Network,
+        *,
+        labels: Mapping[str, str],
+        naming: Naming = shared_setting,
+        **request: Any,
+    ) -> Plan:
+        """What these settings mean on a cloud that has what is ``there``, for a ``request`` as `plan.make_plan` takes it. Pure.
+
+        ``naming``: what errors call a setting that is to be changed.
+
+        Raises `SettingError` where a name does not exist. Whether the quota holds it is another question: `plan.check_quota`.
+        """
+        image = choose_image(self.image, there.images, naming)
+        plan = make_plan(
+            image=image,
+            flavor=choose_flavor(self.flavor, there.flavors, image, naming),
+            network=network,
+            key_name=self.key_name,
+            security_groups=self.security_groups,
+            availability_zone=self.availability_zone,
+            metadata={f"griffin:{k}": v[:255] for k, v in labels.items()},
+            **request,
+        )
+        if plan.key_name:
+            check_names(naming("key_name"), "key pair", [plan.key_name], there.key_names)
+        if plan.security_groups:
+            groups = there.security_groups
+            check_names(naming("security_groups"), "security group", plan.security_groups, groups.values(), groups)
+        if plan.availability_zone:
+            check_names(naming("availability_zone"), "availability zone", [plan.availability_zone], there.zones)
+        return plan
+
+    def limits(self, cloud: Cloud) -> Limits:
+        """The quota; none where this cloud does not tell it, and where creating servers will show it."""
+        from ..cloud.cloud import CloudError, Unavailable
+
+        try:
+            return cloud.limits()
+        except Unavailable:
+            raise
+        except CloudError as e:
+            self.log.info(f"Going on without a look at the quota: {e}")
+            return Limits(-1, 0, -1, 0, -1, 0, known=False)
+
+    def check(self) -> None:
+        """Raise `SettingError` for what is wrong whatever the cloud: before anything is asked of it."""
+        self.ca_text()
+        if self.store_url and self.store_url not in INTERFACES and _url_parts(self.store_url) is None:
+            raise SettingError(
+                f"GriffinCloud.store_url {self.store_url!r} is neither the URL of an object store, such as "
+                f'"https://store.internal:8080/v1/AUTH_ab12", nor one of {", ".join(INTERFACES)}.'
+            )
+        if not self.proxy:
+            return
+        if "@" in self.proxy:
+            raise SettingError(
+                "GriffinCloud.proxy has a user name or a password in it, which would stand in the servers' user-data "
+                "for all to read. Let the proxy admit the servers by their addresses, and leave it out."
+            )
+        if _url_parts(self.proxy) is None:
+            raise SettingError(
+                f'GriffinCloud.proxy {self.proxy!r} is no URL of a proxy: give it as "http://10.0.0.1:3128".'
+            )
+
+    def check_cloud(self, cloud: Cloud) -> None:
+        """Raise `ipp_griffin.cloud.cloud.Unsupported` where the cloud lacks what every cluster needs: before anything is made."""
+        cloud.check_services(self.store_url if self.store_url in INTERFACES else "")
+
+    def ca_text(self, default: str | None = "") -> str:
+        """The CA certificates for servers, as PEM text. ``default``: the file or folder that clouds.yaml names; "": none;
+        None: this machine does not check certificates, which servers always do.
+
+        Raises `SettingError` where a file can't be read.
+        """
+        path = self.ca_certificates or default
+        if not path:
+            if default is None:
+                self.log.warning(
+                    "clouds.yaml says not to verify certificates, but servers do verify the object store's. "
+                    "If they can't reach it, set GriffinCloud.ca_certificates."
+                )
+            return ""
+        try:
+            text = certificates.read(Path(path).expanduser())
+            return text if self.ca_certificates else certificates.private(text)
+        except (OSError, ValueError) as e:  # no text; no base64 between the lines of a certificate
+            name = "GriffinCloud.ca_certificates" if self.ca_certificates else "cacert"
+            raise SettingError(f"Can't read {name} {path}: {e}") from e
+
+
+def _url_parts(url: str) -> SplitResult | None:
+    """An http or https URL with a host, taken apart; None if it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", url) else None
+
+
+def connect(cluster: Any, name: str, region: str) -> Cloud:
+    """The connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
+
+    Raises `ipp_griffin.cloud.cloud.CloudError` where the cloud can't be reached or refuses the credentials.
+    """
+    from ..cloud.cloud import Cloud
+
+    with _connecting:
+        shared = {} if cluster is None else _connections.setdefault(cluster, {})
+        if (name, region) not in shared:
+            cloud = Cloud.connect(name, region=region)
+            # Launchers record the region that an empty one means.
+            shared[name, region] = shared[name, cloud.region] = cloud
+        return shared[name, region]
+
+
+def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
+    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `ipp_griffin.cloud.cloud.Unsupported` where
+    there is none."""
+    from ..cloud.store.store import Store
+
+    if servers_url in INTERFACES:
+        servers_url = cloud.object_store_url(servers_url)
+    with _connecting:
+        opened = _stores.setdefault(cloud, {})
+        if (container, servers_url) not in opened:
+            opened[container, servers_url] = Store(
+                cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url
+            )
+        return opened[container, servers_url]
+
+
+def _ahead_of(cloud: Cloud) -> Ahead:
+    with _connecting:
+        return _ahead.setdefault(cloud, Ahead())

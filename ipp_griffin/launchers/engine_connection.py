@@ -1,0 +1,104 @@
+"""The connection info that engines get: of a controller that their servers can reach, and that answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ipyparallel.cluster.launcher import LocalControllerLauncher
+
+from ..common.threads import in_thread
+from ..controller.ssh_tunnel import TUNNEL, is_open
+from ..model.connection import controller_address, parse_connection
+from ..model.plan import GriffinError, Network, SettingError, unreachable_from
+from .controller import GriffinControllerLauncher
+
+PROBE_TIMEOUT = 10  # seconds
+
+
+async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
+    """The content of ipcontroller-engine.json, for engines on ``network``.
+
+    ipyparallel's own default controller, which listens on loopback, is restarted as a griffin controller where
+    servers can't reach it. Raises `SettingError` before anything is made where no controller can be used.
+    """
+    connection = _given(launcher)
+    address = controller_address(connection)
+    if unreachable_from(address, network.subnets):
+        if not await _may_restart(launcher):
+            raise SettingError(_unreachable(launcher, address, network))
+        return await _restart(launcher, address)
+    if getattr(launcher.parent, "controller", None) is None:  # the files may be those of a controller that died
+        await in_thread(lambda: _probe(launcher))
+    return connection
+
+
+def _given(launcher: Any) -> dict[str, Any]:
+    """ipyparallel hands the connection info over after construction; `ipcluster engines` has only the file."""
+    text = launcher.environment.get("IPP_CONNECTION_INFO")
+    if text:
+        return parse_connection(text, "IPP_CONNECTION_INFO")
+    path = launcher.connection_files["engine"]
+    try:
+        return parse_connection(Path(path).read_text(), path)
+    except OSError as e:
+        raise SettingError(
+            f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
+        ) from e
+
+
+def _probe(launcher: Any) -> None:
+    """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing. Raises `GriffinError` for no answer."""
+    if _has_lost_tunnel(Path(launcher.connection_files["client"])):
+        raise GriffinError(
+            "The SSH tunnel from this machine to the controller has ended: `ipp-griffin connect CLUSTER` opens another."
+        )
+    try:
+        with launcher.open_hub(timeout=PROBE_TIMEOUT):
+            pass
+    except GriffinError as e:
+        raise GriffinError(f"{e} If it has ended: `ipcluster stop`, then `ipcluster start`.") from e
+
+
+def _has_lost_tunnel(path: Path) -> bool:
+    """Whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        tunnel = json.loads(path.read_text()).get(TUNNEL)
+        return bool(tunnel) and not is_open(*tunnel)
+    return False
+
+
+def _unreachable(launcher: Any, address: str, network: Network) -> str:
+    text = f"The controller listens on {address}, where servers on network {network.name!r} can't reach it. "
+    if isinstance(getattr(launcher.parent, "controller", None), GriffinControllerLauncher):
+        return text + "Take --ip out of the controller's arguments, or set GriffinControllerLauncher.ip."
+    return text + 'Use controller="griffin" (ipcluster: --controller=griffin).'
+
+
+async def _may_restart(launcher: Any) -> bool:
+    """Whether the controller is ipyparallel's default one, untouched by the user, and has no engine yet."""
+    cluster: Any = launcher.parent
+    controller: Any = getattr(cluster, "controller", None)
+    if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:
+        return False
+    if cluster.controller_args or cluster.controller_ip or cluster.controller_location or controller.controller_args:
+        return False
+
+    def nobody_connected() -> bool:
+        with launcher.open_hub() as hub:
+            return not hub.engines()
+
+    return await in_thread(nobody_connected)
+
+
+async def _restart(launcher: Any, address: str) -> dict[str, Any]:
+    launcher.log.warning(f"Servers can't reach the controller at {address}: restarting it as a griffin controller.")
+    cluster = launcher.parent
+    await cluster.stop_controller()
+    cluster.controller_launcher_class = GriffinControllerLauncher
+    await cluster.start_controller()
+    connection = dict((await cluster.controller.get_connection_info())["engine"])
+    launcher.environment["IPP_CONNECTION_INFO"] = json.dumps(connection)
+    return connection

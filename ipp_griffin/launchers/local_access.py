@@ -1,0 +1,310 @@
+"""`Attaching`: how the machine of a launcher becomes one that uses a controller on a server: let in by the cluster's security group, through
+a tunnel where there is a gateway, and with connection files of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traitlets import List
+
+from ..cloud.floating_ips import AUTO
+from ..cluster.controller_server import (
+    ControllerServer,
+    address_of,
+    clients_way,
+    own_address,
+    port_ranges,
+    why_unreachable,
+)
+from ..cluster.wait import check_not_stopped
+from ..common.threads import in_thread
+from ..controller.ssh_tunnel import (
+    TO_SERVER,
+    TUNNEL,
+    Tunnel,
+    check_gateway,
+    check_name,
+    close_tunnel,
+    is_ipv4,
+    is_open,
+    open_tunnel,
+    resolved,
+)
+from ..model.connection import cluster_uid, ports_of
+from ..model.plan import GriffinError, SettingError, Stopped
+from .controller_args import PORTS_NEEDED
+from .controller_settings import ControllerSettings
+from .on_servers import OnServers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Files = Mapping[str, Mapping[str, Any]]
+
+TICK = 0.3  # seconds between two tries to reach the controller
+TRY = 10.0  # seconds that one may take: a signal that comes just before zmq's poll is seen only when the poll ends
+NAME = "GriffinServerControllerLauncher"
+DAY = 86400
+
+
+class Unreachable(GriffinError):
+    """This machine does not reach the controller."""
+
+
+class Attaching(OnServers, ControllerSettings):
+    """The part of `GriffinServerControllerLauncher` that is about this machine."""
+
+    tunnels = List(List(), help="Of the `ssh` of each tunnel through a gateway, pid and start time").tag(to_dict=True)
+
+    connection_files: dict[str, str]
+    _gateway = ""  # what it says of its address
+    _tunnel: Tunnel | None = None  # where this process has opened it
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if not 1 <= self.reach_timeout <= DAY:  # nan
+            raise SettingError(
+                f"{NAME}.reach_timeout can't be {self.reach_timeout} seconds: give a number from 1 to {DAY}."
+            )
+        if self.ssh_server:
+            check_name(self.ssh_server + ("server" if self.ssh_server.endswith("@") else ""))
+        if self.floating_ip not in ("", AUTO) and not is_ipv4(self.floating_ip):
+            raise SettingError(f'{NAME}.floating_ip {self.floating_ip!r} is neither "{AUTO}" nor an IPv4 address.')
+        if self.client_address and not _is_network(self.client_address):
+            raise SettingError(
+                f'{NAME}.client_address {self.client_address!r} is no IPv4 address, or range of such: give it as "203.0.113.7/32".'
+            )
+        if self.floating_ip and self.ssh_server and not self.ssh_server.endswith("@"):
+            raise SettingError(
+                f"{NAME}.floating_ip is of no use behind the gateway {self.ssh_server}, which connects to the server's own address: set one of them."
+            )
+
+    # --- let in
+
+    def check_gateway(self, client: Mapping[str, Any]) -> None:
+        """See that a gateway lets this user in, before anything is made. Blocking. Raises `SettingError` where it does not.
+
+        ``client``: a connection file of clients, of which "ssh" counts.
+        """
+        if client.get("ssh") and not client.get(TO_SERVER):  # the server itself may have just begun to boot
+            self._gateway = check_gateway(str(client["ssh"]))
+
+    def let_in(
+        self, client: Mapping[str, Any], engine: Mapping[str, Any] | None = None, made: list[str] | None = None
+    ) -> None:
+        """Open exactly the ports of each to those who need them: this machine as a client, and the engines where their connection file is
+        given. The ids of the rules that are new go into ``made``. Blocking; `stop` waits for it.
+        """
+        ports, address = clients_way(client)
+        whom = self.client_address or self._whom(client, address)
+        with self._cloud_work:
+            check_not_stopped(self._stopping)
+            self.connect().groups.let_in(
+                self.uid,
+                engines=port_ranges(ports_of(engine)) if engine else (),
+                clients=ports,
+                client=str(ipaddress.ip_network(whom, strict=False)),
+                made=made,
+            )
+
+    def _whom(self, client: Mapping[str, Any], address: str) -> str:
+        """Who comes to the controller, as far as can be known from here."""
+        if client.get("ssh") and not client.get(TO_SERVER):
+            return self._gateway or resolved(str(client["ssh"]))
+        return own_address(address)
+
+    def advice(self, client: Mapping[str, Any], setting: str) -> str:
+        """What to do where the controller can't be reached. ``setting``: what names the ``client_address``."""
+        if not self.has_groups:
+            return f"{how_to_let_in(client)}."
+        through_gateway = client.get("ssh") and not client.get(TO_SERVER)
+        whom = self.client_address or (
+            "the gateway's address" if through_gateway else "the address that this machine uses"
+        )
+        return f"Its security group lets in {whom}; if the cloud sees another one, {setting}."
+
+    # --- reach
+
+    def attach(self, files: Files, client: Mapping[str, Any]) -> None:
+        """Wait until the hub answers this machine, and write its connection files. Blocking. `keep_tunnel` is to follow.
+
+        ``client``: the connection file of clients as `client_view` made it. Raises `Unreachable` where there is no answer within
+        ``reach_timeout`` seconds: then nothing is written, and a tunnel that was there before is there still.
+        """
+        try:
+            local = self._reach(client)
+            self._write({**files, "client": local})
+        except BaseException:  # Ctrl-C, too
+            self.drop_tunnel()
+            raise
+
+    def _reach(self, client: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The content of the connection file for this machine: it names the ends of a tunnel where there is a gateway."""
+        deadline = time.monotonic() + self.reach_timeout
+        while True:
+            check_not_stopped(self._stopping)
+            patience = max(deadline - time.monotonic(), 1.0)
+            try:
+                local = self._through_tunnel(client, patience) if client.get("ssh") else client
+                _see_that_it_answers(local, min(patience, TRY))
+                return local
+            except (Stopped, SettingError):
+                raise
+            except GriffinError as e:
+                if time.monotonic() > deadline:
+                    raise Unreachable(_told(client, f"{e}{self._said_by_tunnel()}")) from e
+            self._stopping.wait(TICK)
+
+    def _through_tunnel(self, client: Mapping[str, Any], patience: float) -> Mapping[str, Any]:
+        """``client`` with the ends of a tunnel that is open, or is opened anew. Raises `GriffinError` where there is none."""
+        if self._tunnel is None or self._tunnel.ended:
+            self.drop_tunnel()
+            self._tunnel = open_tunnel(client)
+            self.tunnels = [*self.tunnels, self._tunnel.record]
+            self._record()  # at once: it outlives a process that is killed
+        self._tunnel.wait(patience)
+        return self._tunnel.info
+
+    def _said_by_tunnel(self) -> str:
+        """Why one that is open may lead nowhere: only `ssh` knows that a gateway does not forward."""
+        said = self._tunnel.said if self._tunnel is not None and not self._tunnel.ended else ""
+        return said and f" ssh says: {said}"
+
+    def drop_tunnel(self) -> None:
+        """End the tunnel that this process has opened, if any. Idempotent."""
+        if self._tunnel is not None:
+            self._tunnel.close()
+            self.tunnels = [record for record in self.tunnels if record != self._tunnel.record]
+        self._tunnel = None
+
+    def keep_tunnel(self) -> None:
+        """The one that this process has opened, if any, stays without it, and those that were there before end. Idempotent."""
+        kept = [self._tunnel.record] if self._tunnel else []
+        for record in self.tunnels:
+            if record not in kept:
+                close_tunnel(*record)
+        if self._tunnel is not None:
+            self._tunnel.leave()
+        self.tunnels = kept
+
+    def close_tunnels(self) -> None:
+        """End all that this machine has to the controller, whichever process opened them. Idempotent."""
+        self.drop_tunnel()
+        for record in [*self.tunnels, self._tunnel_of_clients()]:
+            if record:
+                close_tunnel(*record)
+        self.tunnels = []
+
+    def _tunnel_of_clients(self) -> list[float]:
+        """That through which clients of this machine go, by their connection file: another process may have opened it since. [] for none."""
+        try:
+            info = json.loads(Path(self.connection_files["client"]).read_text())
+            pid, created = info[TUNNEL] if cluster_uid(info) == self.uid else []
+            return [pid, created]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return []
+
+    # --- connection files
+
+    async def get_connection_info(self, timeout: float | None = None) -> Any:
+        """What is in the connection files; where this machine has none, as the object store has them."""
+        if self.uid and (self._lacks_files() or self._is_cut_off()):
+            await in_thread(self._fetch)
+        return await super().get_connection_info(timeout)  # type: ignore[misc]  # ipyparallel's
+
+    def _lacks_files(self) -> bool:
+        return not all(Path(path).exists() for path in self.connection_files.values())
+
+    def _is_cut_off(self) -> bool:
+        """Whether clients of this machine go through a tunnel that is gone: it was rebooted, or is on another network."""
+        record = self._tunnel_of_clients()
+        return bool(record) and not is_open(*record)
+
+    def _fetch(self) -> None:
+        """Attach this machine anew, with what the object store has. Blocking. Raises `GriffinError` where it has nothing."""
+        client = self.server.client_file()
+        newest = max((incarnation for _, incarnation in self.server.last_reports()), default=0)
+        try:
+            self.attach(self.server.connection_files(newest), client)
+        except Unreachable as e:
+            raise GriffinError(
+                f"The controller of cluster {self.uid} runs on a server, but {e} `ipp-griffin connect` can say more."
+            ) from e
+        self.keep_tunnel()
+        self._record()
+
+    def _write(self, files: Files) -> None:
+        """Write the connection files of this machine, for its user only."""
+        Path(self.profile_dir, "log").mkdir(parents=True, exist_ok=True)  # ipcontroller makes it; local engines need it
+        scratches = {Path(path): Path(f"{path}.{os.getpid()}") for path in self.connection_files.values()}
+        try:
+            for name, path in self.connection_files.items():
+                write_privately(scratches[Path(path)], json.dumps(files[name]))
+            for to, scratch in scratches.items():
+                scratch.replace(to)
+        finally:
+            for scratch in scratches.values():
+                scratch.unlink(missing_ok=True)
+
+    def remove_stale_files(self) -> None:
+        """Those of a controller that was killed: clients would be sent to it."""
+        for path in self.connection_files.values():
+            Path(path).unlink(missing_ok=True)
+
+    # --- doors
+
+    @property
+    def server(self) -> ControllerServer:
+        server = self._on_cloud()
+        assert isinstance(server, ControllerServer)
+        return server
+
+    def _open(self, servers_url: str) -> ControllerServer:
+        return ControllerServer(self.connect(), self.open_store(servers_url), self.uid)
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Into a new file that only its owner can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(text)
+
+
+def _see_that_it_answers(local: Mapping[str, Any], patience: float) -> None:
+    """Raise `GriffinError` saying why the hub that ``local`` names does not answer this machine."""
+    from ..controller.hub import Hub
+
+    if why := why_unreachable(local):
+        raise GriffinError(why)
+    with Hub(local, timeout=patience):
+        pass
+
+
+def _told(client: Mapping[str, Any], why: str) -> str:
+    address, port = address_of(client)
+    through = f" through {client['ssh']}" if client.get("ssh") else ""
+    return f"this machine does not reach it at {address} port {port}{through} ({why.rstrip('.')})."
+
+
+def how_to_let_in(client: Mapping[str, Any]) -> str:
+    """What to type where a cluster has no security groups of its own."""
+    first, last = clients_way(client)[0][0]
+    if not client.get(TO_SERVER):
+        last = first + PORTS_NEEDED - 1  # those of engines are among them
+    whose = "the gateway" if client.get("ssh") and not client.get(TO_SERVER) else "this machine"
+    return (
+        f"Let it in: `openstack security group rule create --ingress --protocol tcp --dst-port {first}:{last} --remote-ip ADDRESS/32 GROUP`, "
+        f"with a security group of that server and the address that {whose} has for the cloud"
+    )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv4Network(text, strict=False))
+    except ValueError:
+        return False

@@ -1,0 +1,129 @@
+"""What is known of every server that a cluster has or had: from Nova, from its agent, and from its launcher. Pure.
+
+A server that was replaced is gone, and so is what Nova knew of it; the reports of its agent remain in the container, and
+its launcher may have noted it in ``<set>/history.json``, which no agent's URL reaches.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..cloud.failures import one_line
+from .plan import SettingError, place_of, server_name
+
+if TYPE_CHECKING:
+    from ..cloud.cloud import Server
+    from .reports import Report
+
+HISTORY = "history.json"
+HISTORY_LIMIT = 1 << 18  # bytes of it that are read
+MOST_NAMED = 8  # servers that an error tells of
+
+Key = tuple[str, int, int]  # engine set, slot, incarnation
+
+
+@dataclass(frozen=True)
+class Former:
+    """A server that was deleted, as its launcher noted it: ISO 8601 ("" where it is unknown), why in one line, and whether another
+    took its slot."""
+
+    requested: str = ""
+    created: str = ""
+    ended: str = ""
+    why: str = ""
+    launched: str = ""
+    replaced: bool = True
+
+
+@dataclass(frozen=True)
+class Record:
+    """One server. ``server``: None if Nova has it no more. ``reports``: its agent's, the later ones last, those of logs
+    among them. ``former``: set if it was replaced, and its launcher noted that."""
+
+    name: str
+    engine_set: str
+    slot: int
+    incarnation: int
+    server: Server | None = None
+    reports: tuple[Report, ...] = ()
+    former: Former | None = None
+
+    @property
+    def place(self) -> str:
+        """As people may call it: set/slot, and the incarnation of one that is not the first."""
+        return f"{self.engine_set}/{self.slot}" + (f".{self.incarnation}" if self.incarnation else "")
+
+
+def parse_history(body: bytes) -> dict[tuple[int, int], Former]:
+    """The servers in a history, by slot and incarnation. What is broken in it is left out."""
+    try:
+        entries = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    found: dict[tuple[int, int], Former] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and _is_number(entry.get("slot")) and _is_number(entry.get("incarnation")):
+            texts = {name: _text(entry.get(name)) for name in ("requested", "created", "launched", "ended", "why")}
+            replaced = entry.get("replaced") is not False
+            found[entry["slot"], entry["incarnation"]] = Former(**texts, replaced=replaced)
+    return found
+
+
+def records(
+    uid: str,
+    servers: Iterable[Server],
+    reports: Iterable[Report],
+    histories: Mapping[str, Mapping[tuple[int, int], Former]],
+) -> list[Record]:
+    """One for each server, by set, slot and incarnation. ``servers``: those that count first, where two have one place."""
+    by_key: dict[Key, list[Report]] = {}
+    for report in reports:
+        by_key.setdefault((report.engine_set, report.slot, report.incarnation), []).append(report)
+    formers = {(name, *place): former for name, of_set in histories.items() for place, former in of_set.items()}
+    found: list[Record] = []
+    for server in servers:
+        place = place_of(server.tags)
+        assert place is not None
+        key = (place.engine_set, place.slot, place.incarnation)
+        found.append(
+            Record(one_line(server.name, 100), *key, server, tuple(by_key.pop(key, ())), formers.pop(key, None))
+        )
+    found += [
+        Record(server_name(uid, *key), *key, None, tuple(by_key.get(key, ())), formers.get(key))
+        for key in {*by_key, *formers}
+    ]
+    return sorted(found, key=lambda record: (record.engine_set, record.slot, record.incarnation, record.name))
+
+
+def select(known: Iterable[Record], name: str) -> list[Record]:
+    """The records that ``name`` means: a server's name, a slot, or set/slot; of a slot all incarnations, unless one is
+    named (2.1, set/2.1). Raises `SettingError` if there is none."""
+    known = list(known)
+    match = re.fullmatch(r"(?:([0-9a-z]{1,64})/)?([0-9]{1,9})(?:\.([0-9]{1,9}))?", name)
+    found = [record for record in known if record.name == name]
+    if match and not found:
+        engine_set, slot, incarnation = match[1], int(match[2]), match[3]
+        found = [
+            record
+            for record in known
+            if engine_set in (None, record.engine_set)
+            and record.slot == slot
+            and (incarnation is None or record.incarnation == int(incarnation))
+        ]
+    if not found:
+        there = ", ".join(record.place for record in known[:MOST_NAMED]) or "none"
+        more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+        raise SettingError(f"There is no server {one_line(name, 100)!r} in this cluster. There is: {there}{more}.")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+def _text(value: Any) -> str:
+    return one_line(value) if isinstance(value, str) else ""

@@ -1,0 +1,54 @@
+"""`Pace`: when to look at the servers of a start again. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .slots import Place, Roster
+
+REST = 20  # a wait without a change is followed by a pause of this part of it,
+LONGEST = 5  # up to so many intervals
+MARGIN = 0.05  # seconds after the moment at which something should have happened
+SOON = 0.25  # of the interval: the pause after a look that should have been the last
+STRETCH = 1.5  # a pause may be longer by this factor, so that one look does instead of two
+
+
+class Pace:
+    """Often while something happens or is about to, rarely while nothing does: the later a look is for it, the longer it has taken.
+
+    ``interval``: seconds between two looks while something happens. Where servers of this start have become ACTIVE, the others
+    are expected to after the same time; a look that is due by then waits for none more than it has to.
+    """
+
+    def __init__(self, interval: float, now: float) -> None:
+        self._interval, self._changed = interval, now
+        self._phases: dict[Place, str] = {}
+        self._asked: dict[Place, float] = {}  # when those that are not ACTIVE yet were asked for
+        self._boot: float | None = None  # seconds, the least that a server has been seen to take
+
+    def pause(self, roster: Roster, began: float, now: float) -> float:
+        """Seconds until the next look, after one that ``began`` then, and has brought the ``roster`` to where it is."""
+        phases = {slot.place: slot.phase for slot in roster.slots}
+        if phases != self._phases:
+            self._phases, self._changed = phases, now
+        self._learn(roster, now)
+        regular = min(max(self._interval, (now - self._changed) / REST), LONGEST * self._interval)
+        if self._boot is None or not self._asked:
+            return regular
+        expected = max(self._asked.values()) + self._boot + MARGIN
+        if began < expected < now + regular * STRETCH:
+            return max(expected - now, 0)
+        if expected <= began:  # it is about to happen: soon, then after as long again as it is late by now
+            return min(max(now - expected, self._interval * SOON), regular)
+        return regular
+
+    def _learn(self, roster: Roster, now: float) -> None:
+        for slot in roster.slots:
+            if slot.phase in ("requested", "building"):
+                if slot.asked is not None:
+                    self._asked[slot.place] = slot.asked
+            elif (since := self._asked.pop(slot.place, None)) is not None:
+                self._boot = min(now - since, self._boot if self._boot is not None else now - since)
+        for gone in self._asked.keys() - {slot.place for slot in roster.slots}:
+            del self._asked[gone]

@@ -1,0 +1,75 @@
+"""What agents report, and how little of it is believed: servers write it, so it may be anything. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..cloud.failures import one_line
+
+LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
+PHASES = ("agent", "connected", "engines", "gone", "failed", LOG)  # by their number, which must not change
+WITHOUT_OUTPUT = ("agent", "connected")  # no engine has said anything yet
+REPORT_LIMIT = 1 << 18  # bytes of a report that are read
+MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last lines of what failed
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``.
+
+    ``written``: when the store got it, as ISO 8601 in UTC by the store's clock; "" where that was not asked.
+    """
+
+    engine_set: str
+    slot: int
+    incarnation: int
+    sequence: int
+    phase: str
+    written: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine_set}/{self.slot}.{self.incarnation}/{self.sequence:04d}-{self.phase}"
+
+    @classmethod
+    def parse(cls, name: str, written: str = "") -> Report | None:
+        """The report of this object name; None if it is no report's."""
+        match = re.fullmatch(r"([0-9a-z]{1,64})/([0-9]{1,9})\.([0-9]{1,9})/([0-9]{4,9})-([a-z]{1,32})", name)
+        if match is None:
+            return None
+        engine_set, slot, incarnation, sequence, phase = match.groups()
+        report = cls(engine_set, int(slot), int(incarnation), int(sequence), phase, written)
+        return report if report.name == name else None
+
+
+def last_output(reports: Iterable[Report]) -> Report | None:
+    """Which of one server's reports, the later ones last, has the newest output of engines; None if there is none.
+
+    The report of logs has one name, and so one number, however often it is written: only the store knows its age.
+    """
+    with_output = [report for report in reports if report.phase not in WITHOUT_OUTPUT]
+    logs = [report for report in with_output if report.phase == LOG]
+    phases = [report for report in with_output if report.phase != LOG]
+    return max(phases[-1:] + logs, key=lambda report: report.written, default=None)
+
+
+def content(body: bytes) -> dict[str, Any]:
+    """What a report says; empty if it is broken.
+
+    ``message`` is one printable line ("" if there was none), ``engines`` a list of objects; the rest, and
+    all that is in ``engines``, is as it was written.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    engines = found.get("engines")
+    found["engines"] = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
+    found["message"] = one_line(found["message"], MESSAGE_LIMIT) if isinstance(found.get("message"), str) else ""
+    return found
