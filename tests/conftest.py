@@ -20,8 +20,8 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 from ipp_griffin.cloud.cloud import Cloud as Connection
-from ipp_griffin.cloud.failures import one_line
 from ipp_griffin.cluster.watcher import Watcher
+from ipp_griffin.common.text import one_line
 from ipp_griffin.devcloud import DevCloud
 
 from .clouds import Cloud, OnDevCloud, OnNamedCloud, OnRealCloud, OpenStackClient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipp_griffin.cloud.failures import BREATH, LONGEST_PAUSE, Rest
+from ipp_griffin.common.retry import BREATH, LONGEST_PAUSE, Rest
 
 from .fakes import Clock
 

@@ -17,10 +17,13 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ipp_griffin import __version__, cli
 from ipp_griffin.cli import Griffin
-from ipp_griffin.cli.ps import HEADINGS, SERVER_HEADINGS, Ps, Reap, Stop, as_json, row, server_rows, table
-from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.cli.command import table
+from ipp_griffin.cli.ps import HEADINGS, SERVER_HEADINGS, Ps, as_json, row, server_rows
+from ipp_griffin.cli.reap import Reap
+from ipp_griffin.cli.stop import Stop
 from ipp_griffin.cluster.inventory import LABELS, Cluster, Leftover, Member
 from ipp_griffin.launchers.profiles import PROFILE_FILES, profile_files
+from ipp_griffin.model.server import Server
 
 from .conftest import answer
 from .fakes import FakeClusters

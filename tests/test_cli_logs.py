@@ -8,15 +8,15 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from ipp_griffin.cli.command import ClustersCommand
 from ipp_griffin.cli.logs import REPORTS_READ, Logs
-from ipp_griffin.cli.ps import ClustersCommand
 from ipp_griffin.cli.timeline import Timeline
-from ipp_griffin.cloud.cloud import Server
-from ipp_griffin.cloud.failures import CloudError
 from ipp_griffin.cluster.inventory import LABELS, Cluster
+from ipp_griffin.common.errors import CloudError
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Record
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 
 from .fakes import FakeClusters
 

@@ -8,7 +8,7 @@ import pytest
 from traitlets.config import Config
 
 from ipp_griffin.launchers import GriffinEngineSetLauncher
-from ipp_griffin.model.plan import engine_uuid
+from ipp_griffin.model.names import engine_uuid
 
 from .conftest import running_cloud
 from .fakes import FakeHub

@@ -10,9 +10,9 @@ import pytest
 import responses
 
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CloudError, CredentialsError, Unavailable, Unsupported
-from ipp_griffin.launchers.cloud_settings import open_store
-from ipp_griffin.model.plan import SettingError, choose_network
+from ipp_griffin.cloud.shared import open_store
+from ipp_griffin.common.errors import CloudError, CredentialsError, SettingError, Unavailable, Unsupported
+from ipp_griffin.model.plan import choose_network
 
 from .forward_proxy import forward_proxy
 from .openstack_responses import (

@@ -12,7 +12,8 @@ import responses
 
 from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.clouds_yaml import tidy
-from ipp_griffin.cloud.failures import TIMEOUT, CredentialsError
+from ipp_griffin.cloud.failures import TIMEOUT
+from ipp_griffin.common.errors import CredentialsError
 
 from .openstack_responses import (
     ACCOUNT,

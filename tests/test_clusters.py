@@ -6,14 +6,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
-from ipp_griffin.cloud.failures import Unavailable
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.security_groups import SecurityGroup
 from ipp_griffin.cluster.inventory import LABELS, Cluster, Clusters, Member, leftovers, phase_of
+from ipp_griffin.common.errors import SettingError, Unavailable
 from ipp_griffin.model.history import Former, Record
-from ipp_griffin.model.plan import SettingError, server_tags
+from ipp_griffin.model.names import server_tags
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 
 from .fakes import FakeCloud, FakeStore
 

@@ -5,18 +5,11 @@ import socket
 
 import pytest
 
-from ipp_griffin.cloud.failures import Unavailable
-from ipp_griffin.cluster.controller_server import (
-    ControllerServer,
-    client_view,
-    own_address,
-    port_ranges,
-    why_unreachable,
-)
+from ipp_griffin.cluster.controller_server import ControllerServer
+from ipp_griffin.common.errors import GriffinError, Unavailable
+from ipp_griffin.common.net import own_address, why_unreachable
 from ipp_griffin.controller import heartbeats
-from ipp_griffin.controller.ssh_tunnel import TO_SERVER
-from ipp_griffin.model.connection import ControllerKeys, ports_of
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.model.connection import TO_SERVER, ControllerKeys, client_view, port_ranges, ports_of
 
 from .fakes import FakeCloud, FakeStore
 

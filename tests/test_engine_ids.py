@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
+from ipp_griffin.common.errors import GriffinError
 from ipp_griffin.controller import engine_ids as module
 from ipp_griffin.controller.engine_ids import by_server, controllers, engine_ids
 from ipp_griffin.model.connection import cluster_uid
-from ipp_griffin.model.plan import GriffinError, engine_uuid
+from ipp_griffin.model.names import engine_uuid
 
 from .fakes import FakeHub
 

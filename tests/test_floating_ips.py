@@ -10,9 +10,8 @@ import responses
 from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 
-from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.cloud.floating_ips import FloatingIp
-from ipp_griffin.model.plan import SettingError
+from ipp_griffin.common.errors import CloudError, QuotaError, SettingError, Unavailable, Unsupported
 
 from .openstack_responses import NETWORK, Answer, lines
 

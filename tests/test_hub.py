@@ -4,8 +4,8 @@ import ipyparallel
 import pytest
 from ipyparallel.error import EngineError, TimeoutError
 
+from ipp_griffin.common.errors import GriffinError
 from ipp_griffin.controller.hub import Hub
-from ipp_griffin.model.plan import GriffinError
 
 ENGINES = {0: "aaaa1111-0-0-0-0", 1: "aaaa1111-1-0-0-0", 2: "bbbb2222-0-0-0-0", 3: "some-engine-of-nobody"}
 

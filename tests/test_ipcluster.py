@@ -10,6 +10,7 @@ import pytest
 from ipyparallel.cluster.app import IPClusterStart
 from tornado.ioloop import IOLoop
 
+from ipp_griffin.common.errors import GriffinError, SettingError
 from ipp_griffin.launchers.ipcluster import (
     SharedClusterFile,
     _end,
@@ -18,7 +19,6 @@ from ipp_griffin.launchers.ipcluster import (
     end_failed_start,
     end_failed_stop,
 )
-from ipp_griffin.model.plan import GriffinError, SettingError
 
 
 @pytest.fixture

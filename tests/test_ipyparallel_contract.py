@@ -108,7 +108,7 @@ async def test_engines_that_crash_at_their_start_fail_the_start(Cluster, tmp_pat
     (tmp_path / "ipengine_config.py").write_text(f"c.IPEngine.startup_command = {crash!r}\n")
     cluster = Cluster(n=1, profile_dir=str(tmp_path))
     with pytest.raises(
-        ipp_griffin.model.plan.GriffinError,
+        ipp_griffin.common.errors.GriffinError,
         match=r"can't have its \d engines any more\. .*its engines ended at once: .*exit code 1",
     ):
         await cluster.start_cluster()

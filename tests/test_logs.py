@@ -6,11 +6,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Former, Record
 from ipp_griffin.model.logs import LINE_LIMIT, Line, ServerLog, clock_difference, merge
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 
 SET = "a1b2c3d4"
 ZERO = datetime(2026, 11, 25, 5, 17, 0, tzinfo=timezone.utc)

@@ -16,12 +16,11 @@ from traitlets.config import Config, Configurable
 
 from ipp_griffin.agent import agent
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CloudError
+from ipp_griffin.cloud.shared import open_store
+from ipp_griffin.common.errors import CloudError, GriffinError, SettingError
 from ipp_griffin.devcloud import DevCloud
 from ipp_griffin.devcloud.object_stores import KINDS
 from ipp_griffin.launchers import GriffinEngineSetLauncher
-from ipp_griffin.launchers.cloud_settings import open_store
-from ipp_griffin.model.plan import GriffinError, SettingError
 
 from .access_rules import documented, limited
 from .conftest import assert_empty, named, running_cloud

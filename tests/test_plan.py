@@ -2,26 +2,21 @@
 
 import pytest
 
+from ipp_griffin.common.errors import SettingError
+from ipp_griffin.model.connection import unreachable_from
+from ipp_griffin.model.names import Place, engine_uuid, place_of, place_of_engine, server_name, server_tags
 from ipp_griffin.model.plan import (
     Flavor,
     Image,
     Limits,
     Network,
-    Place,
     Plan,
     ServerPlan,
-    SettingError,
     check_quota,
     choose_flavor,
     choose_image,
     choose_network,
-    engine_uuid,
     make_plan,
-    place_of,
-    place_of_engine,
-    server_name,
-    server_tags,
-    unreachable_from,
 )
 
 IMAGE = Image("i-1", "snapshot1", "2026-01-01T00:00:00Z")

@@ -3,8 +3,8 @@
 import pytest
 from traitlets.config.loader import PyFileConfigLoader
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.launchers.profiles import is_blank, names_griffin, profile_files, profile_folder, profile_path
-from ipp_griffin.model.plan import SettingError
 
 
 def test_the_settings_that_say_where_are_written_and_the_others_stay_as_they_are_shipped(tmp_path):

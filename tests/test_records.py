@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.model.history import Former, Record, parse_history, records, select
-from ipp_griffin.model.plan import SettingError, server_tags
+from ipp_griffin.model.names import server_tags
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 
 UID, SET = "0123456789ab", "a1b2c3d4"
 

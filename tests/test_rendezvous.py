@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.model.connection import build, cluster_uid, controller_address, parse_connection
-from ipp_griffin.model.plan import SettingError
 
 ENGINE = {
     "key": "k" * 32,

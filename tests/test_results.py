@@ -26,11 +26,10 @@ import ipp_griffin
 from ipp_griffin.agent.uploader import Content, Uploader
 from ipp_griffin.api.results import NAME, Results
 from ipp_griffin.cli.results import ListResults
-from ipp_griffin.cloud.failures import CloudError
 from ipp_griffin.cloud.store.store import StoreUnavailable
+from ipp_griffin.common.errors import CloudError, SettingError
 from ipp_griffin.common.times import moment
 from ipp_griffin.devcloud.things import Container
-from ipp_griffin.model.plan import SettingError
 
 from .conftest import running_cloud
 from .tls import Authority, tls_in_front_of

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
-from ipp_griffin.model.plan import server_tags
+from ipp_griffin.model.names import server_tags
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster, engines_by_place, next_incarnation, tell
 
 from .fakes.cloud import SET, UID, plan_of

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CloudError, QuotaError
 from ipp_griffin.cloud.ports import Port
 from ipp_griffin.cloud.security_groups import SecurityGroup
+from ipp_griffin.common.errors import CloudError, QuotaError
 
 UID, OTHER = "0123456789ab", "ba9876543210"
 PORTS = (20000, 20019)

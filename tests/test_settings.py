@@ -18,14 +18,15 @@ from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.engine.app import IPEngine
 
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CloudError, Unavailable
+from ipp_griffin.cloud.shared import connect, open_store
+from ipp_griffin.common.errors import CloudError, SettingError, Unavailable
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
 from ipp_griffin.launchers.agent_settings import AgentSettings
-from ipp_griffin.launchers.cloud_settings import GriffinCloud, connect, open_store
+from ipp_griffin.launchers.cloud_settings import GriffinCloud
 from ipp_griffin.launchers.controller_settings import ControllerSettings
 from ipp_griffin.launchers.engine_settings import EngineSettings
 from ipp_griffin.launchers.server_settings import ServerSettings
-from ipp_griffin.model.plan import Network, SettingError
+from ipp_griffin.model.plan import Network
 
 from .fakes import FakeCloud
 from .tls import Authority
@@ -320,7 +321,7 @@ def test_a_launcher_without_a_cluster_shares_with_nobody(logins):
 
 
 def test_a_login_is_forgotten_with_its_cluster(logins):
-    from ipp_griffin.launchers.cloud_settings import _connections
+    from ipp_griffin.cloud.shared import _connections
 
     before = len(_connections)
     cluster = SomeCluster()

@@ -6,17 +6,10 @@ import sys
 import psutil
 import pytest
 
+from ipp_griffin.common.errors import GriffinError, SettingError
 from ipp_griffin.controller import ssh_tunnel as module
-from ipp_griffin.controller.ssh_tunnel import (
-    PORTS,
-    TO_SERVER,
-    check_gateway,
-    close_tunnel,
-    is_open,
-    open_tunnel,
-    resolved,
-)
-from ipp_griffin.model.plan import GriffinError, SettingError
+from ipp_griffin.controller.ssh_tunnel import PORTS, check_gateway, close_tunnel, is_open, open_tunnel, resolved
+from ipp_griffin.model.connection import TO_SERVER
 
 INFO = {"interface": "tcp://10.0.0.9", "ssh": "me@gate:2222", **{name: 20000 + n for n, name in enumerate(PORTS)}}
 LISTENS = """

@@ -17,8 +17,9 @@ from requests import PreparedRequest
 from ipp_griffin.agent import agent
 from ipp_griffin.cloud.cloud import Unavailable, Unsupported
 from ipp_griffin.cloud.store.account import Account
+from ipp_griffin.cloud.store.account_key import AccountKey
 from ipp_griffin.cloud.store.store import Store, StoreError
-from ipp_griffin.cloud.store.tempurl import AccountKey, Signer
+from ipp_griffin.cloud.store.tempurl import Signer
 
 from .openstack_responses import ACCOUNT, STORE, Answer
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from ipp_griffin.cli.timeline_svg import as_svg, ticks
-from ipp_griffin.cloud.cloud import Server
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Former, Record
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.server import Server
 from ipp_griffin.model.timeline import as_json, as_text, timeline
 
 SET = "a1b2c3d4"

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from ipp_griffin.model.plan import ServerPlan, SettingError
+from ipp_griffin.common.errors import SettingError
+from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import LIMIT, agent_source, render, server_parameters, user_data
 
 URL = "https://store.example/v1/AUTH_a/ipp-griffin-u/s"

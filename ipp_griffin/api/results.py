@@ -22,11 +22,12 @@ import swiftclient.client as swift
 
 from ..agent import uploader
 from ..agent.uploader import Content, LocalFault, Uploader, local
-from ..cloud.failures import typed
+from ..cloud.shared import connect, open_store
 from ..cloud.store.store import PREFIX, StoreError, container_name
+from ..common.errors import SettingError
+from ..common.text import typed
 from ..common.times import iso, moment
-from ..launchers.cloud_settings import GriffinCloud, connect, open_store
-from ..model.plan import SettingError
+from ..launchers.cloud_settings import GriffinCloud
 
 NAME = "results"  # where a cluster's container has the uid, which it is none of
 DAY = 86400

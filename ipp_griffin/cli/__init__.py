@@ -10,8 +10,10 @@ from .devcloud import DevCloud
 from .init import Init
 from .logs import Logs
 from .plan import MakePlan
-from .ps import Ps, Reap, Stop
+from .ps import Ps
+from .reap import Reap
 from .results import Get, ListResults, Put
+from .stop import Stop
 from .timeline import Timeline
 
 __all__ = ["main"]

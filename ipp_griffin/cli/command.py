@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from traitlets import Bool, Unicode
 from traitlets.config import Application
 from traitlets.config.loader import KVArgParseConfigLoader
 
 from .. import __version__
-from ..model.plan import GriffinError
+from ..cluster.inventory import Clusters
+from ..common.errors import GriffinError
 
 
 def agreed(question: str) -> bool:
@@ -108,3 +110,40 @@ class Command(Application):
     def fail(self, message: str) -> None:
         self.remark(message)
         self.exit(1)
+
+
+class ClustersCommand(Command):
+    """Base of what looks at the clusters of a project."""
+
+    cloud = Unicode(
+        "", config=True, help="Name of the cloud in clouds.yaml. Default: OS_CLOUD, else the OS_* variables."
+    )
+    region = Unicode("", config=True, help="Region of the cloud. Default: the one that clouds.yaml names.")
+    container = Unicode("ipp-griffin", config=True, help="First part of the names of containers, where it was changed.")
+    all_owners = Bool(False, config=True, help="Also the clusters of others in this project.")
+    aliases: dict[str, Any] = {  # noqa: RUF012
+        "cloud": "ClustersCommand.cloud",
+        "region": "ClustersCommand.region",
+        "container": "ClustersCommand.container",
+    }
+    flags: dict[str, Any] = {  # noqa: RUF012
+        "all-owners": ({"ClustersCommand": {"all_owners": True}}, "Also the clusters of others in this project.")
+    }
+
+    def clusters(self) -> Clusters:
+        """Those of the project that the credentials are for. Raises `CloudError`."""
+        import os
+
+        from ..cloud.cloud import Cloud
+        from ..cloud.shared import open_store
+
+        cloud = Cloud.connect(self.cloud or os.environ.get("OS_CLOUD", ""), region=self.region)
+        return Clusters(cloud, lambda prefix: open_store(cloud, container=prefix), self.container)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Float, Unicode
 
-from ..model.plan import GriffinError, SettingError
-from .ps import ClustersCommand
+from ..common.errors import GriffinError, SettingError
+from .command import ClustersCommand
 
 if TYPE_CHECKING:
     from ..cluster.controller_server import ControllerServer

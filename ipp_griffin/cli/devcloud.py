@@ -8,7 +8,7 @@ from typing import Any
 
 from traitlets import Float, Integer, Unicode
 
-from ..model.plan import GriffinError
+from ..common.errors import GriffinError
 from .command import Command
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from traitlets import Integer
 
-from ..cloud.failures import CloudError, in_parallel, one_line
 from ..cluster.inventory import Cluster, Clusters
+from ..common.errors import CloudError
+from ..common.text import one_line
+from ..common.threads import in_parallel
 from ..model.history import Record, select
 from ..model.logs import ServerLog, clock_difference, merge
 from ..model.reports import LOG, last_output
-from .ps import ClustersCommand
+from .command import ClustersCommand
 
 REPORTS_READ = 20  # of one server: its newest
 PARALLEL = 10  # requests in flight at the same time

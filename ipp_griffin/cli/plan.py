@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Integer, TraitError, Unicode
 from traitlets.config import Config, LoggingConfigurable
 
+from ..common.errors import SettingError
 from ..launchers.profiles import profile_config
 from ..model.forecast import Forecast, Quota
-from ..model.plan import Plan, SettingError, choose_network
-from .command import Command
-from .ps import table
+from ..model.plan import Plan, choose_network
+from .command import Command, table
 
 if TYPE_CHECKING:
     from ipyparallel import Cluster

@@ -12,8 +12,8 @@ from typing import Any
 from traitlets import Bool, Unicode
 
 from ..api.results import UID, Result, Results
-from ..cloud.failures import printable, typed
-from .ps import ClustersCommand, table
+from ..common.text import printable, typed
+from .command import ClustersCommand, table
 
 
 class ResultsCommand(ClustersCommand):

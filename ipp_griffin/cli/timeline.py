@@ -10,7 +10,7 @@ from pathlib import Path
 from traitlets import Bool, Unicode
 
 from ..model.timeline import as_json, as_text, timeline
-from .ps import ClustersCommand
+from .command import ClustersCommand
 from .timeline_svg import as_svg
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree as ET
 
-from ..cloud.failures import one_line
+from ..common.text import one_line
 from ..model.slots import PHASES
 from ..model.timeline import Timeline, Track, summary
 

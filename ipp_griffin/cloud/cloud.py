@@ -14,24 +14,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..cluster.create import Creation
-from ..common.threads import at_once
+from ..common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported
+from ..common.retry import persist
+from ..common.text import one_line, redact
+from ..common.threads import at_once, in_parallel
 from ..model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan
-from .failures import (
-    CloudError,
-    CredentialsError,
-    QuotaError,
-    Unavailable,
-    Unsupported,
-    in_parallel,
-    one_line,
-    persist,
-    redact,
-)
+from ..model.server import Server
 from .floating_ips import FloatingIps
 from .ports import Ports
 from .security_groups import ClusterGroups
@@ -50,30 +42,6 @@ __all__ = [
 ]
 
 MICROVERSION = "2.52"  # tags at creation; listings show them and filter by them
-
-
-@dataclass(frozen=True)
-class Server:
-    """One Nova server.
-
-    ``status`` is Nova's (BUILD, ACTIVE, ERROR, SHUTOFF, ...), ``fault`` why it is in ERROR, ``address`` its
-    first fixed address ("" until it has one), ``created`` and ``launched`` (when it became ACTIVE first, "" till then)
-    ISO 8601 in UTC, ``user_id`` of who created it, ``flavor`` the name that its flavor had then; these and ``vcpus`` are not in
-    what a creation returns.
-    """
-
-    id: str
-    name: str
-    status: str
-    fault: str = ""
-    address: str = ""
-    tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    created: str = ""
-    user_id: str = ""
-    vcpus: int = 0
-    launched: str = ""
-    flavor: str = ""
 
 
 class Cloud:

@@ -19,7 +19,9 @@ import yaml
 from openstack import warnings as sdk_warnings
 
 from .. import __version__
-from .failures import TIMEOUT, CredentialsError, one_line, quiet
+from ..common.errors import CredentialsError
+from ..common.text import one_line
+from .failures import TIMEOUT, quiet
 
 # Which versions are spoken and which requests are repeated is this program's business; it looks for no addresses.
 _VERSIONS = re.compile(r"(compute|image|network|object_store)_(api_version|default_microversion)")

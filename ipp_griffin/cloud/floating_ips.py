@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ..model.plan import SettingError
-from .failures import CloudError, QuotaError, Unavailable, Unsupported, one_line, persist
+from ..common.errors import CloudError, QuotaError, SettingError, Unavailable, Unsupported
+from ..common.retry import persist
+from ..common.text import one_line
 from .ports import CHANGED, Ports
 from .session import Api, parse
 

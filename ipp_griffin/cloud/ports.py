@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from ..common.errors import CloudError, Unavailable
+from ..common.retry import persist
 from ..common.threads import at_once
-from .failures import CloudError, Unavailable, persist
 from .session import Api
 
 CHANGED = 412  # somebody else has changed the port meanwhile

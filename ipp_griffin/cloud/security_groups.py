@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from .failures import CloudError, one_line, persist
+from ..common.errors import CloudError
+from ..common.retry import persist
+from ..common.text import one_line
 from .ports import Port, Ports
 from .session import Api, parse
 

@@ -17,22 +17,11 @@ import requests
 from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
+from ..common.errors import CloudError, CredentialsError, Unavailable, Unsupported, logger
+from ..common.retry import Rest, persist
+from ..common.text import one_line
 from .clouds_yaml import configure
-from .failures import (
-    TOO_MANY,
-    CloudError,
-    CredentialsError,
-    Rest,
-    Unavailable,
-    Unsupported,
-    from_exception,
-    from_status,
-    logger,
-    one_line,
-    persist,
-    quiet,
-    retry_after,
-)
+from .failures import TOO_MANY, from_exception, from_status, quiet, retry_after
 
 FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestException, OSError)
 

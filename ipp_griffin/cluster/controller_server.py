@@ -7,15 +7,11 @@ connection files over through the object store, where only it can write them, an
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..cloud.failures import CloudError
-from ..controller.heartbeats import MARK
-from ..controller.ssh_tunnel import TO_SERVER
-from ..model.connection import cluster_uid, ports_of
-from ..model.plan import GriffinError
+from ..common.errors import CloudError, GriffinError
+from ..common.net import address_of
+from ..model.connection import MARK, Json, cluster_uid, ports_of
 from .engine_set import EngineSet
 
 if TYPE_CHECKING:
@@ -25,10 +21,7 @@ if TYPE_CHECKING:
 CONTROLLER = "controller"  # those of engine sets are random
 HANDOVER = "handover"  # the object's name, below the server's place
 CLIENT = "client.json"
-SSH_PORT = 22
 FILE_LIMIT = 1 << 16  # bytes of connection files
-
-Json = dict[str, Any]
 
 
 class ControllerServer(EngineSet):
@@ -71,61 +64,3 @@ class ControllerServer(EngineSet):
             f"The connection file of cluster {self.uid} is not in the object store: its controller runs on no server of the cloud, or "
             "has not started yet."
         )
-
-
-def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
-    """The connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
-
-    Where it names a gateway, each machine needs a tunnel: see `ssh`.
-    """
-    if ssh_server.endswith("@"):
-        return {**info, "ssh": f"{ssh_server}{address}", TO_SERVER: True}  # and there to its own address
-    if ssh_server:
-        return {**info, "ssh": ssh_server}
-    return {**info, "ssh": "", "interface": f"tcp://{address}", "location": address}
-
-
-def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
-    """As few ranges, first and last, as hold exactly these ports. Pure."""
-    ranges: list[tuple[int, int]] = []
-    for port in sorted(ports):
-        if ranges and ranges[-1][1] == port - 1:
-            ranges[-1] = ranges[-1][0], port
-        else:
-            ranges.append((port, port))
-    return ranges
-
-
-def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
-    """What a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
-
-    ``info``: their connection file as `client_view` made it. With a gateway, it is that that is let in. Pure.
-    """
-    if info.get(TO_SERVER):
-        return [(SSH_PORT, SSH_PORT)], str(info["ssh"]).rpartition("@")[2]
-    return port_ranges(ports_of(info)), address_of(info)[0]
-
-
-def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
-    """Why this machine can't connect to the controller of a client's connection file; "" if it can."""
-    try:
-        socket.create_connection(address_of(info), timeout=timeout).close()
-    except (OSError, UnicodeError) as e:
-        return str(getattr(e, "strerror", "") or e or type(e).__name__)
-    return ""
-
-
-def own_address(address: str) -> str:
-    """This machine's address on its way there, as a CIDR of one; the cloud sees another one behind a router that translates. Pure but
-    for the routing table: nothing is sent. Raises `GriffinError` where there is no way."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))
-            return f"{probe.getsockname()[0]}/32"
-    except OSError as e:
-        raise GriffinError(f"This machine has no way to {address}: {e.strerror or e}.") from e
-
-
-def address_of(info: Mapping[str, Any]) -> tuple[str, int]:
-    """Host and port of a connection file."""
-    return str(info["interface"]).partition("://")[2], int(info["registration"])

@@ -11,11 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..cloud.failures import TOO_MANY, CloudError, Unavailable, backoff, in_parallel, logger
-from ..model.plan import Plan, ServerPlan, set_tag, uid_tag
+from ..cloud.failures import TOO_MANY
+from ..common.errors import CloudError, Unavailable, logger
+from ..common.retry import backoff
+from ..common.threads import in_parallel
+from ..model.names import set_tag, uid_tag
+from ..model.plan import Plan, ServerPlan
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Cloud, Server
+    from ..cloud.cloud import Cloud
+    from ..model.server import Server
 
 SETTLE = 1.0  # seconds that a lost POST is given, at the least, before the listing is believed
 

@@ -11,29 +11,27 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ..cloud.failures import CloudError, in_parallel, logger, one_line, printable, redact
+from ..common.errors import CloudError, logger
+from ..common.text import one_line, printable, redact
+from ..common.threads import in_parallel
 from ..model.history import HISTORY
-from ..model.plan import Plan, ServerPlan, set_tag, uid_tag
+from ..model.names import set_tag, uid_tag
+from ..model.plan import Plan, ServerPlan
 from ..model.reports import last_output
 from ..model.slots import Place
 from ..model.userdata import agent_source, server_parameters, user_data
+from .teardown import PARALLEL, Farewell, delete_ports, delete_servers
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Cloud, Server
-    from ..cloud.ports import Port
+    from ..cloud.cloud import Cloud
     from ..cloud.store.store import Store
     from ..model.reports import Report
+    from ..model.server import Server
 
 CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
-PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
-PARALLEL = 10  # requests in flight at the same time
-
-
-Farewell = Callable[["list[Server]"], None]
 
 
 @dataclass(frozen=True)
@@ -248,112 +246,3 @@ class EngineSet:
         self.store.delete_prefix(self.uid, self.prefix)
         if self.store.remove_if_empty(self.uid) and groups:
             self.cloud.groups.remove(self.uid, timeout=timeout, sleep=sleep, clock=clock)
-
-
-def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterable[str] = ()) -> None:
-    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
-
-    ``known``: ids of its servers, whose ports are looked for even where the servers are gone. Raises `CloudError` naming what is
-    still there. A container of that name which is not ours stays, without an error.
-    """
-    delete_servers(cloud, (uid_tag(uid),), known, timeout=timeout)
-    failed: list[CloudError] = []
-
-    def attempt(delete: Callable[[], object]) -> None:
-        try:
-            delete()
-        except CloudError as error:
-            failed.append(error)
-
-    rest = (
-        partial(cloud.floating_ips.release, uid),
-        partial(_delete_container, store, uid),
-        partial(cloud.groups.remove, uid, timeout=timeout),
-    )
-    in_parallel(rest, attempt, len(rest))
-    if failed:
-        failed[0].args = (
-            f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))} "
-            f"`ipp-griffin stop {uid}` tries that again.",
-        )
-        raise failed[0]
-
-
-def _delete_container(store: Store, uid: str) -> None:
-    """Raises `CloudError` where it stays."""
-    if not store.delete_container(uid):
-        raise CloudError(
-            "Something in its container can't be deleted. "
-            f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
-        )
-
-
-def delete_servers(
-    cloud: Cloud,
-    tags: tuple[str, ...],
-    known: Iterable[str],
-    *,
-    timeout: float,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-    farewell: Farewell = lambda servers: None,
-    parallel: int = PARALLEL,
-) -> None:
-    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
-    theirs Nova has left, as it does where Neutron fails it just then."""
-    deadline = clock() + timeout
-    pause = 0.2
-    known = set(known)
-    asked: set[str] = set()
-    while True:
-        try:
-            listed = {server.id: server for server in cloud.servers(*tags)}
-        except CloudError:
-            cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
-            raise
-        if not asked:
-            farewell(list(listed.values()))
-        # A server that was created a moment ago may be missing from the first listing.
-        todo = (set(listed) | known) - asked
-        if todo:
-            cloud.delete_servers(sorted(todo), parallel)
-            asked |= todo
-        elif not listed:
-            break
-        if clock() > deadline:
-            names = ", ".join(sorted(server.name for server in listed.values()))
-            raise CloudError(
-                f"These servers are still there {timeout:.0f} s after their deletion: {names}. "
-                "If they stay, delete them with `openstack server delete`."
-            )
-        sleep(pause)
-        pause = min(pause * 1.5, 2.0)
-    if asked:
-        delete_ports(cloud, asked, sleep=sleep, clock=clock)
-
-
-def delete_ports(
-    cloud: Cloud, servers: Collection[str], *, sleep: Callable[[float], None], clock: Callable[[], float]
-) -> None:
-    """Delete the ports that these deleted ``servers`` have still, and wait until a listing shows none.
-
-    Raises `CloudError` naming those that stay. Neutron of 2025 and later lets only administrators delete a server's port.
-    """
-    deadline = clock() + PORTS_TIMEOUT
-    while ports := cloud.ports.of_servers(servers):
-        failed: list[CloudError] = []
-
-        def delete(port: Port, failed: list[CloudError] = failed) -> None:
-            try:
-                cloud.ports.delete(port.id)
-            except CloudError as error:
-                failed.append(error)
-
-        in_parallel(ports, delete, PARALLEL)
-        if clock() > deadline:
-            ids = ", ".join(port.id for port in ports)
-            raise CloudError(
-                f"The servers are gone, but not these ports of theirs: {ids}. {' '.join(map(str, failed[:1]))} "
-                "Whoever runs the cloud can delete them, with `openstack port delete`."
-            )
-        sleep(0.5)

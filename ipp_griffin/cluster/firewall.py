@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from ..common.errors import GriffinError
 from ..model.connection import controller_address, controller_ports
-from ..model.plan import GriffinError
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud

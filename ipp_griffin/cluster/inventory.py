@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..cloud.failures import CloudError, Unavailable, one_line
+from ..common.errors import CloudError, SettingError, Unavailable
+from ..common.text import one_line
 from ..common.times import is_past, moment, seconds_since
 from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
-from ..model.plan import MARKER_TAG, SettingError, place_of
+from ..model.names import MARKER_TAG, place_of
 from ..model.slots import DEAD
 from .controller_server import CONTROLLER, ControllerServer
-from .engine_set import delete_ports, sweep
+from .teardown import delete_ports, sweep
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Cloud, Server
+    from ..cloud.cloud import Cloud
     from ..cloud.floating_ips import FloatingIp
     from ..cloud.security_groups import SecurityGroup
     from ..cloud.store.store import Store
     from ..model.reports import Report
+    from ..model.server import Server
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from ..cloud.shared import open_store
 from ..common.threads import in_thread
-from ..launchers.cloud_settings import open_store
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud

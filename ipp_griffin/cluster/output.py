@@ -8,13 +8,13 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from ..common.errors import GriffinError
 from ..common.threads import within
-from ..model.plan import GriffinError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..cloud.cloud import Server
+    from ..model.server import Server
     from .engine_set import EngineSet
 
 OUTPUT_TIMEOUT = 15.0  # seconds that reading the engines' output may take

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from ..cloud.failures import QuotaError, one_line
+from ..common.errors import GriffinError, QuotaError, Stopped
+from ..common.text import one_line
 from ..common.times import iso
-from ..model.plan import GriffinError, Stopped
 from ..model.slots import Failure, Place, Roster, Slot, tell
 
 if TYPE_CHECKING:

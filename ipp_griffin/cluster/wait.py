@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..launchers.on_cloud import has_ended
+from ..common.errors import GriffinError, Stopped
+from ..common.processes import has_ended
 from ..launchers.progress import Progress
-from ..model.plan import GriffinError, Stopped
 from ..model.poll_interval import Pace
 from ..model.slots import engines_by_place
 from .reconciler import Keeper

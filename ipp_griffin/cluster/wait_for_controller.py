@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..cloud.failures import Unavailable
-from ..model.plan import GriffinError
+from ..common.errors import GriffinError, Unavailable
 from ..model.poll_interval import Pace
 from .reconciler import Keeper
 from .wait import check_not_stopped
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Server
+    from ..model.server import Server
     from .controller_server import ControllerServer
 
 Json = dict[str, Any]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..model.plan import Stopped
+from ..common.errors import Stopped
 from ..model.slots import engines_by_place
 from .reconciler import Keeper
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
-
-from ..cloud.failures import in_parallel
 
 T = TypeVar("T")
 
@@ -87,3 +86,47 @@ def at_once(*functions: Callable[[], Any]) -> list[Any]:
     if errors:
         raise errors[min(errors)]
     return [results[number] for number in range(len(functions))]
+
+
+def in_parallel(work: Iterable[T], do: Callable[[T], None], parallel: int) -> None:
+    """Run ``do`` on each of ``work`` with at most ``parallel`` threads; returns when all is done.
+
+    ``do`` must keep its errors to itself. Plain daemon threads, because the pools of concurrent.futures
+    refuse work once the interpreter is ending, and clusters are stopped just then; where no thread can be
+    started at all, the caller's does the work. An interrupt begins nothing new and waits for what is in
+    flight.
+    """
+    queue = deque(work)
+
+    def run() -> None:
+        while True:
+            try:
+                item = queue.popleft()
+            except IndexError:
+                return
+            do(item)
+
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(min(parallel, len(queue)) if len(queue) > 1 else 0):
+            thread = threading.Thread(target=run, name="ipp-griffin-call", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break
+            threads.append(thread)
+        if not threads:
+            run()
+    finally:
+        _join(threads, queue)
+
+
+def _join(threads: list[threading.Thread], queue: deque[T]) -> None:
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        queue.clear()
+        for thread in threads:
+            thread.join()
+        raise

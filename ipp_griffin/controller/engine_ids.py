@@ -12,10 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..cloud.failures import in_parallel
-from ..common.threads import within
+from ..common.threads import in_parallel, within
 from ..model.connection import cluster_uid
-from ..model.plan import place_of_engine
+from ..model.names import place_of_engine
 from .hub import Hub
 
 MOST_FILES = 1000

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..model.connection import MARK
+
 PERIOD = 500  # ms; ipyparallel's: 3000
 DROPPED = 30_000  # ms without a beat of an engine: 10 periods of ipyparallel's
 ALONE = 150_000  # ms without a beat of the controller: about 50 periods of ipyparallel's
@@ -33,7 +35,6 @@ PEERS_WAIT = (
     60  # seconds until a peer does: longer, so that the controller has forgotten a connection when the next one comes
 )
 
-MARK = "griffin_heartbeats"  # in the engines' connection file, where the controller has them
 
 _DEFAULT = """
 # ipp-griffin: where nothing above says otherwise.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..model.plan import GriffinError
+from ..common.errors import GriffinError
 
 if TYPE_CHECKING:
     from ipyparallel import Client

@@ -22,14 +22,13 @@ from typing import IO, Any
 
 import psutil
 
-from ..cloud.failures import one_line
-from ..model.plan import GriffinError, SettingError
+from ..common.errors import GriffinError, SettingError
+from ..common.text import one_line
+from ..model.connection import TO_SERVER, TUNNEL
 
 PORTS = ("registration", "control", "mux", "task", "iopub", "notification", "broadcast")  # of ipyparallel's Client
-TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that is the controller's own server
 # Nobody could know the key of a server that was just made. Nothing rests on it: what goes through is CurveZMQ, whose keys came by another way.
 _NEW_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
-TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: pid and start time of its process
 FAILED = 255  # exit status: `ssh` itself has failed
 SAID = 1 << 16  # bytes of what it says, at most
 ANSWER = 15  # seconds that a gateway may take to let somebody in

@@ -11,7 +11,7 @@ from typing import Any
 
 from traitlets import HasTraits
 
-from ..model.plan import SettingError
+from ..common.errors import SettingError
 from .cloud_settings import GriffinCloud
 
 # cluster (ipyparallel's) -> engine set id -> the settings that this set was started with

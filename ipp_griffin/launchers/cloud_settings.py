@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,14 +14,14 @@ from traitlets import Bool, List, Unicode
 from traitlets.config import LoggingConfigurable
 
 from ..cloud import certificates
-from ..cloud.prefetch import Ahead
+from ..cloud.shared import INTERFACES, _ahead_of, open_store
+from ..common.errors import SettingError
 from ..model.plan import (
     Catalogue,
     Limits,
     Naming,
     Network,
     Plan,
-    SettingError,
     check_names,
     choose_flavor,
     choose_image,
@@ -33,16 +31,6 @@ from ..model.plan import (
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
-    from ..cloud.store.store import Store
-
-INTERFACES = ("public", "internal", "admin")
-
-# The connection that the launchers of one Cluster share, so that a start authenticates once.
-_connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
-# What was opened and asked through a connection.
-_stores: weakref.WeakKeyDictionary[Cloud, dict[tuple[str, str], Store]] = weakref.WeakKeyDictionary()
-_ahead: weakref.WeakKeyDictionary[Cloud, Ahead] = weakref.WeakKeyDictionary()
-_connecting = threading.Lock()
 
 
 class GriffinCloud(LoggingConfigurable):
@@ -247,40 +235,3 @@ def _url_parts(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", url) else None
-
-
-def connect(cluster: Any, name: str, region: str) -> Cloud:
-    """The connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
-
-    Raises `ipp_griffin.cloud.cloud.CloudError` where the cloud can't be reached or refuses the credentials.
-    """
-    from ..cloud.cloud import Cloud
-
-    with _connecting:
-        shared = {} if cluster is None else _connections.setdefault(cluster, {})
-        if (name, region) not in shared:
-            cloud = Cloud.connect(name, region=region)
-            # Launchers record the region that an empty one means.
-            shared[name, region] = shared[name, cloud.region] = cloud
-        return shared[name, region]
-
-
-def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
-    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `ipp_griffin.cloud.cloud.Unsupported` where
-    there is none."""
-    from ..cloud.store.store import Store
-
-    if servers_url in INTERFACES:
-        servers_url = cloud.object_store_url(servers_url)
-    with _connecting:
-        opened = _stores.setdefault(cloud, {})
-        if (container, servers_url) not in opened:
-            opened[container, servers_url] = Store(
-                cloud.session, cloud.object_store_url(), prefix=container, servers_url=servers_url
-            )
-        return opened[container, servers_url]
-
-
-def _ahead_of(cloud: Cloud) -> Ahead:
-    with _connecting:
-        return _ahead.setdefault(cloud, Ahead())

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cloud.failures import CloudError
 from ..cluster.controller_server import CONTROLLER
-from ..model.plan import SettingError, Stopped
+from ..common.errors import CloudError, SettingError, Stopped
 from .engines import GriffinEngineSetLauncher
 from .local_access import Unreachable, write_privately
 from .profiles import check_files, is_blank, profile_files, profile_folder, profile_path

@@ -22,10 +22,11 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets import Dict, Float, List, Unicode, default
 
 from ..agent.agent import Redactor
+from ..common.errors import GriffinError, SettingError
 from ..common.threads import in_thread
 from ..controller.ipcontroller import STARTER
 from ..model.connection import cluster_uid
-from ..model.plan import GriffinError, SettingError, choose_network
+from ..model.plan import choose_network
 from . import ipcluster
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
 from .on_cloud import OnCloud

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..model.plan import SettingError
+from ..common.errors import SettingError
 
 PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
 KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publickey")

@@ -9,10 +9,11 @@ from typing import Any
 
 from ipyparallel.cluster.launcher import LocalControllerLauncher
 
+from ..common.errors import GriffinError, SettingError
 from ..common.threads import in_thread
-from ..controller.ssh_tunnel import TUNNEL, is_open
-from ..model.connection import controller_address, parse_connection
-from ..model.plan import GriffinError, Network, SettingError, unreachable_from
+from ..controller.ssh_tunnel import is_open
+from ..model.connection import TUNNEL, controller_address, parse_connection, unreachable_from
+from ..model.plan import Network
 from .controller import GriffinControllerLauncher
 
 PROBE_TIMEOUT = 10  # seconds

@@ -6,7 +6,7 @@ from typing import Any
 
 from traitlets import Bool, Float, Integer, Unicode
 
-from ..model.plan import SettingError
+from ..common.errors import SettingError
 from ..model.slots import Deadlines
 from .agent_settings import AgentSettings
 

@@ -17,15 +17,16 @@ from ..cluster.firewall import UNREACHABLE, admit_engines, admitting_rule
 from ..cluster.leftovers import Leftovers
 from ..cluster.reconciler import Keeper
 from ..cluster.wait import WaitForEngines, check_not_stopped
+from ..common.errors import GriffinError, QuotaTooSmall, SettingError, Stopped
+from ..common.processes import has_ended
 from ..common.threads import in_thread
 from ..controller import heartbeats
 from ..model.connection import build, cluster_uid
-from ..model.plan import GriffinError, Plan, QuotaTooSmall, SettingError, Stopped, choose_network
+from ..model.plan import Plan, choose_network
 from . import ipcluster
 from .arguments import as_before, check_not_running, remembering
 from .engine_connection import engine_connection
 from .engine_settings import EngineSettings
-from .on_cloud import has_ended
 from .on_servers import OnServers
 from .progress import Progress
 

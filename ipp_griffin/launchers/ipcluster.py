@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from ..model.plan import GriffinError, Stopped
+from ..common.errors import GriffinError, Stopped
 from .profiles import check_files
 
 

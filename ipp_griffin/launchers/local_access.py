@@ -13,19 +13,12 @@ from typing import TYPE_CHECKING, Any
 from traitlets import List
 
 from ..cloud.floating_ips import AUTO
-from ..cluster.controller_server import (
-    ControllerServer,
-    address_of,
-    clients_way,
-    own_address,
-    port_ranges,
-    why_unreachable,
-)
+from ..cluster.controller_server import ControllerServer
 from ..cluster.wait import check_not_stopped
+from ..common.errors import GriffinError, SettingError, Stopped
+from ..common.net import address_of, own_address, why_unreachable
 from ..common.threads import in_thread
 from ..controller.ssh_tunnel import (
-    TO_SERVER,
-    TUNNEL,
     Tunnel,
     check_gateway,
     check_name,
@@ -35,8 +28,7 @@ from ..controller.ssh_tunnel import (
     open_tunnel,
     resolved,
 )
-from ..model.connection import cluster_uid, ports_of
-from ..model.plan import GriffinError, SettingError, Stopped
+from ..model.connection import TO_SERVER, TUNNEL, clients_way, cluster_uid, port_ranges, ports_of
 from .controller_args import PORTS_NEEDED
 from .controller_settings import ControllerSettings
 from .on_servers import OnServers

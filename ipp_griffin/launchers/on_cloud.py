@@ -9,36 +9,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from traitlets import HasTraits, TraitError, Unicode
 from traitlets.config import Config
 
+from ..cloud.shared import connect, open_store
+from ..common.errors import GriffinError, SettingError
 from ..model.connection import cluster_uid
-from ..model.plan import GriffinError, SettingError
 from .arguments import check_given
-from .cloud_settings import GriffinCloud, connect, open_store
+from .cloud_settings import GriffinCloud
 from .server_settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
     from ..cloud.store.store import Store
     from ..controller.hub import Hub
-
-
-def has_ended(controller: Any) -> bool:
-    """Whether this launcher's controller has ended, as far as can be seen from here; False for None.
-
-    With ipyparallel's synchronous API nobody may be there to set the launcher's state: its event loop is closed between calls.
-    """
-    if controller is None:
-        return False
-    process = getattr(controller, "process", None)
-    if controller.state != "running" or process is None:
-        return bool(controller.state == "after")
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def check_cluster_id(cluster_id: str) -> None:
@@ -141,7 +125,7 @@ class OnCloud(HasTraits):
 
     def sweep(self, known: Iterable[str] = ()) -> None:
         """Delete whatever the cluster's uid has on the cloud, of whichever process. Blocking. ``known``: ids of its servers."""
-        from ..cluster.engine_set import sweep
+        from ..cluster.teardown import sweep
 
         try:
             sweep(self.connect(), self.open_store(), self.uid, timeout=self.stop_timeout, known=known)

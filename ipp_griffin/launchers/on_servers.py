@@ -16,9 +16,10 @@ from ..cluster.output import Output
 from ..cluster.reconciler import Created, Keeper
 from ..cluster.wait import check_not_stopped
 from ..cluster.watcher import Watcher
+from ..common.errors import GriffinError, SettingError, Stopped
 from ..common.threads import at_once, in_thread
 from ..model.labels import labelled_anew, labels_of
-from ..model.plan import Catalogue, GriffinError, Network, Plan, ServerPlan, SettingError, Stopped, check_quota
+from ..model.plan import Catalogue, Network, Plan, ServerPlan, check_quota
 from ..model.slots import Deadlines, Roster
 from . import ipcluster
 from .agent_settings import AgentSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from traitlets.config import Config
 from traitlets.config.loader import JSONFileConfigLoader, PyFileConfigLoader
 
-from ..model.plan import SettingError
+from ..common.errors import SettingError
 
 PROFILE_FILES = (
     "ipcluster_config.py",

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from ipyparallel.cluster.launcher import ControllerLauncher, ipcontroller_cmd_argv
 
-from ..cluster.controller_server import CONTROLLER, address_of, client_view
+from ..cluster.controller_server import CONTROLLER
 from ..cluster.wait import check_not_stopped
 from ..cluster.wait_for_controller import WaitForController
+from ..common.errors import GriffinError, SettingError
+from ..common.net import address_of
 from ..common.threads import in_thread
 from ..controller import heartbeats
-from ..model.connection import ControllerKeys, build_for_controller
-from ..model.plan import GriffinError, Plan, SettingError, choose_network
+from ..model.connection import ControllerKeys, build_for_controller, client_view
+from ..model.plan import Plan, choose_network
 from . import ipcluster
 from .controller_args import PORTS_NEEDED, check_args, given, port_range
 from .local_access import NAME, Attaching, Unreachable
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Server
     from ..cloud.floating_ips import FloatingIp
+    from ..model.server import Server
     from .cloud_settings import GriffinCloud
 
 

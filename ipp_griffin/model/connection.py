@@ -7,6 +7,7 @@ else that engines need and that must not be in user-data. DESIGN: it never leave
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import platform
 import secrets
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .plan import SettingError
+from ..common.errors import SettingError
+from ..common.net import address_of
 
 VERSION = 1
 
@@ -160,3 +162,61 @@ def _common(
         "timeouts": {"controller_gone": controller_gone_timeout, "log_interval": log_interval},
         "restarts": restarts,
     }
+
+
+def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
+    """Whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
+
+    A loopback address is reachable only from servers that live on this very machine, that is, whose
+    subnets are loopback too. A host name or any other address is given the benefit of the doubt.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address == "localhost" and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
+    return parsed.is_loopback and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
+
+
+SSH_PORT = 22
+
+Json = dict[str, Any]
+
+
+def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
+    """The connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
+
+    Where it names a gateway, each machine needs a tunnel: see `ssh`.
+    """
+    if ssh_server.endswith("@"):
+        return {**info, "ssh": f"{ssh_server}{address}", TO_SERVER: True}  # and there to its own address
+    if ssh_server:
+        return {**info, "ssh": ssh_server}
+    return {**info, "ssh": "", "interface": f"tcp://{address}", "location": address}
+
+
+def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
+    """As few ranges, first and last, as hold exactly these ports. Pure."""
+    ranges: list[tuple[int, int]] = []
+    for port in sorted(ports):
+        if ranges and ranges[-1][1] == port - 1:
+            ranges[-1] = ranges[-1][0], port
+        else:
+            ranges.append((port, port))
+    return ranges
+
+
+def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
+    """What a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
+
+    ``info``: their connection file as `client_view` made it. With a gateway, it is that that is let in. Pure.
+    """
+    if info.get(TO_SERVER):
+        return [(SSH_PORT, SSH_PORT)], str(info["ssh"]).rpartition("@")[2]
+    return port_ranges(ports_of(info)), address_of(info)[0]
+
+
+TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that is the controller's own server
+
+TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: pid and start time of its process
+
+MARK = "griffin_heartbeats"  # in the engines' connection file, where the controller has them

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..cloud.failures import one_line
-from .plan import SettingError, place_of, server_name
+from ..common.errors import SettingError
+from ..common.text import one_line
+from .names import place_of, server_name
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Server
     from .reports import Report
+    from .server import Server
 
 HISTORY = "history.json"
 HISTORY_LIMIT = 1 << 18  # bytes of it that are read

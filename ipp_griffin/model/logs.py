@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from operator import itemgetter
 from typing import Any
 
-from ..cloud.failures import one_line, printable, redact
+from ..common.text import one_line, printable, redact
 from ..common.times import iso, moment
 from .history import Record
 from .reports import PHASES, Report

@@ -8,11 +8,13 @@ a `Plan`, the one description of the servers to create.
 from __future__ import annotations
 
 import fnmatch
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from ..common.errors import QuotaTooSmall, SettingError
+from .names import server_name, server_tags
 
 Named = TypeVar("Named", "Image", "Flavor", "Network")
 Naming = Callable[[str], str]  # what errors call the setting of this name
@@ -21,22 +23,6 @@ Naming = Callable[[str], str]  # what errors call the setting of this name
 def shared_setting(name: str) -> str:
     """What errors call a setting that all servers of a cluster share."""
     return f"GriffinCloud.{name}"
-
-
-class GriffinError(Exception):
-    """Any failure this project explains in one line: what, which, and what to do next."""
-
-
-class SettingError(GriffinError):
-    """A setting is missing, ambiguous or wrong; the message lists what exists."""
-
-
-class QuotaTooSmall(SettingError):  # noqa: N818 - a state of the project
-    """What is free of the project's quota can't hold a plan."""
-
-
-class Stopped(GriffinError):
-    """A start was given up because somebody stopped what was starting."""
 
 
 @dataclass(frozen=True)
@@ -136,64 +122,6 @@ class Plan:
     def on(self) -> str:
         """What the servers are, for people."""
         return f"image {self.image.name}, flavor {self.flavor.name} ({self.flavor.vcpus} vCPU), network {self.network.name}"
-
-
-# Tags are how this project finds its servers again: at most 60 characters, no comma, no slash
-# (https://docs.openstack.org/api-ref/compute/#server-tags-servers-tags).
-MARKER_TAG = "ipp-griffin"
-
-
-def uid_tag(uid: str) -> str:
-    return f"griffin-uid={uid}"
-
-
-def set_tag(engine_set: str) -> str:
-    return f"griffin-set={engine_set}"
-
-
-def server_tags(uid: str, engine_set: str, slot: int, incarnation: int) -> tuple[str, ...]:
-    return (
-        MARKER_TAG,
-        uid_tag(uid),
-        set_tag(engine_set),
-        f"griffin-slot={slot}",
-        f"griffin-incarnation={incarnation}",
-    )
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a server belongs, by its tags."""
-
-    uid: str
-    engine_set: str
-    slot: int
-    incarnation: int
-
-
-def place_of(tags: Iterable[str]) -> Place | None:
-    """The reverse of `server_tags`; None for the tags of no server of ours: anybody in the project can tag one."""
-    found = dict(tag.removeprefix("griffin-").split("=", 1) for tag in tags if re.match("griffin-[a-z]+=", tag))
-    names = [found.get(name, "") for name in ("uid", "set", "slot", "incarnation")]
-    if not re.fullmatch("[0-9a-f]{12} [0-9a-z]{1,64} [0-9]{1,9} [0-9]{1,9}", " ".join(names)):
-        return None
-    return Place(names[0], names[1], int(names[2]), int(names[3]))
-
-
-def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
-    name = f"griffin-{uid}-{engine_set}-{slot}"
-    return name if incarnation == 0 else f"{name}-{incarnation}"
-
-
-def engine_uuid(engine_set: str, slot: int, incarnation: int, index: int, generation: int) -> str:
-    """Name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
-    return f"{engine_set}-{slot}-{incarnation}-{index}-{generation}"
-
-
-def place_of_engine(uuid: str) -> tuple[str, int, int, int] | None:
-    """The reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
-    match = re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+", uuid)
-    return (match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
 
 def make_plan(
@@ -340,19 +268,6 @@ def check_quota(plan: Plan, limits: Limits, *, role: str = "") -> None:
             f"The project's quota is too small for {what} of flavor {plan.flavor.name}: this needs {'; '.join(short)}. {advice}: "
             "`ipp-griffin ps` shows your clusters, `ipp-griffin reap` deletes what earlier ones left."
         )
-
-
-def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
-    """Whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
-
-    A loopback address is reachable only from servers that live on this very machine, that is, whose
-    subnets are loopback too. A host name or any other address is given the benefit of the doubt.
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address == "localhost" and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
-    return parsed.is_loopback and not any(ipaddress.ip_network(s).is_loopback for s in subnets)
 
 
 def _one(kind: str, wanted: str, things: list[Named], describe: Callable[[Named], str], naming: Naming) -> Named:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cloud.failures import one_line
+from ..common.text import one_line
 
 LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
 PHASES = ("agent", "connected", "engines", "gone", "failed", LOG)  # by their number, which must not change

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .plan import ServerPlan, place_of, place_of_engine, server_name, server_tags
+from .names import place_of, place_of_engine, server_name, server_tags
+from .plan import ServerPlan
 
 if TYPE_CHECKING:
-    from ..cloud.cloud import Server
     from .reports import Report
+    from .server import Server
 
 PHASES = ("requested", "building", "active", "agent", "connected", "engines")
 DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})

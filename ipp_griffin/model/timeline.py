@@ -12,7 +12,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from ..cloud.failures import one_line
+from ..common.text import one_line
 from ..common.times import iso, moment
 from .history import Record
 from .slots import DEAD, PHASES

@@ -15,7 +15,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from .plan import ServerPlan, SettingError
+from ..common.errors import SettingError
+from .plan import ServerPlan
 
 PLACEHOLDER = "PARAMETERS: Json = {}\n"
 LIMIT = 49_149  # bytes: Nova refuses more than 65,535 characters of base64 (api-ref/compute, user_data)

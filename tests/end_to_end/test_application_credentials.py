@@ -15,8 +15,8 @@ from traitlets.config import Config
 
 from ipp_griffin import Results
 from ipp_griffin.api.results import NAME
+from ipp_griffin.common.errors import GriffinError
 from ipp_griffin.devcloud.access_rules import AccessRule
-from ipp_griffin.model.plan import GriffinError
 
 from ..access_rules import documented, limited
 from ..forward_proxy import ForwardProxy, forward_proxy

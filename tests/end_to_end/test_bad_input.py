@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CredentialsError
+from ipp_griffin.common.errors import CredentialsError
 
 from .commands import cause
 

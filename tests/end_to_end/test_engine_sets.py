@@ -7,7 +7,7 @@ import threading
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.common.errors import GriffinError
 
 pytestmark = pytest.mark.xdist_group(__name__)
 

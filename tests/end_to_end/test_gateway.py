@@ -15,8 +15,8 @@ import psutil
 import pytest
 from traitlets.config import Config
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.controller.ssh_tunnel import PORTS, check_gateway, open_tunnel
-from ipp_griffin.model.plan import SettingError
 
 from .commands import griffin
 from .server_controllers import START, computes, rules, setting, suspended, uid_of

@@ -14,7 +14,7 @@ import ipyparallel as ipp
 import pytest
 import yaml
 
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.common.errors import GriffinError
 
 from .commands import cause, container, griffin
 

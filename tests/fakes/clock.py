@@ -10,7 +10,8 @@ import pytest
 
 from ipp_griffin.cluster import engine_set
 from ipp_griffin.cluster import inventory as clusters
-from ipp_griffin.cluster.engine_set import EngineSet, delete_servers
+from ipp_griffin.cluster.engine_set import EngineSet
+from ipp_griffin.cluster.teardown import delete_servers
 from ipp_griffin.launchers import on_servers as servers
 
 

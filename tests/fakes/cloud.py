@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ipp_griffin.cloud.cloud import Server
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.ports import Port
 from ipp_griffin.cloud.security_groups import CONTROLLER, ENGINES, SecurityGroup, group_name
-from ipp_griffin.model.plan import Catalogue, Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan, server_tags
+from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.plan import Catalogue, Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan
+from ipp_griffin.model.server import Server
 
 from .door import Call, Door
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ipp_griffin.model.plan import GriffinError, engine_uuid, place_of
+from ipp_griffin.common.errors import GriffinError
+from ipp_griffin.model.names import engine_uuid, place_of
 
 from .cloud import FakeCloud
 from .door import Door

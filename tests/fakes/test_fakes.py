@@ -5,12 +5,12 @@ import inspect
 import pytest
 
 from ipp_griffin.cloud.cloud import Cloud
-from ipp_griffin.cloud.failures import CloudError
 from ipp_griffin.cloud.floating_ips import FloatingIps
 from ipp_griffin.cloud.ports import Ports
 from ipp_griffin.cloud.security_groups import ClusterGroups
 from ipp_griffin.cloud.store.store import Store
 from ipp_griffin.cluster.inventory import Clusters
+from ipp_griffin.common.errors import CloudError
 from ipp_griffin.controller.hub import Hub
 
 from . import Call, FakeCloud, FakeClusters, FakeHub, FakeStore

@@ -18,7 +18,7 @@ import openstack
 import psutil
 import pytest
 
-from ipp_griffin.model.plan import GriffinError, Stopped
+from ipp_griffin.common.errors import GriffinError, Stopped
 
 from .bench import CLIENTS_PAUSE, Bench, computes, eventually, listed, uuids
 from .requests import failing_set

@@ -9,7 +9,7 @@ from typing import Any
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.common.errors import GriffinError
 
 from .bench import UNWATCHED, Bench, computes
 from .row import FAILS, SECOND_STOP, Row, Run

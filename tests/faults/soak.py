@@ -26,7 +26,7 @@ from typing import Any
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.common.errors import GriffinError
 
 from ..clouds import OnDevCloud
 from ..conftest import running_cloud

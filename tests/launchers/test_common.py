@@ -6,7 +6,7 @@ import types
 import psutil
 import pytest
 
-from ipp_griffin.launchers.on_cloud import has_ended
+from ipp_griffin.common.processes import has_ended
 
 
 @pytest.fixture

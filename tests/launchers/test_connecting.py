@@ -13,12 +13,11 @@ from dataclasses import replace
 import pytest
 
 from ipp_griffin.cli.connect import Connect
-from ipp_griffin.cloud.failures import QuotaError
+from ipp_griffin.common.errors import GriffinError, QuotaError
 from ipp_griffin.controller import hub as hub_module
 from ipp_griffin.launchers import local_access as attaching
 from ipp_griffin.launchers.connect import one_at_a_time
 from ipp_griffin.model.connection import ControllerKeys
-from ipp_griffin.model.plan import GriffinError
 
 from ..fakes.cloud import make_server
 

@@ -8,9 +8,10 @@ import psutil
 import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher
 
+from ipp_griffin.common.errors import GriffinError, SettingError
 from ipp_griffin.launchers import GriffinControllerLauncher
 from ipp_griffin.launchers.engine_connection import engine_connection
-from ipp_griffin.model.plan import GriffinError, Network, SettingError
+from ipp_griffin.model.plan import Network
 
 from ..fakes import FakeHub
 

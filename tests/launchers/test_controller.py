@@ -17,13 +17,13 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, LocalEngineSetLauncher, NotRunning
 from traitlets.config import Config, Configurable
 
-from ipp_griffin.cloud.failures import Unavailable, Unsupported
+from ipp_griffin.common.errors import SettingError, Unavailable, Unsupported
 from ipp_griffin.controller.ipcontroller import STARTER
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ipp_griffin.launchers import controller as module
 from ipp_griffin.launchers.cloud_settings import GriffinCloud
 from ipp_griffin.launchers.controller import GriffinControllerLauncher, free_ports, reachable_address
-from ipp_griffin.model.plan import Network, SettingError
+from ipp_griffin.model.plan import Network
 
 from ..fakes import FakeCloud
 

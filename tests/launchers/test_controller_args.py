@@ -2,8 +2,8 @@
 
 import pytest
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.launchers.controller_args import check_args, given
-from ipp_griffin.model.plan import SettingError
 
 
 @pytest.mark.parametrize(

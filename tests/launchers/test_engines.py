@@ -16,16 +16,17 @@ import pytest
 from ipyparallel.cluster.launcher import ipengine_cmd_argv
 from traitlets.config import Config
 
-from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud.security_groups import SecurityGroup
 from ipp_griffin.cluster import output
 from ipp_griffin.cluster.firewall import admitting_rule
 from ipp_griffin.cluster.inventory import Clusters
+from ipp_griffin.common.errors import CloudError, GriffinError, QuotaError, SettingError, Stopped, Unavailable
 from ipp_griffin.common.threads import in_thread
 from ipp_griffin.controller import heartbeats
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ipp_griffin.model.connection import cluster_uid
-from ipp_griffin.model.plan import Flavor, GriffinError, Image, Limits, Network, SettingError, Stopped, set_tag, uid_tag
+from ipp_griffin.model.names import set_tag, uid_tag
+from ipp_griffin.model.plan import Flavor, Image, Limits, Network
 
 KEY = "5ecre7" * 10
 CURVE_KEY = "cUrVe" * 8

@@ -6,8 +6,8 @@ import pytest
 from traitlets import Unicode
 from traitlets.config import Config
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher
-from ipp_griffin.model.plan import SettingError
 
 from ..fakes import FakeCloud, FakeCluster
 

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
-from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable
 from ipp_griffin.cluster.engine_set import EngineSet
 from ipp_griffin.cluster.reconciler import Keeper
-from ipp_griffin.model.plan import GriffinError
+from ipp_griffin.common.errors import CloudError, GriffinError, QuotaError, Unavailable
+from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster
 
 from ..fakes import Clock, FakeCloud, FakeStore

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ipp_griffin.common.errors import SettingError
 from ipp_griffin.launchers import GriffinEngineSetLauncher, engines
-from ipp_griffin.model.plan import SettingError
 
 CONNECTION = {"interface": "tcp://10.0.0.1", "registration": 20000, "location": "10.0.0.1", "key": "5ecre7" * 10}
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from traitlets.config import Config
 
-from ipp_griffin.cloud.failures import QuotaError, Unavailable
+from ipp_griffin.common.errors import GriffinError, QuotaError, SettingError, Stopped, Unavailable
 from ipp_griffin.controller import hub as hub_module
 from ipp_griffin.controller.heartbeats import for_controller
 from ipp_griffin.controller.ssh_tunnel import Tunnel
 from ipp_griffin.launchers import GriffinServerControllerLauncher
 from ipp_griffin.launchers import local_access as attaching
 from ipp_griffin.model.connection import cluster_uid
-from ipp_griffin.model.plan import Flavor, GriffinError, Image, SettingError, Stopped
+from ipp_griffin.model.plan import Flavor, Image
 
 from .doors import ADDRESS, StoreWithAgent
 

@@ -18,13 +18,12 @@ from typing import Any
 
 import pytest
 
-from ipp_griffin.cloud.failures import CloudError, QuotaError, Unavailable
 from ipp_griffin.cloud.security_groups import SecurityGroup
 from ipp_griffin.cluster import wait as waiting
+from ipp_griffin.common.errors import CloudError, GriffinError, QuotaError, Unavailable
 from ipp_griffin.launchers import GriffinEngineSetLauncher, GriffinServerControllerLauncher
 from ipp_griffin.launchers import local_access as attaching
 from ipp_griffin.model.connection import cluster_uid
-from ipp_griffin.model.plan import GriffinError
 
 from ..fakes import Call, FakeCluster
 from ..fakes.clock import without_pauses

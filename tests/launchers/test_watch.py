@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from ipp_griffin.cloud.cloud import Server
-from ipp_griffin.cloud.failures import Unavailable
 from ipp_griffin.cluster.engine_set import Survey
 from ipp_griffin.cluster.reconciler import Keeper
 from ipp_griffin.cluster.watcher import Watcher
-from ipp_griffin.model.plan import server_tags
+from ipp_griffin.common.errors import Unavailable
+from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster
 
 from ..fakes.cloud import SET, UID

@@ -18,21 +18,11 @@ import swiftclient.client as swift
 from keystoneauth1 import exceptions as keystone
 from urllib3.exceptions import HTTPError
 
-from ..failures import (
-    RATE_LIMITED,
-    TIMEOUT,
-    TOO_MANY,
-    CloudError,
-    Rest,
-    Unavailable,
-    from_exception,
-    from_status,
-    in_parallel,
-    logger,
-    one_line,
-    persist,
-    quiet,
-)
+from ...common.errors import CloudError, Unavailable, logger
+from ...common.retry import Rest, persist
+from ...common.text import one_line
+from ...common.threads import in_parallel
+from ..failures import RATE_LIMITED, TIMEOUT, TOO_MANY, from_exception, from_status, quiet
 
 PAGE = 10_000  # Swift's own limit of a listing
 SHORT_PAGE = 1000  # entries after which another store may have more

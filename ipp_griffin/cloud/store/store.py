@@ -17,10 +17,13 @@ from typing import Any
 
 import swiftclient.client as swift
 
+from ...common.errors import CloudError, logger
+from ...common.retry import backoff
+from ...common.text import one_line
 from ...model.reports import LOG, PHASES, REPORT_LIMIT, Report, content
-from ..failures import CloudError, backoff, logger, one_line
 from .account import MOST_LISTED, Account, StoreError, StoreUnavailable
-from .tempurl import KEY, AccountKey, Signer, TempUrls, is_signed_by_account
+from .account_key import AccountKey
+from .tempurl import KEY, Signer, TempUrls, is_signed_by_account
 
 __all__ = ["Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
 

@@ -11,38 +11,22 @@ from __future__ import annotations
 
 import hmac
 import math
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-import swiftclient.client as swift
 
-from ..failures import (
-    TIMEOUT,
-    TRANSIENT,
-    CloudError,
-    Unavailable,
-    Unsupported,
-    backoff,
-    from_exception,
-    from_status,
-    logger,
-    persist,
-    quiet,
-)
+from ...common.errors import CloudError, Unsupported
+from ...common.retry import persist
+from ..failures import TIMEOUT, TRANSIENT, from_exception, from_status, quiet
 from .account import Account, as_store_error
+from .account_key import SETTLE, AccountKey
 
 KEY = "x-container-meta-temp-url-key"
 SIGNED_BY = "x-container-meta-ipp-griffin-key"  # "account" or "container", and the digest where it isn't the best
 NO_SIGNED_BY = SIGNED_BY.replace("x-", "x-remove-", 1)
 DIGESTS = ("sha256", "sha512", "sha1")  # best first
-SLOTS = ("x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2")
-SETTLE = 1.0  # seconds after which whoever saw the slot free at the same time as we has set it too
-TRIES = 5  # to get a slot of the account
-POLICIES = "x-account-storage-policy-"  # what a HEAD of an account has that shows TempURL keys, too: `AccountKey.share`
 NEW_KEY_TRIES = 3  # of URLs signed with a new key of the account, a second apart: gateways may have cached the old
 
 
@@ -198,89 +182,6 @@ def _account_url(servers_url: str, account: Account) -> str:
     if account.path.startswith(f"{path}/"):
         return url.removesuffix(path) + account.path
     return url + account.path  # behind a proxy that serves others, too
-
-
-class AccountKey:
-    """The TempURL key of the account that all clusters with one ``prefix`` of container names share.
-
-    An account has two slots, which others may use: one that holds something else is never changed. Ours is known by
-    its value, ``<prefix>-<64 hexadecimal digits>``. No call reads and writes at once, so whatever is written is
-    looked at again.
-    """
-
-    def __init__(self, account: Account, prefix: str) -> None:
-        self._account, self._prefix, self._sleep = account, prefix, account.sleep
-
-    def share(self) -> str:
-        """Our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots, or may have.
-
-        A slot that isn't shown may be taken all the same: old releases of Ceph's gateway show no key. Those that have
-        /info, or that show an account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``,
-        ``dump_account_metadata``) to all users of Keystone (rgw_auth_keystone.cc: ``get_creds_info``), as Swift does.
-        """
-        made = f"{self._prefix}-{secrets.token_hex(32)}"  # one for all tries: a POST that lands late changes nothing
-        for attempt in range(TRIES):
-            headers = self._headers()
-            slots = self._slots(headers)
-            if ours := [key for key in slots.values() if self._is_ours(key)]:
-                return ours[0]
-            if not slots and not any(name.startswith(POLICIES) for name in headers) and not self._account.info():
-                raise Unsupported(
-                    f"The object store at {self._account.url} honours TempURL keys of the account only, and does not "
-                    "tell whether others have set them (old releases of Ceph's gateway don't). Ask the cloud's "
-                    "operators; use another cloud, or another object store of it (object_store_endpoint_override)."
-                )
-            free = [slot for slot in SLOTS if slot not in slots]
-            if not free:
-                raise Unsupported(
-                    f"The object store at {self._account.url} honours TempURL keys of the account only (Ceph's "
-                    "gateway does so), and others have both (X-Account-Meta-Temp-URL-Key and -Key-2). Free one that "
-                    "nobody needs (openstack object store account unset --property Temp-URL-Key-2), or use another "
-                    "project."
-                )
-            try:
-                self._post({free[0]: made})
-                self._sleep(SETTLE)
-            except Unavailable:
-                # It may have landed all the same. Repeated blindly, it could change what somebody has set since.
-                if attempt == TRIES - 1:
-                    raise
-                self._sleep(backoff(attempt))
-        raise Unsupported(
-            f"The object store at {self._account.url} does not keep a TempURL key of the account, or does not show it "
-            "to these credentials: servers could not find their controller. Use credentials that own the account."
-        )
-
-    def give_back(self, needed: Callable[[], bool]) -> None:
-        """Free our slot, unless a cluster needs the key. It is put back for one that came meanwhile."""
-        if needed():
-            return
-        removed = {slot: key for slot, key in self._slots().items() if self._is_ours(key)}
-        for slot in removed:
-            if self._is_ours(self._slots().get(slot, "")):
-                self._post({slot.replace("x-", "x-remove-", 1): "x"})
-        if removed and needed():
-            slots = self._slots()
-            again = {slot: key for slot, key in removed.items() if slot not in slots}
-            if again and not any(self._is_ours(key) for key in slots.values()):
-                self._post(again)
-        logger.debug("object store: gave back %d TempURL keys of the account", len(removed))
-
-    def _is_ours(self, key: str) -> bool:
-        return re.fullmatch(re.escape(self._prefix) + "-[0-9a-f]{64}", key) is not None
-
-    def _headers(self) -> dict[str, str]:
-        """What the store says of the account, with names in lower case."""
-        found = self._account.call("Can't look at the account", swift.head_account)
-        return {str(name).lower(): str(value) for name, value in found.items()}
-
-    def _slots(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What is in the slots that aren't free."""
-        headers = self._headers() if headers is None else headers
-        return {slot: headers[slot] for slot in SLOTS if headers.get(slot)}
-
-    def _post(self, headers: dict[str, str]) -> None:
-        self._account.call_once("Can't change the TempURL keys of the account", swift.post_account, headers)
 
 
 def is_signed_by_account(found: Mapping[str, str]) -> bool:

@@ -1,0 +1,34 @@
+"""Addresses: of a connection file, of this machine, and whether one can be reached from here."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import GriffinError
+
+
+def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
+    """Why this machine can't connect to the controller of a client's connection file; "" if it can."""
+    try:
+        socket.create_connection(address_of(info), timeout=timeout).close()
+    except (OSError, UnicodeError) as e:
+        return str(getattr(e, "strerror", "") or e or type(e).__name__)
+    return ""
+
+
+def own_address(address: str) -> str:
+    """This machine's address on its way there, as a CIDR of one; the cloud sees another one behind a router that translates. Pure but
+    for the routing table: nothing is sent. Raises `GriffinError` where there is no way."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return f"{probe.getsockname()[0]}/32"
+    except OSError as e:
+        raise GriffinError(f"This machine has no way to {address}: {e.strerror or e}.") from e
+
+
+def address_of(info: Mapping[str, Any]) -> tuple[str, int]:
+    """Host and port of a connection file."""
+    return str(info["interface"]).partition("://")[2], int(info["registration"])

@@ -1,0 +1,23 @@
+"""Whether processes of this machine still run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+
+def has_ended(controller: Any) -> bool:
+    """Whether this launcher's controller has ended, as far as can be seen from here; False for None.
+
+    With ipyparallel's synchronous API nobody may be there to set the launcher's state: its event loop is closed between calls.
+    """
+    if controller is None:
+        return False
+    process = getattr(controller, "process", None)
+    if controller.state != "running" or process is None:
+        return bool(controller.state == "after")
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
