@@ -2,8 +2,7 @@
 
 from typing import Any
 
-__version__ = "0.1.0"
-__all__ = ["Results"]
+__all__ = ["Results", "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # when it is asked for: ipyparallel imports this package for its launchers
@@ -11,4 +10,8 @@ def __getattr__(name: str) -> Any:  # when it is asked for: ipyparallel imports 
         from .api.results import Results
 
         return Results
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ipp-griffin")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

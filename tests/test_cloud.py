@@ -15,6 +15,7 @@ from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from ipp_griffin.cloud.cloud import Cloud, CloudError, CredentialsError, Limits, QuotaError, Unavailable, Unsupported
 from ipp_griffin.cloud.failures import from_status
+from ipp_griffin.cluster.create import create_servers
 from ipp_griffin.common.text import one_line
 from ipp_griffin.common.threads import at_once, in_parallel
 from ipp_griffin.model.names import set_tag, uid_tag
@@ -63,7 +64,8 @@ def create(
     parallel: int = 1,
 ) -> None:
     wanted = plan(n)
-    cloud.create_servers(
+    create_servers(
+        cloud,
         wanted,
         [(server, b"#!") for server in wanted.servers],
         on_created=on_created,

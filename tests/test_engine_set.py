@@ -77,9 +77,8 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
     EngineSet(cloud, FakeStore(), UID, SET, parallel=7).create(
         wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop
     )
-    ((given_plan, work, given_stop, parallel),) = cloud.asked("create_servers", "plan", "work", "stop", "parallel")
-    assert (given_plan, given_stop, parallel) == (wanted, stop, 7)
-    assert [planned for planned, _ in work] == list(wanted.servers)
+    asked = sorted(cloud.asked("create_server", "plan", "server", "user_data"), key=lambda one: one[1].slot)
+    assert [one[:2] for one in asked] == [(wanted, server) for server in wanted.servers]
     common = {
         "version": 1,
         "uid": UID,
@@ -92,7 +91,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         "ca_certificates": "",
         "expires": 0,
     }
-    assert [parameters(data) for _, data in work] == [
+    assert [parameters(data) for _, _, data in asked] == [
         {
             **common,
             "slot": slot,
@@ -101,7 +100,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         }
         for slot in (0, 1)
     ]
-    assert created == [(p, f"id-{p.slot}") for p in wanted.servers]
+    assert sorted(created, key=lambda one: one[1]) == [(p, f"id-{p.slot}") for p in wanted.servers]
 
 
 # --- look

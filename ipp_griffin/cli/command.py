@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 from traitlets import Bool, Unicode
 from traitlets.config import Application
 from traitlets.config.loader import KVArgParseConfigLoader
 
-from .. import __version__
 from ..cluster.inventory import Clusters
 from ..common.errors import GriffinError
 
@@ -46,7 +46,7 @@ class Options(KVArgParseConfigLoader):
 class Command(Application):
     """Base of the subcommands: an error is one line and status 1."""
 
-    version = __version__
+    version = metadata.version("ipp-griffin")
     takes_arguments = False
 
     def _create_loader(self, argv: Any, aliases: Any, flags: Any, classes: Any) -> Options:

@@ -11,13 +11,11 @@ import base64
 import fnmatch
 import ipaddress
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ..cluster.create import Creation
 from ..common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported
 from ..common.retry import persist
 from ..common.text import one_line, redact
@@ -222,23 +220,6 @@ class Cloud:
         response = self._api.send(what, "compute", "POST", "/servers", microversion=MICROVERSION, json={"server": body})
         id = parse(what, response, lambda answer: str(answer["server"]["id"]))
         return Server(id, server.name, "BUILD", tags=server.tags, metadata=dict(server.metadata))
-
-    def create_servers(
-        self,
-        plan: Plan,
-        work: Sequence[tuple[ServerPlan, bytes]],
-        *,
-        on_created: Callable[[ServerPlan, Server], None],
-        stop: threading.Event,
-        parallel: int = 10,
-    ) -> None:
-        """Create the servers of ``work``, ``parallel`` at a time; see `Creation`.
-
-        ``on_created`` is called for each as soon as it exists, one call at a time. Once ``stop`` is
-        set or anything failed, nothing new is asked for; what was is waited for and told, and then the first
-        error is raised (`QuotaError`, another `CloudError`, or what ``on_created`` raised).
-        """
-        Creation(self, plan, work, on_created=on_created, stop=stop, parallel=parallel).run()
 
     def delete_servers(self, ids: Iterable[str], parallel: int = 10) -> None:
         """Delete these servers; one that is gone is fine. All are tried; one `CloudError` names the failures."""

@@ -10,6 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import openstack.connection
 import yaml
 from openstack import warnings as sdk_warnings
 
-from .. import __version__
 from ..common.errors import CredentialsError
 from ..common.text import one_line
 from .failures import TIMEOUT, quiet
@@ -47,7 +47,9 @@ def configure(name: str, region: str, label: str) -> openstack.connection.Connec
             # Unknown vendors, old spellings: of no consequence here.
             warnings.simplefilter("ignore", sdk_warnings.OpenStackWarning)
             warnings.simplefilter("ignore", sdk_warnings.OpenStackDeprecationWarning)
-            config = openstack.config.OpenStackConfig(app_name="ipp-griffin", app_version=__version__)
+            config = openstack.config.OpenStackConfig(
+                app_name="ipp-griffin", app_version=metadata.version("ipp-griffin")
+            )
             have = _what_is_there(config)
             clouds, key = config.cloud_config["clouds"], name or config.default_cloud
             if isinstance(clouds.get(key), dict):

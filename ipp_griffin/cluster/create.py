@@ -25,8 +25,26 @@ if TYPE_CHECKING:
 SETTLE = 1.0  # seconds that a lost POST is given, at the least, before the listing is believed
 
 
-class Creation:
-    """One call of `Cloud.create_servers`; see there for ``on_created``, ``stop`` and ``parallel``."""
+def create_servers(
+    cloud: Cloud,
+    plan: Plan,
+    work: Sequence[tuple[ServerPlan, bytes]],
+    *,
+    on_created: Callable[[ServerPlan, Server], None],
+    stop: threading.Event,
+    parallel: int = 10,
+) -> None:
+    """Create the servers of ``work``, each with its user-data, ``parallel`` at a time. Blocking.
+
+    Call ``on_created`` for each as soon as it exists, one call at a time. Once ``stop`` is set or anything failed, ask for no more
+    servers; wait for those that were asked for, tell of them, then raise the first error: `QuotaError`, another `CloudError`, or what
+    ``on_created`` raised.
+    """
+    _Creation(cloud, plan, work, on_created=on_created, stop=stop, parallel=parallel).run()
+
+
+class _Creation:
+    """One call of `create_servers`."""
 
     def __init__(
         self,

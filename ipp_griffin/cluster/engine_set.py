@@ -23,6 +23,7 @@ from ..model.plan import Plan, ServerPlan
 from ..model.reports import last_output
 from ..model.slots import Place
 from ..model.userdata import agent_source, server_parameters, user_data
+from .create import create_servers
 from .teardown import PARALLEL, Farewell, delete_ports, delete_servers
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class EngineSet:
                 role=settings.role,
             )
             wanted.append((server, user_data(parameters, source)))
-        self.cloud.create_servers(plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)
+        create_servers(self.cloud, plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)
 
     def survey(self, *, reports: bool = True) -> Survey:
         """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""

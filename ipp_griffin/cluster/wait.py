@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..common.errors import GriffinError, Stopped
 from ..common.processes import has_ended
-from ..launchers.progress import Progress
 from ..model.poll_interval import Pace
 from ..model.slots import engines_by_place
 from .reconciler import Keeper
@@ -23,6 +23,13 @@ def check_not_stopped(stopping: threading.Event) -> None:
     """Raise `Stopped` where somebody has stopped what is starting."""
     if stopping.is_set():
         raise Stopped("It was stopped while it was starting.")
+
+
+class Progress(Protocol):
+    """Show how a start gets on."""
+
+    def show(self, connected: int, phases: Mapping[str, int]) -> None:
+        """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
 
 
 class WaitForEngines:
@@ -40,7 +47,7 @@ class WaitForEngines:
         timeout: float,
         deadline: float,
         poll_interval: float,
-        progress: Progress,
+        progress: AbstractContextManager[Progress],
     ) -> None:
         self._keeper, self._settle, self._controller, self._stopping = keeper, settle, controller, stopping
         self._timeout, self._deadline, self._poll_interval = timeout, deadline, poll_interval

@@ -8,11 +8,9 @@ https://docs.openstack.org/api-ref/identity/v3/#application-credentials
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .things import Token
+from typing import Any
 
 _PREFIXED = ("identity", "compute", "image", "network")  # as behind a proxy: the services see their own paths
 
@@ -43,16 +41,15 @@ class AccessRule:
         return re.fullmatch(regex, path) is not None
 
 
-def checked(token: Token | None, service: str, method: str, path: str) -> Token | None:
-    """``token``, unless it has rules and none fits this request to a service, under this cloud's ``path``: then it is
-    as good as none."""
-    if token is None or token.rules is None:
-        return token
+def allowed(rules: Iterable[AccessRule] | None, service: str, method: str, path: str) -> bool:
+    """Return whether a token with these ``rules`` (None: it has none) may make this request to a service, under this cloud's ``path``."""
+    if rules is None:
+        return True
     if service in _PREFIXED:
         path = path.removeprefix(f"/{service}")
     if service == "identity" and method == "GET" and path.endswith("/v3/auth/tokens"):
-        return token
+        return True
     # Ceph's gateway knows no such rules, and Keystone says nothing of such a token to a service that does not
     # (openstack/keystone, keystone/token/provider.py: ``_validate_token_access_rules``).
     knows = not path.startswith("/swift/")
-    return token if knows and any(rule.fits(service, method, path) for rule in token.rules) else None
+    return knows and any(rule.fits(service, method, path) for rule in rules)

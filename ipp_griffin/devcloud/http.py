@@ -10,17 +10,18 @@ import time
 import uuid
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, unquote
 
 from tornado.web import RequestHandler, stream_request_body
 
-from . import access_rules, floating_ips, glance, keystone, neutron, nova, nova_servers, object_stores, swift
+from . import floating_ips, glance, keystone, neutron, nova, nova_servers, object_stores, swift
 from .api import ApiError, Call, Reply, Routes
 from .faults import Fault
 
 if TYPE_CHECKING:
-    from .app import DevCloud
+    from .faults import Faults
+    from .state import CloudState
 
 log = logging.getLogger(__name__)
 _Render = Callable[[Call, ApiError], Reply]
@@ -36,6 +37,20 @@ _SERVICES: dict[str, tuple[str, Routes, _Render]] = {
 _NO_SERVICE = ("none", Routes(), keystone.render)
 
 
+class Cloud(Protocol):
+    """What requests need of the dev cloud, see `app.DevCloud`."""
+
+    url: str
+    latency: float
+    faults: Faults
+    state: CloudState
+
+    def turn(self) -> None: ...
+    def note(self, service: str, method: str, path: str, status: int) -> None: ...
+    def servers(self) -> list[dict[str, Any]]: ...
+    def containers(self) -> list[str]: ...
+
+
 @stream_request_body
 class Handler(RequestHandler):
     """Turns a request into a `Call`, lets latency and faults have their way, and answers with the `Reply`.
@@ -45,7 +60,7 @@ class Handler(RequestHandler):
 
     SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "COPY")
 
-    def initialize(self, cloud: DevCloud) -> None:
+    def initialize(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self._body = bytearray()
 
@@ -91,7 +106,7 @@ class Handler(RequestHandler):
         self.cloud.turn()
         call.token = call.state.token(call.headers.get("X-Auth-Token", ""))
         if "bulk-delete" not in call.query:  # Swift asks for each object of it: `swift.account_post`
-            call.token = access_rules.checked(call.token, service, call.method, call.path)
+            call.token = call.token and call.token.within_rules(service, call.method, call.path)
         try:
             reply = routes.answer(call)
         except ApiError as error:
@@ -143,7 +158,7 @@ def _disturbed(fault: Fault, call: Call, render: _Render) -> Reply:
     return reply
 
 
-def _control(cloud: DevCloud, call: Call) -> Reply:
+def _control(cloud: Cloud, call: Call) -> Reply:
     """``/devcloud/faults``: GET, POST (a fault or a list of them: replaces all), DELETE. ``/devcloud``: GET."""
     if call.path == "/devcloud" and call.method == "GET":
         servers = [server["name"] for server in cloud.servers()]

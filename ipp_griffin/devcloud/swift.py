@@ -17,7 +17,6 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
-from . import access_rules
 from .api import ApiError, Call, Reply, Routes
 from .things import Container, Project, StoredObject
 
@@ -194,7 +193,7 @@ def account_post(call: Call, account: str) -> Reply:
         container, _, name = unquote(line.strip()).lstrip("/").partition("/")
         if not container:
             continue
-        of_it = access_rules.checked(call.token, "object-store", "DELETE", f"/v1/{account}/{container}/{name}")
+        of_it = call.token and call.token.within_rules("object-store", "DELETE", f"/v1/{account}/{container}/{name}")
         try:
             project = _project(replace(call, token=of_it), account)
         except ApiError as error:  # each object has an answer of its own

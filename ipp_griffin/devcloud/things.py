@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
-from .access_rules import AccessRule
+from .access_rules import AccessRule, allowed
 
 REGION = "RegionOne"
 _SPACE = uuid.UUID("5d0e8cbb-7a4f-4b0d-9a6c-0e9d3f6a2c11")
@@ -96,6 +96,10 @@ class Token:
     @property
     def rules(self) -> tuple[AccessRule, ...] | None:
         return self.credential.rules if self.credential else None
+
+    def within_rules(self, service: str, method: str, path: str) -> Token | None:
+        """Return this token, or None where its rules forbid the request: then it is as good as none."""
+        return self if allowed(self.rules, service, method, path) else None
 
 
 @dataclass(frozen=True)

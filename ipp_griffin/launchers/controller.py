@@ -69,7 +69,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     @default("controller_cmd")
     def _our_ipcontroller(self) -> list[str]:
         """As ipyparallel runs ipcontroller, but without keys in what it logs, and with heartbeats of our own."""
-        return [sys.executable, "-m", "ipp_griffin.controller.ipcontroller"]
+        return [sys.executable, "-m", "ipp_griffin.ipcontroller"]
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]

@@ -112,11 +112,10 @@ class OnCloud(HasTraits):
 
     async def take_down_engine_sets(self) -> None:
         """End those of a controller, as long as the hub lives: they are shut down through it. Raises `GriffinError` naming what is left."""
-        from .engines import GriffinEngineSetLauncher
-
         for engine_set in list(getattr(self.parent, "engines", {}).values()):
-            if isinstance(engine_set, GriffinEngineSetLauncher) and engine_set.uid == self.uid:
-                await engine_set.take_down()
+            take_down = getattr(engine_set, "take_down", None)  # engines of other launchers have none
+            if take_down is not None and engine_set.uid == self.uid:
+                await take_down()
 
     def try_again(self) -> str:
         """What to do when something could not be taken down."""

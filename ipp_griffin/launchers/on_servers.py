@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import getpass
+import socket
 import threading
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from ..cluster.wait import check_not_stopped
 from ..cluster.watcher import Watcher
 from ..common.errors import GriffinError, SettingError, Stopped
 from ..common.threads import at_once, in_thread
-from ..model.labels import labelled_anew, labels_of
+from ..model.labels import labelled_anew, labels
 from ..model.plan import Catalogue, Network, Plan, ServerPlan, check_quota
 from ..model.slots import Deadlines, Roster
 from . import ipcluster
@@ -171,7 +173,16 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return plan
 
     def _labels(self) -> dict[str, str]:
-        return labels_of(self, started=self._started, expires=self._expires)
+        return labels(
+            owner=_user_name(),
+            host=socket.gethostname(),
+            container=self.container,
+            profile=Path(self.profile_dir).name.removeprefix("profile_"),
+            cluster_id=self.cluster_id,
+            started=self._started,
+            start_timeout=self.start_timeout,
+            expires=self._expires,
+        )
 
     def _open_container(self, settings: GriffinCloud) -> None:
         """Make the cluster's container, if it is not there yet. Blocking; `stop` waits for it."""
@@ -197,7 +208,10 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         with self._cloud_work:
             check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
-            wanted = dataclasses.replace(plan, servers=tuple(labelled_anew(s, self.start_timeout) for s in servers))
+            now = time.time()
+            wanted = dataclasses.replace(
+                plan, servers=tuple(labelled_anew(s, self.start_timeout, now) for s in servers)
+            )
             for_all = UserDataSettings(
                 read_seconds=int(self.start_timeout) + HOUR,
                 report_seconds=int(self.max_lifetime) + HOUR if self.max_lifetime else WEEK,
@@ -326,3 +340,10 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         if self._doors is None:
             self._doors = self._open(servers_url)
         return self._doors
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in some containers
+        return "unknown"

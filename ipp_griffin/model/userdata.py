@@ -24,7 +24,7 @@ LIMIT = 49_149  # bytes: Nova refuses more than 65,535 characters of base64 (api
 
 def agent_source() -> str:
     """The text of the agent's program."""
-    return (resources.files(__package__) / "agent.py").read_text(encoding="utf-8")
+    return (resources.files("ipp_griffin.agent") / "agent.py").read_text(encoding="utf-8")
 
 
 def server_parameters(

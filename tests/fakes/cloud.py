@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.ports import Port
@@ -153,7 +153,7 @@ class FakeCloud(Door):
     """A project with one of everything. ``there``: its servers by id; they are id-0, id-1 ... in the order of their creation.
 
     ``offers``: what servers can be made of; ``address``, ``status`` and ``fault``: of what is created; ``before_landing``: called in a
-    creation, before its servers are there. ``shows``: what a listing makes of each server; ``hidden``: ids that no listing shows;
+    creation, before its server is there. ``shows``: what a listing makes of each server; ``hidden``: ids that no listing shows;
     ``stuck``: ids that outlive their deletion; ``leaves_ports``: Nova leaves the port of each that is deleted; ``consoles``: by id.
     """
 
@@ -162,7 +162,8 @@ class FakeCloud(Door):
     session = None
     address, status, fault = "", "ACTIVE", ""
     leaves_ports = False
-    before_landing: Callable[[Any], object] = staticmethod(lambda stop: None)
+    retries = 4
+    before_landing: Callable[[], object] = staticmethod(lambda: None)
     shows: Callable[[Server], Server] = staticmethod(lambda server: server)
 
     def __init__(self, *servers: Server) -> None:
@@ -181,16 +182,22 @@ class FakeCloud(Door):
         self.floating_ips = FakeFloatingIps(self.calls)
         self.ports = FakePorts(self.calls)
         self._numbers = itertools.count()
+        self._numbered: Plan | None = None
+        self._lock = threading.Lock()
 
     @property
     def plans(self) -> list[Plan]:
         """What servers were asked for, a plan each time."""
-        return self.asked("create_servers", "plan")
+        return [plan for _, (plan, *_) in itertools.groupby(self.asked("create_server", "plan"), key=id)]
 
     @property
     def deleted(self) -> list[list[str]]:
         """The ids that each deletion named."""
         return [list(ids) for ids in self.asked("delete_servers", "ids")]
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        """No time passes."""
 
     def connect(self, name: str = "", *, region: str = "") -> FakeCloud:
         return self
@@ -235,31 +242,30 @@ class FakeCloud(Door):
     def console_output(self, id: str, length: int = 100) -> str:
         return self.consoles.get(id, "")
 
-    def create_servers(
-        self,
-        plan: Plan,
-        work: Sequence[tuple[ServerPlan, bytes]],
-        *,
-        on_created: Callable[[ServerPlan, Server], None],
-        stop: Any,
-        parallel: int = 10,
-    ) -> None:
-        self.before_landing(stop)
-        for planned, _ in work:
-            server = Server(
-                f"id-{next(self._numbers)}",
-                planned.name,
-                self.status,
-                fault=self.fault,
-                address=self.address,
-                tags=planned.tags,
-                metadata=dict(planned.metadata),
-                user_id=self.user_id,
-            )
-            self.there[server.id] = server
-            if self.leaves_ports:
-                self.ports.left[server.id] = f"port-of-{server.id}"
-            on_created(planned, server)
+    def create_server(self, plan: Plan, server: ServerPlan, user_data: bytes) -> Server:
+        self.before_landing()
+        made = Server(
+            self._id_of(plan, server),
+            server.name,
+            self.status,
+            fault=self.fault,
+            address=self.address,
+            tags=server.tags,
+            metadata=dict(server.metadata),
+            user_id=self.user_id,
+        )
+        self.there[made.id] = made
+        if self.leaves_ports:
+            self.ports.left[made.id] = f"port-of-{made.id}"
+        return made
+
+    def _id_of(self, plan: Plan, server: ServerPlan) -> str:
+        """In the order of the plan, whichever of its servers is asked for first."""
+        with self._lock:
+            if self._numbered is not plan:
+                self._numbered, self._ids = plan, {one.name: f"id-{next(self._numbers)}" for one in plan.servers}
+            id = self._ids[server.name]
+            return f"id-{next(self._numbers)}" if id in self.there else id
 
     def delete_servers(self, ids: Iterable[str], parallel: int = 10) -> None:
         for id in ids:

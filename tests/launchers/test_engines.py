@@ -121,7 +121,7 @@ async def test_the_rendezvous_is_put_while_servers_are_created(launcher, fake_cl
         assert creating.wait(60)
         put.set()
 
-    def before_landing(stop):
+    def before_landing():
         creating.set()
         assert put.wait(60)
 
@@ -262,7 +262,7 @@ async def test_an_unreachable_controller_is_told_with_the_rule_that_lets_engines
     """As the agent says it: ../test_agent_process.py."""
     hub.listed = {}
 
-    def agent_gives_up(stop):
+    def agent_gives_up():
         name = f"{launcher.engine_set}/0.0/0001-failed"
         store.there[launcher.uid][name] = b""
         said = "controller port unreachable for 1 s: address 10.0.0.1 port 20000 (Connection refused). "
@@ -398,9 +398,9 @@ async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands
     creating, touched = threading.Event(), threading.Event()
     seen = []
 
-    def before_landing(stop):
+    def before_landing():
         creating.set()
-        seen.append(stop.wait(60))
+        seen.append(launcher._stopping.wait(60))
         # A stop that does not wait for the creation looks at the cloud right now; one that does, never.
         seen.append(touched.wait(0.3))
 
@@ -410,7 +410,7 @@ async def test_stop_while_servers_are_being_created_waits_and_deletes_what_lands
 
     listed = fake_cloud.servers
     fake_cloud.before_landing, fake_cloud.servers = before_landing, servers
-    starting = asyncio.ensure_future(launcher.start(2))
+    starting = asyncio.ensure_future(launcher.start(1))
     assert await in_thread(lambda: creating.wait(60))
     await launcher.stop()
     assert seen == [True, False]
@@ -483,7 +483,7 @@ async def test_a_set_that_started_has_its_settings_for_a_restart(launcher, clust
 
 
 async def test_a_start_that_failed_when_there_were_servers_has_ended_with_status_1(launcher, fake_cloud):
-    fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded")]
+    fake_cloud.fail_late["create_server"] = [QuotaError("Quota exceeded")]
     with pytest.raises(QuotaError):
         await launcher.start(2)
     assert launcher.stop_data == {"exit_code": 1, "identifier": launcher.identifier}
@@ -503,7 +503,7 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
 
 
 async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(launcher, fake_cloud, store):
-    fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded.")]
+    fake_cloud.fail_late["create_server"] = [QuotaError("Quota exceeded.")]
     fake_cloud.fail["delete_servers"] = [Unavailable("Can't delete.")]
     launcher.stop_timeout = 0
     with pytest.raises(QuotaError) as raised:
@@ -530,7 +530,7 @@ async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher
 
 async def test_the_clean_up_of_a_failed_start_outlasts_an_outage(launcher, fake_cloud, store):
     """An outage of the cloud may be what failed the start."""
-    fake_cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded.")]
+    fake_cloud.fail_late["create_server"] = [QuotaError("Quota exceeded.")]
     fake_cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")] * 3
     launcher.stop_timeout = 60
     with pytest.raises(QuotaError, match=r"^Quota exceeded\.$"):

@@ -66,15 +66,21 @@ class Stage:
     async def start(self, launcher: Any) -> None:
         raise NotImplementedError
 
+    last: str  # the call after which there is a server, and which `refuse` lets fail
+
+    def refuse(self) -> None:
+        """Let a start fail that has a server."""
+        raise NotImplementedError
+
     @staticmethod
     def starts(call: Call, nth: int, error: type[CloudError]) -> bool:
         """Whether a start goes on where its ``nth`` call of that method fails."""
         if call.method == "limits":  # a quota that the cloud does not tell shows when servers are made
             return error is REFUSAL
-        return call.method in (
-            "servers",
-            "reports",
-        )  # polled again and again; what earlier clusters left is told, or not
+        if call.method == "create_server":  # what may have been made is looked for, else asked for again
+            return error is OUTAGE
+        # polled again and again; what earlier clusters left is told, or not
+        return call.method in ("servers", "reports")
 
     @staticmethod
     def stops(call: Call) -> bool:
@@ -84,6 +90,8 @@ class Stage:
 
 class Engines(Stage):
     """An engine set beside its controller. The hub lists its engines when it is asked for the second time."""
+
+    last = "cloud.create_server"
 
     def __init__(self, folder: Path, doors: Doors, patch: pytest.MonkeyPatch) -> None:
         super().__init__(folder, doors, patch)
@@ -109,6 +117,9 @@ class Engines(Stage):
     async def start(self, launcher: Any) -> None:
         await launcher.start(2)
 
+    def refuse(self) -> None:
+        self.doors.cloud.fail["create_server"] = [None, QuotaError("Quota exceeded.")]
+
 
 class MoreEngines(Engines):
     """An engine set that joins a cluster of another machine, which has security groups and another engine set, and keeps them."""
@@ -125,6 +136,8 @@ class MoreEngines(Engines):
 class Controller(Stage):
     """A controller on a server, with a floating IP."""
 
+    last = "cloud.floating_ips.attach"
+
     def __init__(self, folder: Path, doors: Doors, patch: pytest.MonkeyPatch) -> None:
         super().__init__(folder, doors, patch)
         doors.cloud.address, doors.store = ADDRESS, StoreWithAgent(doors.calls)
@@ -139,6 +152,9 @@ class Controller(Stage):
 
     async def start(self, launcher: Any) -> None:
         await launcher.start()
+
+    def refuse(self) -> None:
+        self.doors.cloud.floating_ips.fail["attach"] = [QuotaError("Quota exceeded.")]
 
     @staticmethod
     def starts(call: Call, nth: int, error: type[CloudError]) -> bool:
@@ -202,10 +218,16 @@ async def calls_of_stop(kind: type[Stage]) -> list[Call]:
 
 
 async def calls_of_clean_up(kind: type[Stage]) -> list[Call]:
+    return (await calls_of_a_failed_start(kind))[1]
+
+
+async def calls_of_a_failed_start(kind: type[Stage]) -> tuple[list[Call], list[Call]]:
+    """Those until it has failed, and those of its clean-up."""
     with stage(kind) as on:
         await fail_to_start(on)
-        created = [call.method for call in on.doors.calls].index("create_servers")
-        return on.doors.calls[created + 1 :]
+        calls = list(on.doors.calls)
+        refused = max(n for n, call in enumerate(calls) if str(call) == on.last)
+        return calls[: refused + 1], calls[refused + 1 :]
 
 
 async def running(on: Stage) -> Any:
@@ -216,8 +238,8 @@ async def running(on: Stage) -> Any:
 
 
 async def fail_to_start(on: Stage) -> None:
-    """When its servers have been made."""
-    on.doors.cloud.fail_late["create_servers"] = [QuotaError("Quota exceeded.")]
+    """When it has a server."""
+    on.refuse()
     launcher = on.launcher()
     with pytest.raises(QuotaError, match=r"^Quota exceeded\.$"):
         await on.start(launcher)
@@ -257,8 +279,7 @@ async def test_a_start_that_fails_at_any_stage_tells_its_cause_and_leaves_nothin
 @each(calls_of_clean_up)
 async def test_a_failed_start_is_cleaned_up_whatever_fails_once_meanwhile(kind, call):
     """What failed the start may fail its clean-up, too."""
-    sooner = [str(call) for call in await calls_of_start(kind)]
-    sooner = sooner[: sooner.index("cloud.create_servers")].count(call)
+    sooner = list(map(str, (await calls_of_a_failed_start(kind))[0])).count(call)
     for failure in failures(await calls_of_clean_up(kind), call):
         with stage(kind) as on:
             before = on.doors.left_over()
