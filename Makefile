@@ -38,10 +38,11 @@ realcloud-up: .venv/installed  ## OpenStack's own services on this machine (Debi
 realcloud-down:
 	tests/openstack/realcloud/down.sh
 
-lint: .venv/installed  ## style and types
+lint: .venv/installed  ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

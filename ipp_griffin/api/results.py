@@ -12,22 +12,20 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-import swiftclient.client as swift
-
 from ..agent import uploader
 from ..agent.uploader import Content, LocalFault, Uploader, local
 from ..cloud.shared import connect, open_store
-from ..cloud.store.store import PREFIX, StoreError, container_name
-from ..common.errors import SettingError
+from ..common.errors import SettingError, StoreError
 from ..common.text import typed
 from ..common.times import iso, moment
 from ..launchers.cloud_settings import GriffinCloud
+from ..model.names import PREFIX
 
 NAME = "results"  # where a cluster's container has the uid, which it is none of
 DAY = 86400
@@ -80,7 +78,6 @@ class Results:
         settings.check()
         self._ca_certificates = settings.ca_text(self._cloud.ca_file())
         self._store = open_store(self._cloud, container=container, servers_url=settings.store_url)
-        self._container = container_name(NAME, container)
 
     def all(self) -> list[Result]:
         """What there is, by name: of the cluster, or of the project. One request per 10,000."""
@@ -104,13 +101,8 @@ class Results:
         self._store.publish(NAME, {}, quota=False)
         if not overwrite and self._at(name):
             raise _taken(name)
-
-        def put(*args: Any, **kwargs: Any) -> None:
-            with content.reader() as reader:
-                swift.put_object(*args, contents=reader, headers=headers, **kwargs)
-
         try:
-            self._store.account.call(f"Can't store {name}", put, self._container, name)
+            self._store.upload(NAME, name, content.reader, headers)
         except StoreError as error:
             if error.status in (422, 499):
                 raise uploader.changed(content.path or name) from None
@@ -223,28 +215,23 @@ class Results:
         """The result of exactly this name in the container. One request: listings may be behind."""
         if not _is_plain(name):
             return next((one for one in self._listed(name) if one.name == name), None)
-        try:
-            found = self._store.account.call(f"Can't look at {name}", swift.head_object, self._container, name)
-        except StoreError as error:
-            if error.status == 404:
-                return None
-            raise
+        found = self._store.head(NAME, name)
+        if found is None:
+            return None
         return Result(name, int(found.get("content-length") or 0), _modified(found), _md5(found))
 
     def _fetch(self, result: Result, file: IO[bytes], where: object = "memory") -> None:
         """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for what is wrong ``where`` that is."""
 
-        def fetch(*args: Any, **kwargs: Any) -> None:
+        def receive(headers: Mapping[str, str], body: Iterable[bytes]) -> None:
             digest, size = hashlib.new("md5", usedforsecurity=False), 0
             with local(where):
                 file.seek(0)
-            headers, body = swift.get_object(*args, resp_chunk_size=1 << 20, **kwargs)
-            with contextlib.closing(body):
-                for block in body:
-                    with local(where):
-                        file.write(block)
-                    digest.update(block)
-                    size += len(block)
+            for block in body:
+                with local(where):
+                    file.write(block)
+                digest.update(block)
+                size += len(block)
             with local(where):
                 file.truncate()
                 file.flush()
@@ -252,7 +239,7 @@ class Results:
             if size != int(headers.get("content-length", size)) or md5 not in ("", digest.hexdigest()):
                 raise ValueError("less came than there is, or something else")
 
-        self._store.account.call(f"Can't fetch {result.name}", fetch, self._container, result.name)
+        self._store.download(NAME, result.name, receive)
 
 
 def _launcher_of(cluster: Any) -> Any:

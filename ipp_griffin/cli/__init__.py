@@ -5,16 +5,6 @@ from __future__ import annotations
 import sys
 
 from .command import Command
-from .connect import Connect
-from .devcloud import DevCloud
-from .init import Init
-from .logs import Logs
-from .plan import MakePlan
-from .ps import Ps
-from .reap import Reap
-from .results import Get, ListResults, Put
-from .stop import Stop
-from .timeline import Timeline
 
 __all__ = ["main"]
 
@@ -25,19 +15,26 @@ class Griffin(Command):
     examples = """ipp-griffin init
 ipcluster start --profile=griffin -n 8
 ipcluster stop --profile=griffin"""
+    # By name: each is imported when it is called.
     subcommands = {  # noqa: RUF012
-        "init": (Init, "Put the griffin profile into the IPython folder."),
-        "plan": (MakePlan, "Show what a start would take, without making anything."),
-        "ps": (Ps, "List one's own clusters in the cloud project."),
-        "logs": (Logs, "Show what a cluster's servers said: agents, engines, consoles."),
-        "timeline": (Timeline, "Show how long each server of a cluster took to start, and where."),
-        "connect": (Connect, "Use a cluster whose controller runs on a server from this machine."),
-        "put": (Put, "Store files in the object store, where they outlive the clusters."),
-        "get": (Get, "Fetch a result."),
-        "results": (ListResults, "List what is stored, or delete it."),
-        "stop": (Stop, "Delete what a cluster has in the cloud, from any machine."),
-        "reap": (Reap, "Delete what clusters left behind."),
-        "devcloud": (DevCloud, "Run an OpenStack look-alike on this machine."),
+        "init": ("ipp_griffin.cli.init.Init", "Put the griffin profile into the IPython folder."),
+        "plan": ("ipp_griffin.cli.plan.MakePlan", "Show what a start would take, without making anything."),
+        "ps": ("ipp_griffin.cli.ps.Ps", "List one's own clusters in the cloud project."),
+        "logs": ("ipp_griffin.cli.logs.Logs", "Show what a cluster's servers said: agents, engines, consoles."),
+        "timeline": (
+            "ipp_griffin.cli.timeline.Timeline",
+            "Show how long each server of a cluster took to start, and where.",
+        ),
+        "connect": (
+            "ipp_griffin.cli.connect.Connect",
+            "Use a cluster whose controller runs on a server from this machine.",
+        ),
+        "put": ("ipp_griffin.cli.results.Put", "Store files in the object store, where they outlive the clusters."),
+        "get": ("ipp_griffin.cli.results.Get", "Fetch a result."),
+        "results": ("ipp_griffin.cli.results.ListResults", "List what is stored, or delete it."),
+        "stop": ("ipp_griffin.cli.stop.Stop", "Delete what a cluster has in the cloud, from any machine."),
+        "reap": ("ipp_griffin.cli.reap.Reap", "Delete what clusters left behind."),
+        "devcloud": ("ipp_griffin.cli.devcloud.DevCloud", "Run an OpenStack look-alike on this machine."),
     }
 
     def run(self) -> None:

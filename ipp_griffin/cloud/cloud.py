@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ..common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported
+from ..common.errors import CloudError, Unavailable, Unsupported
 from ..common.retry import persist
-from ..common.text import one_line, redact
+from ..common.text import one_line
 from ..common.threads import at_once, in_parallel
 from ..model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan
 from ..model.server import Server
@@ -26,18 +26,6 @@ from .floating_ips import FloatingIps
 from .ports import Ports
 from .security_groups import ClusterGroups
 from .session import PAGE, Api, parse
-
-__all__ = [
-    "Cloud",
-    "CloudError",
-    "CredentialsError",
-    "QuotaError",
-    "Server",
-    "Unavailable",
-    "Unsupported",
-    "one_line",
-    "redact",
-]
 
 MICROVERSION = "2.52"  # tags at creation; listings show them and filter by them
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from ..common.errors import CloudError, QuotaError, SettingError, Unavailable, Unsupported
 from ..common.retry import persist
 from ..common.text import one_line
+from ..model.names import AUTO
 from .ports import CHANGED, Ports
 from .session import Api, parse
 
@@ -24,7 +25,6 @@ __all__ = ["FloatingIp", "FloatingIps"]
 
 T = TypeVar("T")
 
-AUTO = "auto"
 TRAIT, POOL = "GriffinServerControllerLauncher.floating_ip", "GriffinServerControllerLauncher.floating_ip_pool"
 # What Neutron says (409 IpAddressGenerationFailure, 400 ExternalIpAddressExhausted) when an external network has no address left.
 _EXHAUSTED = re.compile(r"(?i)no more ip addresses|unable to find any ip address")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from ..cloud.failures import TOO_MANY
 from ..common.errors import CloudError, Unavailable, logger
 from ..common.retry import backoff
 from ..common.threads import in_parallel
@@ -95,7 +95,9 @@ class _Creation:
 
     def _create(self, server: ServerPlan) -> None:
         # A service that asks for a pause gets it: the rest waits for the next round.
-        if self._over() or any(e.retry_after is not None or e.status == TOO_MANY for e in list(self._refused)):
+        if self._over() or any(
+            e.retry_after is not None or e.status == HTTPStatus.TOO_MANY_REQUESTS for e in list(self._refused)
+        ):
             return
         place = _place(server.tags)
         try:
@@ -103,7 +105,7 @@ class _Creation:
         except Unavailable as error:
             with self._lock:
                 self._refused.append(error)
-                if error.status != TOO_MANY:
+                if error.status != HTTPStatus.TOO_MANY_REQUESTS:
                     self._doubtful.add(place)
         except Exception as error:
             self._fail(error)

@@ -61,3 +61,11 @@ class Unsupported(CloudError):  # noqa: N818 - a state of the cloud
 
 class Unavailable(CloudError):  # noqa: N818 - a state of the cloud
     """A service is unreachable, overloaded or broken: worth trying again later."""
+
+
+class StoreError(CloudError):
+    """A call to the object store failed."""
+
+
+class StoreUnavailable(StoreError, Unavailable):  # noqa: N818 - a state of the store
+    """The object store is unreachable, overloaded or broken: worth trying again later."""

@@ -171,7 +171,7 @@ class GriffinCloud(LoggingConfigurable):
 
     def limits(self, cloud: Cloud) -> Limits:
         """The quota; none where this cloud does not tell it, and where creating servers will show it."""
-        from ..cloud.cloud import CloudError, Unavailable
+        from ..common.errors import CloudError, Unavailable
 
         try:
             return cloud.limits()

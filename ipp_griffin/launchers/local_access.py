@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import List
 
-from ..cloud.floating_ips import AUTO
 from ..cluster.controller_server import ControllerServer
 from ..cluster.wait import check_not_stopped
 from ..common.errors import GriffinError, SettingError, Stopped
@@ -29,6 +28,7 @@ from ..controller.ssh_tunnel import (
     resolved,
 )
 from ..model.connection import TO_SERVER, TUNNEL, clients_way, cluster_uid, port_ranges, ports_of
+from ..model.names import AUTO
 from .controller_args import PORTS_NEEDED
 from .controller_settings import ControllerSettings
 from .on_servers import OnServers

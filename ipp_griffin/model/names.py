@@ -62,3 +62,14 @@ def place_of_engine(uuid: str) -> tuple[str, int, int, int] | None:
     """The reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
     match = re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+", uuid)
     return (match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
+
+
+PREFIX = "ipp-griffin"
+
+
+def container_name(uid: str, prefix: str = PREFIX) -> str:
+    """The name of a cluster's own container."""
+    return f"{prefix}-{uid}"
+
+
+AUTO = "auto"

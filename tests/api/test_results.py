@@ -26,8 +26,7 @@ import ipp_griffin
 from ipp_griffin.agent.uploader import Content, Uploader
 from ipp_griffin.api.results import NAME, Results
 from ipp_griffin.cli.results import ListResults
-from ipp_griffin.cloud.store.store import StoreUnavailable
-from ipp_griffin.common.errors import CloudError, SettingError
+from ipp_griffin.common.errors import CloudError, SettingError, StoreUnavailable
 from ipp_griffin.common.times import moment
 from ipp_griffin.devcloud.things import Container
 
@@ -502,7 +501,7 @@ def test_an_interrupt_leaves_nothing_here_and_nothing_there(results, store, tabl
 def test_a_container_that_was_made_and_never_marked_is_taken_over(results, clean, monkeypatch):
     """Whoever made it was interrupted just then."""
     project = next(project for project in clean.state.projects if project.name == "devcloud")
-    clean.state.containers[project.id, results._container] = Container(time.time() - 11, {})
+    clean.state.containers[project.id, "ipp-griffin-results"] = Container(time.time() - 11, {})
     monkeypatch.setattr(results._store, "_sleep", lambda seconds: None)
     results.put(b"1", "x")
     patient(results.uploader())(b"2", "y")

@@ -13,13 +13,14 @@ import responses
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
-from ipp_griffin.cloud.cloud import Cloud, CloudError, CredentialsError, Limits, QuotaError, Unavailable, Unsupported
+from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.failures import from_status
 from ipp_griffin.cluster.create import create_servers
+from ipp_griffin.common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.common.text import one_line
 from ipp_griffin.common.threads import at_once, in_parallel
 from ipp_griffin.model.names import set_tag, uid_tag
-from ipp_griffin.model.plan import Flavor, Image, Network, Plan, ServerPlan, make_plan
+from ipp_griffin.model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan
 from ipp_griffin.model.server import Server
 
 from ..openstack_responses import AUTH, COMPUTE, IMAGE, NETWORK, PASSWORD, TOKEN, Nova, lines, serve_identity, token

@@ -28,7 +28,8 @@ import zmq
 
 from ipp_griffin.agent.agent import report_url
 from ipp_griffin.cloud.cloud import Cloud as Connection
-from ipp_griffin.cloud.store.store import QUOTA, Store, container_name
+from ipp_griffin.cloud.store.store import QUOTA, Store
+from ipp_griffin.model.names import container_name
 from ipp_griffin.model.userdata import PLACEHOLDER
 
 from ..forward_proxy import Exchange, ForwardProxy, forward_proxy

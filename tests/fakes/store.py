@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ipp_griffin.cloud.store.store import StoredObject, StoreError
+from ipp_griffin.cloud.store.store import StoredObject
+from ipp_griffin.common.errors import StoreError
 from ipp_griffin.model.reports import Report
 
 from .door import Door

@@ -18,7 +18,7 @@ import swiftclient.client as swift
 from keystoneauth1 import exceptions as keystone
 from urllib3.exceptions import HTTPError
 
-from ...common.errors import CloudError, Unavailable, logger
+from ...common.errors import CloudError, StoreError, StoreUnavailable, Unavailable, logger
 from ...common.retry import Rest, persist
 from ...common.text import one_line
 from ...common.threads import in_parallel
@@ -29,14 +29,6 @@ SHORT_PAGE = 1000  # entries after which another store may have more
 MOST_LISTED = 100_000  # entries of one listing: servers write without end, where the store has no quotas
 MAKE_ROOM = "Delete results that nobody needs (`ipp-griffin results --delete`), or ask for more quota."
 _FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
-
-
-class StoreError(CloudError):
-    """A call to the object store failed."""
-
-
-class StoreUnavailable(StoreError, Unavailable):  # noqa: N818 - a state of the store
-    """The object store is unreachable, overloaded or broken: worth trying again later."""
 
 
 class Account:

@@ -8,26 +8,26 @@ https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import swiftclient.client as swift
 
-from ...common.errors import CloudError, logger
+from ...common.errors import CloudError, StoreError, logger
 from ...common.retry import backoff
 from ...common.text import one_line
+from ...model.names import PREFIX, container_name
 from ...model.reports import LOG, PHASES, REPORT_LIMIT, Report, content
-from .account import MOST_LISTED, Account, StoreError, StoreUnavailable
+from .account import MOST_LISTED, Account
 from .account_key import AccountKey
 from .tempurl import KEY, Signer, TempUrls, is_signed_by_account
 
-__all__ = ["Store", "StoreError", "StoreUnavailable", "StoredObject", "container_name"]
-
-PREFIX = "ipp-griffin"
 MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
 NO_KEY = "x-remove-container-meta-temp-url-key"
 MARKER_WAIT = 10  # seconds for another process to finish making the container
@@ -48,11 +48,6 @@ class StoredObject:
     bytes: int
     last_modified: str
     hash: str = field(default="", compare=False)
-
-
-def container_name(uid: str, prefix: str = PREFIX) -> str:
-    """The name of a cluster's own container."""
-    return f"{prefix}-{uid}"
 
 
 class Store:
@@ -265,6 +260,42 @@ class Store:
     def get(self, uid: str, name: str, limit: int = 1 << 20) -> bytes:
         """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
         return self.account.get_object(self._name(uid), name, limit)
+
+    def head(self, uid: str, name: str) -> dict[str, str] | None:
+        """Return the headers of an object, with names in lower case; None if there is none. One request: listings may be behind."""
+        try:
+            found = self._call(f"Can't look at {name}", swift.head_object, self._name(uid), name)
+        except StoreError as error:
+            if error.status == 404:
+                return None
+            raise
+        return {str(key).lower(): str(value) for key, value in found.items()}
+
+    def upload(
+        self, uid: str, name: str, reader: Callable[[], AbstractContextManager[Any]], headers: Mapping[str, str]
+    ) -> None:
+        """Write what ``reader`` opens, anew for each try, with these ``headers``: a checksum, or the condition that there is none yet."""
+
+        def put(*args: Any, **kwargs: Any) -> None:
+            with reader() as contents:
+                swift.put_object(*args, contents=contents, headers=headers, **kwargs)
+
+        self._call(f"Can't store {name}", put, self._name(uid), name)
+
+    def download(
+        self, uid: str, name: str, receive: Callable[[Mapping[str, str], Iterable[bytes]], None], block: int = 1 << 20
+    ) -> None:
+        """Call ``receive`` with the headers of an object and its content, in blocks of so many bytes; again where a try fails.
+
+        Raises what ``receive`` raises; ValueError of it counts as an answer that was cut off, and is tried again.
+        """
+
+        def get(*args: Any, **kwargs: Any) -> None:
+            headers, body = swift.get_object(*args, resp_chunk_size=block, **kwargs)
+            with contextlib.closing(body):
+                receive(headers, body)
+
+        self._call(f"Can't fetch {name}", get, self._name(uid), name)
 
     def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
         """What is in the container, by name, up to `swift.MOST_LISTED`. One request per 10,000; none if there is no container.

@@ -15,10 +15,18 @@ from requests import PreparedRequest
 from requests.exceptions import ConnectionError as Dropped
 from requests.exceptions import ReadTimeout
 
-from ipp_griffin.cloud.cloud import CredentialsError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.cloud.store import account as swift_module
 from ipp_griffin.cloud.store import store as store_module
-from ipp_griffin.cloud.store.store import Store, StoredObject, StoreError, StoreUnavailable, container_name
+from ipp_griffin.cloud.store.store import Store, StoredObject
+from ipp_griffin.common.errors import (
+    CredentialsError,
+    QuotaError,
+    StoreError,
+    StoreUnavailable,
+    Unavailable,
+    Unsupported,
+)
+from ipp_griffin.model.names import container_name
 from ipp_griffin.model.reports import Report
 
 from ...openstack_responses import ACCOUNT, AUTH, STORE, TOKEN, Answer, lines

@@ -15,11 +15,11 @@ import responses
 from requests import PreparedRequest
 
 from ipp_griffin.agent import agent
-from ipp_griffin.cloud.cloud import Unavailable, Unsupported
 from ipp_griffin.cloud.store.account import Account
 from ipp_griffin.cloud.store.account_key import AccountKey
-from ipp_griffin.cloud.store.store import Store, StoreError
+from ipp_griffin.cloud.store.store import Store
 from ipp_griffin.cloud.store.tempurl import Signer
+from ipp_griffin.common.errors import StoreError, Unavailable, Unsupported
 
 from ...openstack_responses import ACCOUNT, STORE, Answer
 
