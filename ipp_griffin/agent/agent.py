@@ -111,23 +111,23 @@ def escape(text: str) -> str:
     return re.sub(hidden, lambda m: m.group().encode("unicode_escape").decode(), text)
 
 
-def secrets_of(parameters: Json, rendezvous: Json) -> List[str]:
+def secrets_of(parameters: Json, private_object: Json) -> List[str]:
     """What no report and no line may show: keys, URL signatures, and environment values whose name says so."""
-    connection = rendezvous.get("connection", {})
+    connection = private_object.get("connection", {})
     secrets = [str(connection.get(k) or "") for k in ("key", "curve_serverkey")]
-    secrets += [str(k) for k in rendezvous.get("controller", {}).get("keys", {}).values()]
+    secrets += [str(k) for k in private_object.get("controller", {}).get("keys", {}).values()]
     reports = parameters.get("reports", {})
     queries = [urllib.parse.urlsplit(u).query for u in list(reports.get("urls", {}).values())]
-    queries += [urllib.parse.urlsplit(parameters.get("rendezvous", "")).query, reports.get("query", "")]
+    queries += [urllib.parse.urlsplit(parameters.get("private_object", "")).query, reports.get("query", "")]
     for query in queries:
         secrets += [v for k, v in urllib.parse.parse_qsl(query) if k.lower().endswith(("sig", "signature"))]
-    for name, value in rendezvous.get("environment", {}).items():
+    for name, value in private_object.get("environment", {}).items():
         if re.search("KEY|TOKEN|SECRET|PASS", name, re.I) and len(value) >= 6:
             secrets.append(value)
     return secrets
 
 
-def parse_rendezvous(body: bytes) -> Json:
+def parse_private_object(body: bytes) -> Json:
     """The connection object, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
     try:
         found = json.loads(body.decode())
@@ -243,14 +243,14 @@ def connection_file(profile: str) -> str:
     return os.path.join(profile, "security", "ipcontroller-engine.json")
 
 
-def engine_command(rendezvous: Json, python: str, profile: str, uuid: str) -> List[str]:
+def engine_command(private_object: Json, python: str, profile: str, uuid: str) -> List[str]:
     """The argv of one engine. It holds no secret: every user of the server can read it."""
-    args = list(rendezvous.get("engine_args", []))
-    command = list(rendezvous.get("engine_cmd") or [python, "-m", "ipyparallel.engine"])
+    args = list(private_object.get("engine_args", []))
+    command = list(private_object.get("engine_cmd") or [python, "-m", "ipyparallel.engine"])
     command += ["--profile-dir=" + profile, "--Session.session=" + uuid]
     command.append("--IPEngine.url_file=" + connection_file(profile))
     if not any(re.match(r"--?(timeout|IPEngine\.timeout)(=|$)", a) for a in args):
-        command.append("--timeout={}".format(rendezvous["timeouts"].get("register", 120)))
+        command.append("--timeout={}".format(private_object["timeouts"].get("register", 120)))
     return command + args
 
 
@@ -494,7 +494,7 @@ class Agent:
         self.urlopen, self.run, self.sleep, self.monotonic, self.connect = urlopen, run, sleep, monotonic, connect
         self._log, self.thread = log, thread
         self.redactor = Redactor(secrets_of(parameters, {}))
-        self.rendezvous: Json = {}
+        self.private_object: Json = {}
         self.engines: List[Engine] = []
         self.notes: List[str] = []
         self.reported = 0  # bytes of engines' logs when a report was last written
@@ -607,7 +607,7 @@ class Agent:
         that the container does not grow. It is no phase, and not worth more than one try. And what could not be reported."""
         if self.monotonic() >= self.unsent_due:
             self.report_unsent()
-        interval, now = self.rendezvous["timeouts"].get("log_interval", 60), self.monotonic()
+        interval, now = self.private_object["timeouts"].get("log_interval", 60), self.monotonic()
         if not interval or (self.log_due is not None and now < self.log_due):
             return
         first, self.log_due = self.log_due is None, now + interval
@@ -674,10 +674,10 @@ class Agent:
         deadline, pause = self.monotonic() + timeout, 1.0
         while True:
             try:
-                with self.urlopen(self.parameters["rendezvous"], timeout=10) as response:
+                with self.urlopen(self.parameters["private_object"], timeout=10) as response:
                     body = response.read()
                     self.note_time(response)
-                self.check(parse_rendezvous(body))
+                self.check(parse_private_object(body))
                 return bytes(body)
             except ValueError as e:
                 problem = "the answer is no connection object, " + str(e)
@@ -685,7 +685,7 @@ class Agent:
                 problem = str(e) or type(e).__name__
             left = deadline - self.monotonic()
             if left <= 0:
-                host = urllib.parse.urlsplit(self.parameters["rendezvous"]).netloc.rpartition("@")[2]
+                host = urllib.parse.urlsplit(self.parameters["private_object"]).netloc.rpartition("@")[2]
                 raise Failure(
                     f"the connection object never came from {host} within {timeout} s: {problem}. See that servers reach the object "
                     "store at that address."
@@ -694,23 +694,23 @@ class Agent:
             self.sleep(min(left, pause * random.uniform(0.7, 1.0)))
             pause = min(pause * 1.6, 10.0)
 
-    def check(self, rendezvous: Json) -> None:
+    def check(self, private_object: Json) -> None:
         """Raise ValueError for an object that is not for this server, or not yet."""
 
     def load(self) -> None:
         """Get the connection object: the kept one after a reboot, else from the store."""
-        body = read(self.path("rendezvous.json"))
+        body = read(self.path("private_object.json"))
         try:
-            self.rendezvous = parse_rendezvous(body)
+            self.private_object = parse_private_object(body)
         except ValueError:
             body = self.fetch()
-            write(self.path("rendezvous.json"), body)
-            self.rendezvous = parse_rendezvous(body)
-        self.redactor = Redactor(secrets_of(self.parameters, self.rendezvous))
+            write(self.path("private_object.json"), body)
+            self.private_object = parse_private_object(body)
+        self.redactor = Redactor(secrets_of(self.parameters, self.private_object))
 
     def make_user(self) -> None:
         """Make the unprivileged user that engines run as. ipython wants a home, and a name for its uid."""
-        name = self.rendezvous.get("engine_user") or "ipp"
+        name = self.private_object.get("engine_user") or "ipp"
         if not re.match(r"[a-z_][a-z0-9_-]{0,31}$", name):
             raise Failure(f"engine_user {name!r} is no user name")
         try:
@@ -726,7 +726,7 @@ class Agent:
 
     def candidates(self) -> List[Tuple[str, str]]:
         """(python, user) in the order to look at them. What is in somebody's home may be readable to them only."""
-        wanted = self.rendezvous.get("engine_python")
+        wanted = self.private_object.get("engine_python")
         if wanted and not os.access(wanted, os.X_OK):
             raise Failure(f"engine_python {wanted} is not there, or can't be run")
         paths = [wanted] if wanted else [sys.executable, "/opt/ipp/bin/python"] + sorted(glob.glob("/opt/*/bin/python"))
@@ -771,17 +771,17 @@ class Agent:
 
     def needs_python(self) -> bool:
         """Whether a Python is wanted besides the command that the user gave."""
-        return bool(self.rendezvous.get("packages") or self.rendezvous.get("engine_python"))
+        return bool(self.private_object.get("packages") or self.private_object.get("engine_python"))
 
     def prepare(self) -> None:
         """Find or make a Python with the client's ipyparallel; sets python, user and home."""
-        rendezvous = self.rendezvous
+        private_object = self.private_object
         if self.root:
             self.make_user()
-        packages = list(rendezvous.get("packages", []))
-        if rendezvous.get("engine_cmd") and not self.needs_python():
+        packages = list(private_object.get("packages", []))
+        if private_object.get("engine_cmd") and not self.needs_python():
             return  # the command itself says what it runs
-        wanted = rendezvous["ipyparallel"]
+        wanted = private_object["ipyparallel"]
         candidates = self.candidates()
         venv = self.engine_path("venv/bin/python")
         made = read(self.engine_path("venv/made-for")).decode() == json.dumps([wanted, packages])
@@ -796,10 +796,10 @@ class Agent:
         if not found or (packages and not made):
             found = self.make_venv(found, wanted, packages)
         self.python = found["executable"]
-        if found["python"] != minor(rendezvous.get("python") or found["python"]):
+        if found["python"] != minor(private_object.get("python") or found["python"]):
             self.notes.append(
                 "WARNING: Python {} here, {} at the client: functions may not travel".format(
-                    found["python"], rendezvous["python"]
+                    found["python"], private_object["python"]
                 )
             )
         self.log("engines use {} (ipyparallel {})".format(self.python, found["ipyparallel"]))
@@ -807,8 +807,8 @@ class Agent:
     def make_venv(self, image: Optional[Json], wanted: str, packages: List[str]) -> Json:
         """Make a venv with ipyparallel and ``packages``. If the image has ipyparallel (``image``), its packages are
         visible in the venv too, and only ``packages`` are installed. Everything runs as the engines' user."""
-        base = image["executable"] if image else self.rendezvous.get("engine_python") or ""
-        base = base or shutil.which("python" + self.rendezvous.get("python", "3")) or sys.executable
+        base = image["executable"] if image else self.private_object.get("engine_python") or ""
+        base = base or shutil.which("python" + self.private_object.get("python", "3")) or sys.executable
         folder = self.engine_path("venv")
         python = os.path.join(folder, "bin", "python")
         requirements = packages if image else ["ipyparallel==" + wanted] + packages
@@ -825,7 +825,7 @@ class Agent:
             with acting_as(self.user):
                 write(os.path.join(found["site"], "image.pth"), "\n".join(image["paths"]).encode())
         install = pip + ["install", "--no-input"] + (["--target", found["site"]] if pip[0] == base else [])
-        arguments = install + list(self.rendezvous.get("pip_args", [])) + requirements
+        arguments = install + list(self.private_object.get("pip_args", [])) + requirements
         code, output = self.run(arguments, user=self.user, env=environment, timeout=1800)
         found = self.probe(python, self.user)
         if code or not found or not found["ipyparallel"]:
@@ -878,7 +878,7 @@ class Agent:
         It can be run as it is, so that an image needs nothing but Python where packages come from a place of the user's.
         """
         wheels: Dict[str, str] = {}
-        for place in wheel_places(self.rendezvous.get("pip_args", [])):
+        for place in wheel_places(self.private_object.get("pip_args", [])):
             try:
                 if "://" not in place:
                     page, found = "", glob.glob(os.path.join(place, "pip-*.whl"))
@@ -926,11 +926,11 @@ class Agent:
         return environment
 
     def controller_address(self) -> str:
-        return controller_address(self.rendezvous["connection"], socket.gethostname())
+        return controller_address(self.private_object["connection"], socket.gethostname())
 
     def unreachable(self) -> str:
         """Which port of the controller does not answer, and why; "" if all do."""
-        connection = self.rendezvous["connection"]
+        connection = self.private_object["connection"]
         address = self.controller_address()
         for port in controller_ports(connection):
             problem = self.connect(address, port)
@@ -940,7 +940,7 @@ class Agent:
 
     def reach_controller(self) -> None:
         """Wait until the controller's ports answer."""
-        timeout = self.rendezvous["timeouts"].get("controller_gone" if self.kept["ran"] else "controller", 60)
+        timeout = self.private_object["timeouts"].get("controller_gone" if self.kept["ran"] else "controller", 60)
         deadline = self.monotonic() + timeout
         problem = self.unreachable()
         while problem and self.monotonic() < deadline:
@@ -956,12 +956,12 @@ class Agent:
     def write_profile(self) -> str:
         """Write the engines' profile folder; returns its path."""
         profile = self.engine_path("profile_" + self.parameters["engine_set"])
-        config = self.rendezvous.get("ipengine_config", "")
+        config = self.private_object.get("ipengine_config", "")
         with acting_as(self.user):
             for folder in ("security", "log"):
                 os.makedirs(os.path.join(profile, folder), mode=0o700, exist_ok=True)
             write(os.path.join(profile, "ipengine_config.py"), config.encode())
-            connection = json.dumps(self.rendezvous["connection"]).encode()
+            connection = json.dumps(self.private_object["connection"]).encode()
             write(connection_file(profile), connection)
         return profile
 
@@ -974,13 +974,13 @@ class Agent:
         generations[k] += 1
         self.keep()
         environment = dict(self.base_environment(self.user, self.python), **self.proxy_environment())
-        environment.update((k, str(v)) for k, v in self.rendezvous["environment"].items())
+        environment.update((k, str(v)) for k, v in self.private_object["environment"].items())
         environment.pop("IPP_CONNECTION_INFO", None)  # would win over the file
         environment.pop("IPP_PROFILE_DIR", None)
         environment.update(PYTHONUNBUFFERED="1", GRIFFIN_SERVER=p["server"], GRIFFIN_UID=p["uid"])
         environment.update(GRIFFIN_SLOT=str(p["slot"]), GRIFFIN_ENGINE=str(k))
         environment["GRIFFIN_CONNECTION_FILE"] = connection_file(profile)  # for ipengine_config.py
-        self.spawn(engine, engine_command(self.rendezvous, self.python, profile, engine.uuid), environment)
+        self.spawn(engine, engine_command(self.private_object, self.python, profile, engine.uuid), environment)
 
     def spawn(self, engine: Engine, command: List[str], environment: Dict[str, str], leads: bool = False) -> None:
         """Start a process in the place of ``engine``. ``leads``: a process group of its own."""
@@ -1069,7 +1069,7 @@ class Agent:
             text = f"engine {engine.index} ended ({exit_text(engine.process.returncode)})"
             if engine.ended == "crash":
                 engine.crashes.append(now)
-                pause = restart_pause(engine.crashes, now, int(self.rendezvous.get("restarts", 5)))
+                pause = restart_pause(engine.crashes, now, int(self.private_object.get("restarts", 5)))
                 if pause is None:
                     engine.ended = "down"
                     self.notes.append(f"engine {engine.index} crashed too often and stays down")
@@ -1084,7 +1084,7 @@ class Agent:
         end of this server's life."""
         lost: Optional[float] = None
         next_probe, settled = 0.0, False
-        patience = self.rendezvous["timeouts"].get("controller_gone", 300)
+        patience = self.private_object["timeouts"].get("controller_gone", 300)
         while True:
             if self.expired():
                 raise Expired()
@@ -1187,7 +1187,7 @@ class Agent:
 
     def give_up(self) -> None:
         """A launcher that lives deletes this server within seconds. Off, it shows up for whoever cleans up after one that died."""
-        self.sleep(self.rendezvous.get("timeouts", {}).get("controller_gone", 300))
+        self.sleep(self.private_object.get("timeouts", {}).get("controller_gone", 300))
         self.power_off()
 
     def power_off(self) -> None:
@@ -1210,14 +1210,14 @@ class ControllerAgent(Agent):
 
     unanswered = False  # whether the hub could not be asked the last time
     refused = ""  # the port that nobody listened on at the last look at all of them
-    next_look = 0.0  # when the next one is due
+    next_poll = 0.0  # when the next one is due
 
-    def check(self, rendezvous: Json) -> None:
-        if rendezvous["controller"]["server"] != self.parameters["server"]:
+    def check(self, private_object: Json) -> None:
+        if private_object["controller"]["server"] != self.parameters["server"]:
             raise ValueError("this server's address is not known yet")
 
     def controller_address(self) -> str:
-        return str(self.rendezvous["controller"]["address"])
+        return str(self.private_object["controller"]["address"])
 
     def unreachable(self) -> str:
         """Which port of the controller does not answer, and why; "" if all do."""
@@ -1239,7 +1239,7 @@ class ControllerAgent(Agent):
                 raise
             self.restart_controller(controller, profile, str(e))  # after a reboot: engines wait for it
         self.keep(ran=True)
-        idle = Idle(self.rendezvous["timeouts"].get("idle", 0), lambda: self.activity(profile), self.monotonic)
+        idle = Idle(self.private_object["timeouts"].get("idle", 0), lambda: self.activity(profile), self.monotonic)
         while True:
             if self.expired():
                 self.end_engines(profile)
@@ -1263,9 +1263,9 @@ class ControllerAgent(Agent):
 
         ipcontroller itself never looks: without a scheduler tasks wait for ever, without the heart monitor engines end one by one.
         """
-        if self.monotonic() < self.next_look:
+        if self.monotonic() < self.next_poll:
             return ""
-        self.next_look = self.monotonic() + PROBE
+        self.next_poll = self.monotonic() + PROBE
         before, self.refused = self.refused, self.unreachable()
         if os.strerror(errno.ECONNREFUSED) not in self.refused or self.refused != before:
             return ""
@@ -1278,7 +1278,7 @@ class ControllerAgent(Agent):
         with acting_as(self.user):
             for folder in ("security", "log"):
                 os.makedirs(os.path.join(profile, folder), mode=0o700, exist_ok=True)
-            config = self.rendezvous["controller"]["config"]
+            config = self.private_object["controller"]["config"]
             write(os.path.join(profile, "ipcontroller_config.py"), config.encode())
             for name in ("engine", "client"):
                 path, kept = self.file_of(profile, name), self.kept["connection_files"].get(name)
@@ -1316,22 +1316,22 @@ class ControllerAgent(Agent):
 
     def start_controller(self, controller: Engine, profile: str) -> None:
         """Start ipcontroller, and return when all its ports answer. Raises Failure if they never do."""
-        settings = self.rendezvous["controller"]
+        settings = self.private_object["controller"]
         environment = dict(self.base_environment(self.user, self.python), **self.proxy_environment())
-        environment.update((k, str(v)) for k, v in self.rendezvous["environment"].items())
+        environment.update((k, str(v)) for k, v in self.private_object["environment"].items())
         keys = settings["keys"]
         environment.update(
             PYTHONUNBUFFERED="1", GRIFFIN_SERVER=self.parameters["server"], GRIFFIN_UID=self.parameters["uid"]
         )
         environment.update(IPP_SESSION_KEY=keys["session"])
         environment.update(IPP_CURVE_SECRETKEY=keys["curve_secret"], IPP_CURVE_PUBLICKEY=keys["curve_public"])
-        command = self.rendezvous.get("engine_cmd") or [self.python, "-m", "ipyparallel.controller"]
+        command = self.private_object.get("engine_cmd") or [self.python, "-m", "ipyparallel.controller"]
         again = bool(self.kept["connection_files"])
         controller.uuid = "controller"
         self.spawn(controller, controller_command(settings, command, profile, again), environment, leads=True)
         problem, deadline = (
             "it wrote no connection files",
-            self.monotonic() + self.rendezvous["timeouts"].get("controller", 60),
+            self.monotonic() + self.private_object["timeouts"].get("controller", 60),
         )
         while problem and self.monotonic() < deadline and controller.process.poll() is None:
             self.sleep(POLL)
@@ -1374,7 +1374,7 @@ class ControllerAgent(Agent):
             self.end_group(controller)
             now = self.monotonic()
             controller.crashes.append(now)
-            pause = restart_pause(controller.crashes, now, int(self.rendezvous.get("restarts", 5)))
+            pause = restart_pause(controller.crashes, now, int(self.private_object.get("restarts", 5)))
             if pause is None:
                 raise Failure(f"the controller crashed too often; the last time: {why}")
             self.sleep(pause)
@@ -1400,7 +1400,7 @@ class ControllerAgent(Agent):
                 controller.ended = "asked"
 
     def needs_python(self) -> bool:
-        return super().needs_python() or bool(self.rendezvous["timeouts"].get("idle"))
+        return super().needs_python() or bool(self.private_object["timeouts"].get("idle"))
 
     def ask_hub(self, profile: str, program: str) -> str:
         """What a client prints that runs on this server; "" where it fails, which is logged once."""

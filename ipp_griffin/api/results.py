@@ -23,7 +23,7 @@ from ..agent.uploader import Content, LocalFault, Uploader, local
 from ..cloud.shared import connect, open_store
 from ..common.errors import SettingError, StoreError
 from ..common.text import typed
-from ..common.times import iso, moment
+from ..common.times import iso, timestamp
 from ..launchers.cloud_settings import GriffinCloud
 from ..model.names import PREFIX
 
@@ -276,7 +276,7 @@ def _modified(headers: Mapping[str, str]) -> str:
 
 def _in_utc(listed: str) -> str:
     """A listing's time, which names no zone."""
-    when = moment(listed)
+    when = timestamp(listed)
     return iso(when) if when else ""
 
 

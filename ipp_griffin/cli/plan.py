@@ -66,7 +66,7 @@ class MakePlan(Command):
         began = time.monotonic()
         limits = settings.limits(engines.connect())
         latency = time.monotonic() - began
-        settings.ask_ahead(engines.connect())  # for both plans
+        settings.prefetch(engines.connect())  # for both plans
         plans = [_plan(engines, settings, n=n, engines_per_server=engines.engines_per_server)]
         if issubclass(started.controller_launcher_class, GriffinServerControllerLauncher):
             controller = GriffinServerControllerLauncher(parent=cluster)

@@ -12,7 +12,7 @@ from traitlets import Bool
 
 from ..cluster.inventory import Cluster, Member
 from ..common.text import one_line
-from ..common.times import is_past, moment, seconds_since
+from ..common.times import is_past, seconds_since, timestamp
 from .command import ClustersCommand, table
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _hours(seconds: float) -> str:
 
 def _until(expires: str, now: datetime) -> str:
     """An expiry as hours and minutes from now."""
-    when = moment(expires)
+    when = timestamp(expires)
     if when is None:
         return "never"
     return "expired" if is_past(expires, now) else f"in {_hours((when - now).total_seconds())}"

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..common.errors import CloudError, Unavailable, Unsupported
-from ..common.retry import persist
+from ..common.retry import retry
 from ..common.text import one_line
-from ..common.threads import at_once, in_parallel
+from ..common.threads import concurrently, in_parallel
 from ..model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan
 from ..model.server import Server
 from .floating_ips import FloatingIps
@@ -114,7 +114,7 @@ class Cloud:
 
     def networks(self) -> list[Network]:
         """This project's networks, those shared with it and external ones, with their CIDRs. Two requests at the same time."""
-        networks, subnets = at_once(
+        networks, subnets = concurrently(
             lambda: self._api.listing("network", "/networks", "networks", self._network),
             lambda: self._api.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"])),
         )
@@ -232,7 +232,7 @@ class Cloud:
     def _delete(self, id: str) -> None:
         what, path = f"Can't delete server {id}", f"/servers/{quote(id, safe='')}"
         try:
-            persist(
+            retry(
                 lambda: self._api.send(what, "compute", "DELETE", path),
                 retries=self.retries,
                 sleep=self.sleep,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ..common.errors import CloudError, QuotaError, SettingError, Unavailable, Unsupported
-from ..common.retry import persist
+from ..common.retry import retry
 from ..common.text import one_line
 from ..model.names import AUTO
 from .ports import CHANGED, Ports
@@ -216,7 +216,7 @@ class FloatingIps:
             ) from None
 
     def _persist(self, attempt: Callable[[], T]) -> T:
-        return persist(
+        return retry(
             attempt,
             retries=self._api.retries,
             sleep=self._api.sleep,

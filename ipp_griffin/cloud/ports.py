@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.errors import CloudError, Unavailable
-from ..common.retry import persist
-from ..common.threads import at_once
+from ..common.retry import retry
+from ..common.threads import concurrently
 from .session import Api
 
 CHANGED = 412  # somebody else has changed the port meanwhile
@@ -57,7 +57,7 @@ class Ports:
         ids = sorted(server_ids)
         chunks = [ids[start : start + MOST_NAMED] for start in range(0, len(ids), MOST_NAMED)]
         try:
-            found = at_once(*(partial(self._listed, {"device_id": chunk}) for chunk in chunks))
+            found = concurrently(*(partial(self._listed, {"device_id": chunk}) for chunk in chunks))
         except CloudError as error:
             if error.status != 403:
                 raise
@@ -68,7 +68,7 @@ class Ports:
         """Delete a port; one that is gone is fine."""
         what, path = f"Can't delete port {port_id}", f"/ports/{quote(port_id, safe='')}"
         try:
-            persist(
+            retry(
                 lambda: self._api.send(what, "network", "DELETE", path),
                 retries=self._api.retries,
                 sleep=self._api.sleep,
@@ -96,7 +96,7 @@ class Ports:
             self._api.send(what, "network", "PUT", path, json=body, headers=headers)
 
         try:
-            persist(
+            retry(
                 attempt,
                 retries=self._api.retries,
                 sleep=self._api.sleep,

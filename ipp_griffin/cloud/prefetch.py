@@ -1,4 +1,4 @@
-"""`Ahead`: questions that are asked before their answers are needed, while something else takes its time."""
+"""`Prefetch`: questions that are asked before their answers are needed, while something else takes its time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from ..common.threads import at_once
+from ..common.threads import concurrently
 
 FRESH = 30  # seconds that an answer is good for: what a cloud offers changes, but not while a controller starts
 
 Questions = Mapping[str, Callable[[], Any]]
 
 
-class Ahead:
+class Prefetch:
     """Methods may be called from several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +49,7 @@ class Ahead:
                 return asked[name].result()
             return questions[name]()
 
-        return dict(zip(questions, at_once(*(partial(answer, name) for name in questions)), strict=True))
+        return dict(zip(questions, concurrently(*(partial(answer, name) for name in questions)), strict=True))
 
 
 def _settle(future: Future[Any], question: Callable[[], Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.errors import CloudError
-from ..common.retry import persist
+from ..common.retry import retry
 from ..common.text import one_line
 from .ports import Port, Ports
 from .session import Api, parse
@@ -180,7 +180,7 @@ class ClusterGroups:
             response = self._api.send(what, "network", "POST", "/security-groups", json=body)
             return parse(what, response, lambda answer: _made(answer["security_group"]))
 
-        return persist(attempt, retries=self._api.retries, sleep=self._api.sleep)
+        return retry(attempt, retries=self._api.retries, sleep=self._api.sleep)
 
     def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> str:
         """The id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
@@ -218,7 +218,7 @@ class ClusterGroups:
         return True
 
     def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> Any:
-        return persist(
+        return retry(
             lambda: self._api.send(what, "network", method, path, **kwargs),
             retries=self._api.retries,
             sleep=self._api.sleep,

@@ -18,7 +18,7 @@ from keystoneauth1 import exceptions as keystone
 from openstack import exceptions as sdk
 
 from ..common.errors import CloudError, CredentialsError, Unavailable, Unsupported, logger
-from ..common.retry import Rest, persist
+from ..common.retry import Throttle, retry
 from ..common.text import one_line
 from .clouds_yaml import configure
 from .failures import TOO_MANY, from_exception, from_status, quiet, retry_after
@@ -51,7 +51,7 @@ class Api:
         self.retries = retries
         self.sleep = sleep
         self._clock = clock
-        self._rests: dict[str, Rest] = {}
+        self._throttles: dict[str, Throttle] = {}
         self._adapters: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.session = connection.session
@@ -79,7 +79,7 @@ class Api:
         connection = configure(name, region, label)
         try:
             api = cls(connection, retries=retries, sleep=sleep, clock=clock)
-            persist(lambda: api._authenticate(label), retries=retries, sleep=sleep)
+            retry(lambda: api._authenticate(label), retries=retries, sleep=sleep)
         except FAILURES as error:
             raise from_exception(f"Can't log in to {label}", error) from None
         return api
@@ -190,7 +190,7 @@ class Api:
         # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
         # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
-        rest = self._rests.setdefault(service, Rest(self._clock, self.sleep))
+        rest = self._throttles.setdefault(service, Throttle(self._clock, self.sleep))
         rest.take()
 
         def request() -> requests.Response:
@@ -223,7 +223,7 @@ class Api:
         **kwargs: Any,
     ) -> T:
         """What ``make`` makes of the JSON object that a repeatable call answers with."""
-        return persist(
+        return retry(
             lambda: parse(what, self.send(what, service, method, path, **kwargs), make),
             retries=self.retries,
             sleep=self.sleep,

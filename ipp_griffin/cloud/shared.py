@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .prefetch import Ahead
+from .prefetch import Prefetch
 
 if TYPE_CHECKING:
     from .cloud import Cloud
@@ -21,7 +21,7 @@ _connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = wea
 # What was opened and asked through a connection.
 _stores: weakref.WeakKeyDictionary[Cloud, dict[tuple[str, str], Store]] = weakref.WeakKeyDictionary()
 
-_ahead: weakref.WeakKeyDictionary[Cloud, Ahead] = weakref.WeakKeyDictionary()
+_prefetched: weakref.WeakKeyDictionary[Cloud, Prefetch] = weakref.WeakKeyDictionary()
 
 _connecting = threading.Lock()
 
@@ -58,6 +58,6 @@ def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
         return opened[container, servers_url]
 
 
-def _ahead_of(cloud: Cloud) -> Ahead:
+def _prefetch_of(cloud: Cloud) -> Prefetch:
     with _connecting:
-        return _ahead.setdefault(cloud, Ahead())
+        return _prefetched.setdefault(cloud, Prefetch())

@@ -24,7 +24,7 @@ from ..model.reports import last_output
 from ..model.slots import Place
 from ..model.userdata import agent_source, server_parameters, user_data
 from .create import create_servers
-from .teardown import PARALLEL, Farewell, delete_ports, delete_servers
+from .teardown import PARALLEL, BeforeDeletion, delete_ports, delete_servers
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
@@ -84,16 +84,16 @@ class EngineSet:
         """Make the cluster's private container, if it is not there yet."""
         self.store.publish(self.uid, labels)
 
-    def publish(self, rendezvous: bytes) -> None:
-        """Put the rendezvous object, which agents wait for, into the container."""
-        self.store.put(self.uid, self._rendezvous, rendezvous)
+    def publish(self, private_object: bytes) -> None:
+        """Put the private object, which agents wait for, into the container."""
+        self.store.put(self.uid, self._private_object, private_object)
 
     def is_published(self) -> bool:
-        """Whether the rendezvous object is there: the last that a stop, of whichever process, deletes."""
-        return any(stored.name == self._rendezvous for stored in self.store.objects(self.uid, self._rendezvous))
+        """Whether the private object is there: the last that a stop, of whichever process, deletes."""
+        return any(stored.name == self._private_object for stored in self.store.objects(self.uid, self._private_object))
 
     @property
-    def _rendezvous(self) -> str:
+    def _private_object(self) -> str:
         return f"{self.prefix}connection.json"
 
     def create(
@@ -108,7 +108,7 @@ class EngineSet:
 
         When ``stop`` is set no further request begins; those in flight are waited for in any case.
         """
-        read_url = self.store.get_url(self.uid, self._rendezvous, settings.read_seconds)
+        read_url = self.store.get_url(self.uid, self._private_object, settings.read_seconds)
         source = agent_source()
         wanted = []
         for server in plan.servers:
@@ -116,7 +116,7 @@ class EngineSet:
                 plan_server=server,
                 uid=self.uid,
                 engine_set=self.engine_set,
-                rendezvous_url=read_url,
+                private_object_url=read_url,
                 report_urls=self.store.report_urls(
                     self.uid,
                     f"{self.prefix}{server.slot}.{server.incarnation}/",
@@ -226,11 +226,11 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         groups: bool = False,
-        farewell: Farewell = lambda servers: None,
+        before_deletion: BeforeDeletion = lambda servers: None,
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. ``farewell``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
+        Idempotent. ``before_deletion``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
         any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
         """
         tags = uid_tag(self.uid), set_tag(self.engine_set)
@@ -241,7 +241,7 @@ class EngineSet:
             timeout=timeout,
             sleep=sleep,
             clock=clock,
-            farewell=farewell,
+            before_deletion=before_deletion,
             parallel=self.parallel,
         )
         self.store.delete_prefix(self.uid, self.prefix)

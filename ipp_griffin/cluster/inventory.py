@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..common.errors import CloudError, SettingError, Unavailable
 from ..common.text import one_line
-from ..common.times import is_past, moment, seconds_since
+from ..common.times import is_past, seconds_since, timestamp
 from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
 from ..model.names import MARKER_TAG, place_of
 from ..model.slots import DEAD
@@ -104,7 +104,7 @@ class Cluster:
     @property
     def expires(self) -> str:
         """When the first of its servers expires, as ISO 8601; "": never."""
-        known = {when: member.expires for member in self.members if (when := moment(member.expires))}
+        known = {when: member.expires for member in self.members if (when := timestamp(member.expires))}
         return known[min(known)] if known else ""
 
     def age(self, now: datetime) -> float:

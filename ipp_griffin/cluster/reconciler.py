@@ -1,4 +1,4 @@
-"""`Keeper`: looks at the servers of one engine set, and sees to those that fail."""
+"""`Reconciler`: looks at the servers of one engine set, and sees to those that fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONSOLE_LINES = 20
 Created = Callable[["ServerPlan", str], None]
 
 
-class Keeper:
+class Reconciler:
     """Both the wait for a start and the watch over a running set look through it, one after the other. Blocking.
 
     ``create``: makes servers, calls back with the id of each, and does what it gets besides at the same time; None for a set that another process made: then nothing is
@@ -77,7 +77,7 @@ class Keeper:
         finally:
             self._on_change()  # once: it copies all of them
 
-    def look(
+    def poll(
         self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
     ) -> bool:
         """See how the servers are, delete those that failed, and fill their slots again. Whether the cloud could be asked.

@@ -22,7 +22,7 @@ PORTS_TIMEOUT = 10.0  # seconds that ports may outlive their servers
 
 PARALLEL = 10  # requests in flight at the same time
 
-Farewell = Callable[["list[Server]"], None]
+BeforeDeletion = Callable[["list[Server]"], None]
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterable[str] = ()) -> None:
@@ -71,7 +71,7 @@ def delete_servers(
     timeout: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-    farewell: Farewell = lambda servers: None,
+    before_deletion: BeforeDeletion = lambda servers: None,
     parallel: int = PARALLEL,
 ) -> None:
     """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
@@ -87,7 +87,7 @@ def delete_servers(
             cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
             raise
         if not asked:
-            farewell(list(listed.values()))
+            before_deletion(list(listed.values()))
         # A server that was created a moment ago may be missing from the first listing.
         todo = (set(listed) | known) - asked
         if todo:

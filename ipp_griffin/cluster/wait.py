@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..common.errors import GriffinError, Stopped
 from ..common.processes import has_ended
-from ..model.poll_interval import Pace
+from ..model.poll_interval import PollInterval
 from ..model.slots import engines_by_place
-from .reconciler import Keeper
+from .reconciler import Reconciler
 
 if TYPE_CHECKING:
     from ..controller.hub import Hub
@@ -39,7 +39,7 @@ class WaitForEngines:
 
     def __init__(
         self,
-        keeper: Keeper,
+        reconciler: Reconciler,
         *,
         settle: bool,
         controller: Any,
@@ -49,7 +49,7 @@ class WaitForEngines:
         poll_interval: float,
         progress: AbstractContextManager[Progress],
     ) -> None:
-        self._keeper, self._settle, self._controller, self._stopping = keeper, settle, controller, stopping
+        self._reconciler, self._settle, self._controller, self._stopping = reconciler, settle, controller, stopping
         self._timeout, self._deadline, self._poll_interval = timeout, deadline, poll_interval
         self._progress = progress
 
@@ -58,29 +58,29 @@ class WaitForEngines:
 
         Raises `Stopped`, or `GriffinError` with the cause: failed servers, an ended controller, the deadline.
         """
-        clock, roster = self._keeper.clock, self._keeper.roster
-        pace, next_look = Pace(self._poll_interval, clock()), 0.0
+        clock, roster = self._reconciler.clock, self._reconciler.roster
+        polling, next_poll = PollInterval(self._poll_interval, clock()), 0.0
         self._check_controller()
         with open_hub() as hub, self._progress as progress:
             while True:
                 check_not_stopped(self._stopping)
                 self._check_controller()
-                registered = engines_by_place(hub.engines(self._keeper.engine_set.engine_set))
+                registered = engines_by_place(hub.engines(self._reconciler.engine_set.engine_set))
                 listed = roster.count(registered, clock())
                 if listed >= roster.engines or (listed >= roster.quorum and not self._settle):
                     progress.show(listed, roster.phases())
                     return
-                if (began := clock()) >= next_look:
-                    self._keeper.look(registered, reports=True, replace_settled=True, hub=hub)
-                    self._keeper.check_quorum()
+                if (began := clock()) >= next_poll:
+                    self._reconciler.poll(registered, reports=True, replace_settled=True, hub=hub)
+                    self._reconciler.check_quorum()
                     progress.show(listed, roster.phases())
-                    next_look = clock() + pace.pause(roster, began, clock())
+                    next_poll = clock() + polling.pause(roster, began, clock())
                 if listed >= roster.quorum and not roster.unsettled:
                     return
                 if clock() > self._deadline:
                     if listed < roster.quorum:
                         raise GriffinError(self._too_late(listed))
-                    self._keeper.give_up_stragglers(f"was not there after {self._timeout:.0f} s (start_timeout)")
+                    self._reconciler.give_up_stragglers(f"was not there after {self._timeout:.0f} s (start_timeout)")
                     return
                 self._stopping.wait(TICK)
 
@@ -91,7 +91,7 @@ class WaitForEngines:
             )
 
     def _too_late(self, listed: int) -> str:
-        roster = self._keeper.roster
+        roster = self._reconciler.roster
         phases = ", ".join(f"{count} {phase}" for phase, count in roster.phases().items())
         silent = [slot.planned.name for slot in roster.unsettled if slot.phase == "active"]
         why = f" Never reported: {', '.join(silent[:5])} (can they reach the object store?)." if silent else ""

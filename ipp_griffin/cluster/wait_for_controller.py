@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..common.errors import GriffinError, Unavailable
-from ..model.poll_interval import Pace
-from .reconciler import Keeper
+from ..model.poll_interval import PollInterval
+from .reconciler import Reconciler
 from .wait import check_not_stopped
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ QUICKER = 4  # looks in the time of one at engines
 
 class WaitForController:
     """One wait. ``publish``: tells a server, by its name, that its address is known; ``attach``: makes a server, by its id, one that
-    clients reach; ``timeout``: what ``deadline`` (of the keeper's clock) stands for, in seconds.
+    clients reach; ``timeout``: what ``deadline`` (of the reconciler's clock) stands for, in seconds.
     """
 
     def __init__(
         self,
-        keeper: Keeper,
+        reconciler: Reconciler,
         server: ControllerServer,
         *,
         publish: Callable[[str, str], None],
@@ -38,7 +38,7 @@ class WaitForController:
         poll_interval: float,
         log: Any,
     ) -> None:
-        self._keeper, self._server, self._publish, self._attach = keeper, server, publish, attach
+        self._reconciler, self._server, self._publish, self._attach = reconciler, server, publish, attach
         self._stopping, self._timeout, self._deadline = stopping, timeout, deadline
         self._poll_interval, self._log = poll_interval, log
         self._published = self._attached = self._phase = self._trouble = ""
@@ -49,12 +49,12 @@ class WaitForController:
         Raises `Stopped`, or `GriffinError` with the cause: servers that failed, or the deadline. An outage of the cloud is no cause.
         """
         # Each step of it is waited for here, and so is whoever starts it.
-        pace = Pace(self._poll_interval / QUICKER, self._keeper.clock())
+        polling = PollInterval(self._poll_interval / QUICKER, self._reconciler.clock())
         while True:
             check_not_stopped(self._stopping)
-            began = self._keeper.clock()
-            self._keeper.look({}, reports=True, replace_settled=True)
-            self._keeper.check_quorum()
+            began = self._reconciler.clock()
+            self._reconciler.poll({}, reports=True, replace_settled=True)
+            self._reconciler.check_quorum()
             try:
                 found = self._go_on()
                 self._trouble = ""
@@ -65,17 +65,17 @@ class WaitForController:
                 self._trouble = str(e)
             if found is not None:
                 return found
-            slot = self._keeper.roster.slots[0]
-            if self._keeper.clock() > self._deadline:
+            slot = self._reconciler.roster.slots[0]
+            if self._reconciler.clock() > self._deadline:
                 raise GriffinError(
                     f"The controller's server was not ready within {self._timeout:.0f} s (it is in phase {slot.phase}). It is deleted. "
                     "Set GriffinServerControllerLauncher.start_timeout for slower clouds."
                 )
-            self._stopping.wait(pace.pause(self._keeper.roster, began, self._keeper.clock()))
+            self._stopping.wait(polling.pause(self._reconciler.roster, began, self._reconciler.clock()))
 
     def _go_on(self) -> tuple[Server, dict[str, Json]] | None:
         """Do what can be done of the server as it is now. May raise `CloudError`."""
-        slot, survey = self._keeper.roster.slots[0], self._keeper.survey
+        slot, survey = self._reconciler.roster.slots[0], self._reconciler.survey
         if slot.phase != self._phase:
             what = "runs ipcontroller" if slot.phase == "engines" else slot.phase
             self._log.info(f"The controller's server {slot.planned.name}: {what}")

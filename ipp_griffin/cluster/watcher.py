@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import Stopped
 from ..model.slots import engines_by_place
-from .reconciler import Keeper
+from .reconciler import Reconciler
 
 if TYPE_CHECKING:
     from ..controller.hub import Hub
 
-SECOND_LOOK = 1.0  # seconds until a look that found a server off or gone is repeated
+SECOND_POLL = 1.0  # seconds until a look that found a server off or gone is repeated
 
 
 class Watcher:
@@ -29,7 +29,7 @@ class Watcher:
 
     def __init__(
         self,
-        keeper: Keeper,
+        reconciler: Reconciler,
         *,
         open_hub: Callable[[], Hub],
         on_gone: Callable[[], bool],
@@ -39,7 +39,7 @@ class Watcher:
         poll_interval: float,
         log: logging.Logger,
     ) -> None:
-        self._keeper, self._open_hub, self._on_gone, self._replace = keeper, open_hub, on_gone, replace
+        self._reconciler, self._open_hub, self._on_gone, self._replace = reconciler, open_hub, on_gone, replace
         self._stop, self._interval, self._poll_interval, self._log = stop, interval, poll_interval, log
         self._hub: Hub | None = None
         self._told = ""
@@ -51,7 +51,7 @@ class Watcher:
         none_alive = False
         try:
             while not self._stop.wait(self._pause(none_alive)):
-                before, none_alive = none_alive, self.look_once() == 0
+                before, none_alive = none_alive, self.poll_once() == 0
                 if before and none_alive and self._on_gone():
                     return
         finally:
@@ -59,19 +59,19 @@ class Watcher:
 
     def _pause(self, none_alive: bool) -> float:
         """Seconds until the next look."""
-        roster = self._keeper.roster
+        roster = self._reconciler.roster
         if roster.unsettled:
             return self._poll_interval
-        doubtful = none_alive or any(slot.bad_looks == 1 for slot in roster.slots)
-        return min(self._interval, SECOND_LOOK) if doubtful else self._interval
+        doubtful = none_alive or any(slot.bad_polls == 1 for slot in roster.slots)
+        return min(self._interval, SECOND_POLL) if doubtful else self._interval
 
-    def look_once(self) -> int | None:
+    def poll_once(self) -> int | None:
         """How many servers live, None where the cloud does not say. Sees to what failed, and tells of each change once."""
-        roster = self._keeper.roster
+        roster = self._reconciler.roster
         open_end = bool(roster.unsettled)
         try:
             registered = self._registered() if open_end else {}
-            if not self._keeper.look(registered, reports=open_end, replace_settled=self._replace, hub=self._hub):
+            if not self._reconciler.poll(registered, reports=open_end, replace_settled=self._replace, hub=self._hub):
                 return None
         except Stopped:
             return None
@@ -91,7 +91,7 @@ class Watcher:
         try:
             if self._hub is None:
                 self._hub = self._open_hub().__enter__()
-            return engines_by_place(self._hub.engines(self._keeper.engine_set.engine_set))
+            return engines_by_place(self._hub.engines(self._reconciler.engine_set.engine_set))
         except Exception as e:  # it may answer the next time
             self._log.debug(f"Can't ask the controller now: {e}")
             self._close_hub()

@@ -11,7 +11,7 @@ from .errors import CloudError, Unavailable, logger
 
 LONGEST_PAUSE = 60.0  # seconds; a Retry-After beyond it is not waited for
 
-BREATH = 0.25  # seconds, where it does not say how long
+SHORT_PAUSE = 0.25  # seconds, where it does not say how long
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def backoff(attempt: int, asked: float | None = None) -> float:
     return min(0.5 * 2.0**attempt, 16.0) * random.uniform(0.5, 1)
 
 
-class Rest:
+class Throttle:
     """The pause that a service which has enough for now asks for: all threads take it, not only the one that it told."""
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
@@ -37,7 +37,9 @@ class Rest:
     def ask(self, seconds: float | None) -> None:
         """For so many seconds from now, a short while where it is None; never less than was asked for before."""
         with self._lock:
-            self._until = max(self._until, self._clock() + min(BREATH if seconds is None else seconds, LONGEST_PAUSE))
+            self._until = max(
+                self._until, self._clock() + min(SHORT_PAUSE if seconds is None else seconds, LONGEST_PAUSE)
+            )
 
     def take(self) -> None:
         """Return when it is over, and what has been asked for meanwhile."""
@@ -47,7 +49,7 @@ class Rest:
             self._sleep(min(pause, LONGEST_PAUSE))  # a clock may be set back
 
 
-def persist(
+def retry(
     attempt: Callable[[], T],
     *,
     retries: int,

@@ -71,7 +71,7 @@ def within(seconds: float, function: Callable[[], object]) -> bool:
     return not thread.is_alive()
 
 
-def at_once(*functions: Callable[[], Any]) -> list[Any]:
+def concurrently(*functions: Callable[[], Any]) -> list[Any]:
     """Run these beside each other, and return what each returns when all have ended. Raises the error of the first of them that has one."""
     results: dict[int, Any] = {}
     errors: dict[int, Exception] = {}

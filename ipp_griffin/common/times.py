@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 
-def moment(text: str) -> datetime | None:
+def timestamp(text: str) -> datetime | None:
     """The moment that is meant, in UTC where ``text`` names no zone; None for anything else."""
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
@@ -22,11 +22,11 @@ def iso(when: datetime | float) -> str:
 
 def seconds_since(text: str, now: datetime) -> float:
     """From then to ``now``; 0 where that is not known, or to come."""
-    found = moment(text)
+    found = timestamp(text)
     return max(0.0, (now - found).total_seconds()) if found else 0.0
 
 
 def is_past(text: str, now: datetime) -> bool:
     """Whether this moment is known, and over."""
-    found = moment(text)
+    found = timestamp(text)
     return found is not None and found < now

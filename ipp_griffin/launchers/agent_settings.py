@@ -92,7 +92,7 @@ class AgentSettings(HasTraits):
     )
 
     def for_every_agent(self) -> dict[str, Any]:
-        """What agents go by, whatever they run; see `rendezvous`."""
+        """What agents go by, whatever they run; see `model.connection`."""
         names = ("packages", "pip_args", "restarts", "log_interval", "controller_gone_timeout")
         return {name: getattr(self, name) for name in names}
 

@@ -94,7 +94,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             settings = self.settle_cloud()
             await in_thread(lambda: self.record_project(settings))
             if self._starts_engines_on_servers():
-                settings.ask_ahead(self.connect())
+                settings.prefetch(self.connect())
             self._own_args = await in_thread(lambda: self._decide_args(settings))
             self._remove_stale_files()
             self._make_output_private()

@@ -87,7 +87,7 @@ class EngineSettings(AgentSettings):
     )
 
     def for_agents(self) -> dict[str, Any]:
-        """What agents go by; see `rendezvous.build`."""
+        """What agents go by; see `model.connection.build`."""
         names = ("engine_user", "engine_python", "controller_timeout", "register_timeout")
         return {**self.for_every_agent(), **{name: getattr(self, name) for name in names}}
 

@@ -15,7 +15,7 @@ from traitlets import Unicode
 
 from ..cluster.firewall import UNREACHABLE, admit_engines, admitting_rule
 from ..cluster.leftovers import Leftovers
-from ..cluster.reconciler import Keeper
+from ..cluster.reconciler import Reconciler
 from ..cluster.wait import WaitForEngines, check_not_stopped
 from ..common.errors import GriffinError, QuotaTooSmall, SettingError, Stopped
 from ..common.processes import has_ended
@@ -74,7 +74,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         network = choose_network(settings.network, there.networks, self.naming)
         connection = await engine_connection(self, network)
         self.uid, self.engine_set = cluster_uid(connection), secrets.token_hex(4)
-        rendezvous = self._rendezvous(connection)
+        private_object = self._private_object(connection)
         try:
             plan = await in_thread(
                 lambda: self._plan_servers(
@@ -93,28 +93,30 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self.log.info(f"Starting {plan}")
         await in_thread(lambda: self._open_container(settings))
         if self.has_groups:
-            plan = await in_thread(lambda: self._admit(plan, connection, rendezvous))
-        publish = [] if self.has_groups else [lambda: self._on_cloud().publish(rendezvous)]
-        keeper = self._keeper_of(plan, settings, quorum=quorum)
-        await in_thread(lambda: keeper.create(plan.servers, *publish))
+            plan = await in_thread(lambda: self._admit(plan, connection, private_object))
+        publish = [] if self.has_groups else [lambda: self._on_cloud().publish(private_object)]
+        reconciler = self._reconciler_of(plan, settings, quorum=quorum)
+        await in_thread(lambda: reconciler.create(plan.servers, *publish))
         self._record()
         try:
-            await self._wait_for_engines(keeper, n, deadline)
+            await self._wait_for_engines(reconciler, n, deadline)
         except GriffinError as e:
-            if any(UNREACHABLE in failure.cause for failure in keeper.roster.failures) and not isinstance(e, Stopped):
+            if any(UNREACHABLE in failure.cause for failure in reconciler.roster.failures) and not isinstance(
+                e, Stopped
+            ):
                 rule = await in_thread(lambda: admitting_rule(self.connect(), connection, network))
                 e.args = (f"{e} {rule}",)
             raise
         self._record()
-        self.log.info(str(keeper.roster))
+        self.log.info(str(reconciler.roster))
         self._remember()
-        self._watch(keeper)
+        self._watch(reconciler)
 
-    async def _wait_for_engines(self, keeper: Keeper, n: int, deadline: float) -> None:
+    async def _wait_for_engines(self, reconciler: Reconciler, n: int, deadline: float) -> None:
         """Until the quorum is there, or can't be; and tell of what earlier clusters left, looked for meanwhile."""
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
-            keeper,
+            reconciler,
             settle=not self._lives_on(),
             controller=getattr(self.parent, "controller", None),
             stopping=self._stopping,
@@ -151,7 +153,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         joins = controller is None or len(self.parent.engines) > 1
         return joins and self.connect().groups.exist(self.uid)
 
-    def _rendezvous(self, connection: dict[str, Any]) -> bytes:
+    def _private_object(self, connection: dict[str, Any]) -> bytes:
         """What agents read in the object store."""
         import ipyparallel
 
@@ -165,14 +167,14 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             **self.for_agents(),
         )
 
-    def _admit(self, plan: Plan, connection: dict[str, Any], rendezvous: bytes) -> Plan:
+    def _admit(self, plan: Plan, connection: dict[str, Any], private_object: bytes) -> Plan:
         """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
 
-        After the rendezvous: while that is there, no stop of another set takes them away.
+        After the private_object: while that is there, no stop of another set takes them away.
         """
         with self._cloud_work:
             check_not_stopped(self._stopping)
-            self._on_cloud().publish(rendezvous)
+            self._on_cloud().publish(private_object)
             group = admit_engines(self.connect(), self.uid, connection, plan.network, self.log)
             return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
@@ -241,7 +243,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             self._shared_file.remove(self.engine_set_id)
         self.notify_stop(data)
 
-    def _take_away(self, *, through_hub: bool = True) -> None:
+    def _tear_down(self, *, through_hub: bool = True) -> None:
         """Shut the engines down, keep their output and the consoles, delete the servers."""
         engine_set = self._on_cloud()
         left = through_hub and self._leave_hub()
@@ -250,7 +252,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             self.servers,
             timeout=self.stop_timeout,
             groups=self.has_groups,
-            farewell=lambda there: self._output.read_consoles(engine_set, there[: self.output_servers]),
+            before_deletion=lambda there: self._output.read_consoles(engine_set, there[: self.output_servers]),
         )
 
     def _leave_hub(self) -> bool:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Float, List, Unicode
 
 from ..cluster.output import Output
-from ..cluster.reconciler import Created, Keeper
+from ..cluster.reconciler import Created, Reconciler
 from ..cluster.wait import check_not_stopped
 from ..cluster.watcher import Watcher
 from ..common.errors import GriffinError, SettingError, Stopped
-from ..common.threads import at_once, in_thread
+from ..common.threads import concurrently, in_thread
 from ..model.labels import labelled_anew, labels
 from ..model.plan import Catalogue, Network, Plan, ServerPlan, check_quota
 from ..model.slots import Deadlines, Roster
@@ -77,7 +77,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         """The doors to the servers' part of the cloud. Blocking."""
         raise NotImplementedError
 
-    def _take_away(self, *, through_hub: bool = True) -> None:
+    def _tear_down(self, *, through_hub: bool = True) -> None:
         """Delete all that this launcher made. Blocking; called by one thread at a time, until it does not raise."""
         raise NotImplementedError
 
@@ -159,7 +159,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     def look_up(self, settings: GriffinCloud) -> Catalogue:
         """What there is on the cloud, and whether its object store can be used. Blocking."""
         there: Catalogue
-        there, _ = at_once(
+        there, _ = concurrently(
             lambda: settings.look_up(self.connect()),
             lambda: self.open_store(settings.store_url).prepare(),
         )
@@ -230,7 +230,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
                     stop=self._stopping,
                 )
 
-            at_once(*beside, create)
+            concurrently(*beside, create)
 
     # --- watching
 
@@ -240,11 +240,11 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         launcher = super().from_dict(d, **kwargs)  # type: ignore[misc]  # ipyparallel's
         launcher._restored = True
         nobody = Roster([], launcher.deadlines(), quorum=0, role=launcher.role)  # the first look fills it
-        launcher._watch(launcher._make_keeper(nobody, create=None))
+        launcher._watch(launcher._make_reconciler(nobody, create=None))
         return launcher
 
-    def _keeper_of(self, plan: Plan, settings: GriffinCloud, **limits: Any) -> Keeper:
-        """A keeper that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
+    def _reconciler_of(self, plan: Plan, settings: GriffinCloud, **limits: Any) -> Reconciler:
+        """A reconciler that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
         roster = Roster.of_plan(
             plan.servers,
             time.monotonic(),
@@ -252,15 +252,15 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
             replacements=self.replacements(len(plan.servers)),
             **limits,
         )
-        return self._make_keeper(
+        return self._make_reconciler(
             roster, lambda servers, created, *beside: self._create(plan, servers, settings, created, *beside)
         )
 
-    def _make_keeper(self, roster: Roster, create: Callable[..., None] | None) -> Keeper:
+    def _make_reconciler(self, roster: Roster, create: Callable[..., None] | None) -> Reconciler:
         def on_change() -> None:
-            self.servers = keeper.servers
+            self.servers = reconciler.servers
 
-        keeper = Keeper(
+        reconciler = Reconciler(
             self._on_cloud,
             roster,
             create=create,
@@ -269,16 +269,16 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
             stopping=self._stopping,
             log=self.log,
         )
-        return keeper
+        return reconciler
 
     def _goes_on(self) -> bool:
         """Whether the cluster is to live on, so that a new server makes sense."""
         return not (self._expires and time.time() > self._expires)
 
-    def _watch(self, keeper: Keeper) -> None:
+    def _watch(self, reconciler: Reconciler) -> None:
         _ = self.loop  # the thread needs it, and only this thread can find it
         Watcher(
-            keeper,
+            reconciler,
             open_hub=self.open_hub,
             on_gone=self._all_gone,
             replace=self._replaces(),
@@ -310,11 +310,11 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- the end
 
     def _destroy(self, *, through_hub: bool = True) -> None:
-        """`_take_away`, once. Blocking; at most one at a time."""
+        """`_tear_down`, once. Blocking; at most one at a time."""
         with self._cloud_work:
             if self._gone or not self.uid:
                 return
-            self._take_away(through_hub=through_hub)
+            self._tear_down(through_hub=through_hub)
             self._output.keep(self._output_file)
             self._gone = True
 

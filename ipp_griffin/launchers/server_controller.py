@@ -81,11 +81,11 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         if self.has_groups:
             plan = await in_thread(lambda: self._admit(plan))
         floating = await in_thread(self._reserve_floating_ip) if self.floating_ip else None
-        keeper = self._keeper_of(plan, settings, quorum=1, role=CONTROLLER)
-        await in_thread(lambda: keeper.create(plan.servers))
+        reconciler = self._reconciler_of(plan, settings, quorum=1, role=CONTROLLER)
+        await in_thread(lambda: reconciler.create(plan.servers))
         self._record()
         waiting = WaitForController(
-            keeper,
+            reconciler,
             self.server,
             publish=publish,
             attach=lambda id: self.connect().floating_ips.attach(floating, id) if floating else None,
@@ -97,10 +97,10 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         )
         server, files = await in_thread(waiting.run)
         await in_thread(lambda: self._settle_clients(server, files, floating))
-        slot = keeper.roster.slots[0]
-        keeper.roster.count({slot.place: 1}, keeper.clock())
+        slot = reconciler.roster.slots[0]
+        reconciler.roster.count({slot.place: 1}, reconciler.clock())
         self._record()
-        self._watch(keeper)
+        self._watch(reconciler)
 
     def _checked_args(self) -> list[str]:
         """The user's own arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
@@ -135,7 +135,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             check_not_stopped(self._stopping)
             server = self._on_cloud(settings.store_url)
             path = Path(self.profile_dir, "ipcontroller_config.py")
-            rendezvous = build_for_controller(
+            private_object = build_for_controller(
                 keys,
                 server=name,
                 address=address,
@@ -151,7 +151,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
                 engine_python=self.controller_python,
                 **self.for_every_agent(),
             )
-            server.publish(rendezvous)
+            server.publish(private_object)
 
     def _admit(self, plan: Plan) -> Plan:
         """Make the cluster's security groups; its plan with that for the controller. Blocking; `stop` waits for it."""
@@ -204,7 +204,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         if self.running:
             self.notify_stop({"exit_code": 0, "identifier": self.identifier})
 
-    def _take_away(self, *, through_hub: bool = True) -> None:
+    def _tear_down(self, *, through_hub: bool = True) -> None:
         """Keep the output, which goes with the server, and delete whatever the cluster has."""
         self._output.read(self._on_cloud(), 1)
         self.sweep(self.servers)

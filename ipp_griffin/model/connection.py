@@ -101,10 +101,10 @@ def build(
     """The object's bytes, for a server of engines. Times in seconds; ``common``: as `_common` takes it, where
     ``environment`` and ``ipengine_config`` may hold secrets.
     """
-    rendezvous = _common(**common)
-    rendezvous["timeouts"].update(controller=controller_timeout, register=register_timeout)
-    rendezvous.update(connection=dict(connection), ipengine_config=ipengine_config, engine_args=list(engine_args))
-    return json.dumps(rendezvous, sort_keys=True).encode()
+    private_object = _common(**common)
+    private_object["timeouts"].update(controller=controller_timeout, register=register_timeout)
+    private_object.update(connection=dict(connection), ipengine_config=ipengine_config, engine_args=list(engine_args))
+    return json.dumps(private_object, sort_keys=True).encode()
 
 
 def build_for_controller(
@@ -122,9 +122,9 @@ def build_for_controller(
     """The same for the controller's server. ``server``: its name; ``address``: its own, that engines connect to. The agent of any other
     asks again: one that is replaced, and one whose address is not known yet. ``ports``: FIRST-LAST.
     """
-    rendezvous = _common(**common)
-    rendezvous["timeouts"].update(controller=controller_timeout, idle=idle_timeout)
-    rendezvous["controller"] = {
+    private_object = _common(**common)
+    private_object["timeouts"].update(controller=controller_timeout, idle=idle_timeout)
+    private_object["controller"] = {
         "server": server,
         "address": address,
         "ports": ports,
@@ -132,7 +132,7 @@ def build_for_controller(
         "args": list(args),
         "config": ipcontroller_config,
     }
-    return json.dumps(rendezvous, sort_keys=True).encode()
+    return json.dumps(private_object, sort_keys=True).encode()
 
 
 def _common(

@@ -10,7 +10,7 @@ from .plan import Limits, Plan
 
 # Requests of a start that do not depend on the number of servers: logging in (2), what there is (8), the container and what is in it (3).
 FIXED = 13
-# What a controller on a server takes more: its second rendezvous, and its connection files (3); what there is, asked anew (5), and the
+# What a controller on a server takes more: its second private object, and its connection files (3); what there is, asked anew (5), and the
 # container and what is in it for the engines (3).
 ON_SERVER = 11
 ON_SERVER_ROUNDS = 6  # of those, one after the other

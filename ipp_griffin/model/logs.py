@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from ..common.text import one_line, printable, redact
-from ..common.times import iso, moment
+from ..common.times import iso, timestamp
 from .history import Record
 from .reports import PHASES, Report
 
@@ -63,7 +63,7 @@ def merge(logs: Iterable[ServerLog]) -> Iterator[Line]:
 
 def clock_difference(report: Report, content: Content) -> float:
     """Seconds that the server's clock was behind the object store's when it wrote this report; 0 if that may be chance."""
-    said, written = _time_of(content), moment(report.written)
+    said, written = _time_of(content), timestamp(report.written)
     behind = (written - said).total_seconds() if said and written else 0.0
     return behind if abs(behind) > GROSS else 0.0
 
@@ -73,7 +73,7 @@ def _streams(log: ServerLog) -> Iterator[list[Line]]:
     told = {f"{report.phase}: {content.get('message', '')}" for report, content in log.reports}
     yield [
         Line(
-            _time_of(content) or moment(report.written),
+            _time_of(content) or timestamp(report.written),
             f"{place}/agent",
             f"{report.phase}: {content.get('message', '')}",
         )
@@ -83,12 +83,12 @@ def _streams(log: ServerLog) -> Iterator[list[Line]]:
         index, output = engine.get("index", "?"), engine.get("output")
         if isinstance(output, str):
             yield _engine_lines(f"{place}/engine-{one_line(index, 20)}", output, log.output or {})
-    launched = moment(record.server.launched or record.server.created) if record.server else None
+    launched = timestamp(record.server.launched or record.server.created) if record.server else None
     yield _console_lines(f"{place}/console", log.console, launched, told)
     if record.former:
         yield [
             Line(
-                moment(record.former.ended),
+                timestamp(record.former.ended),
                 f"{place}/launcher",
                 f"the server was {'replaced' if record.former.replaced else 'given up'}: {record.former.why}",
             )
@@ -102,7 +102,7 @@ def _engine_lines(source: str, output: str, content: Content) -> list[Line]:
     lines: list[tuple[datetime | None, str]] = []
     for text in _split(output):
         match = ENGINE_TIME.match(text)
-        when = moment(f"{match[1]}T{match[2].replace(',', '.')[:12]}") if match else None
+        when = timestamp(f"{match[1]}T{match[2].replace(',', '.')[:12]}") if match else None
         if match and when:
             text, when = text[match.end() :], when.replace(tzinfo=zone).astimezone(timezone.utc)
         lines.append((when, text))
@@ -114,7 +114,7 @@ def _console_lines(source: str, console: str, launched: datetime | None, told: s
     lines: list[tuple[datetime | None, str]] = []
     for text in _split(redact(COLOURS.sub("", console))):
         match = AGENT_LINE.search(text)
-        when = moment(match[1]) if match else None
+        when = timestamp(match[1]) if match else None
         if match and when:
             phase, _, message = match[2].partition(": ")
             if phase in PHASES and f"{phase}: {one_line(message)}" in told:

@@ -1,4 +1,4 @@
-"""`Pace`: when to look at the servers of a start again. Pure."""
+"""`PollInterval`: how long to wait between two polls of a start. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOON = 0.25  # of the interval: the pause after a look that should have been the
 STRETCH = 1.5  # a pause may be longer by this factor, so that one look does instead of two
 
 
-class Pace:
+class PollInterval:
     """Often while something happens or is about to, rarely while nothing does: the later a look is for it, the longer it has taken.
 
     ``interval``: seconds between two looks while something happens. Where servers of this start have become ACTIVE, the others

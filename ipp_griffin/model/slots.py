@@ -82,7 +82,7 @@ class Slot:
     registered: int = 0
     settled: bool = False
     alive: bool = True
-    bad_looks: int = 0
+    bad_polls: int = 0
     failure: Failure | None = None
     given_up: bool = False
     asked: float | None = None
@@ -259,8 +259,8 @@ class Roster:
             slot.phase, slot.since = phase, now
         Roster._count(slot, registered, now)
         bad = server is None or server.status in DEAD
-        slot.bad_looks = slot.bad_looks + 1 if bad and slot.id else 0
-        slot.alive = not slot.bad_looks
+        slot.bad_polls = slot.bad_polls + 1 if bad and slot.id else 0
+        slot.alive = not slot.bad_polls
 
     @staticmethod
     def _count(slot: Slot, registered: int, now: float) -> None:
@@ -275,9 +275,9 @@ class Roster:
         def failure(cause: str, report: Report | None = None) -> Failure:
             return Failure(slot.planned, slot.phase, cause, slot.id, server, report, slot.settled)
 
-        if slot.bad_looks and server is not None and (server.status == "ERROR" or slot.bad_looks >= BELIEVED):
+        if slot.bad_polls and server is not None and (server.status == "ERROR" or slot.bad_polls >= BELIEVED):
             return failure(f"went to {server.status}: {server.fault or 'it is off'}")
-        if slot.bad_looks >= BELIEVED:
+        if slot.bad_polls >= BELIEVED:
             return failure("is gone: somebody deleted it")
         if slot.settled:
             return None

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from ..common.text import one_line
-from ..common.times import iso, moment
+from ..common.times import iso, timestamp
 from .history import Record
 from .slots import DEAD, PHASES
 
@@ -106,8 +106,8 @@ def _track(record: Record) -> Track | None:
     }
     for phase in PHASES[3:]:
         # After a reboot an agent goes through them again.
-        found[phase] = min((r.written for r in record.reports if r.phase == phase and moment(r.written)), default="")
-    times = {phase: when for phase in PHASES if (when := moment(found[phase]))}
+        found[phase] = min((r.written for r in record.reports if r.phase == phase and timestamp(r.written)), default="")
+    times = {phase: when for phase in PHASES if (when := timestamp(found[phase]))}
     if not times:
         return None
     ended, why = _end(record)
@@ -116,19 +116,19 @@ def _track(record: Record) -> Track | None:
 
 def _end(record: Record) -> tuple[datetime | None, str]:
     """When a server was last known, and why that was the end; None for one that is there."""
-    written = [when for report in record.reports if (when := moment(report.written))]
+    written = [when for report in record.reports if (when := timestamp(report.written))]
     last = max(written, default=None)
     if record.former:
-        return moment(
+        return timestamp(
             record.former.ended
         ) or last, f"{'replaced' if record.former.replaced else 'given up'}: {record.former.why}"
     if record.server is None:
         return last, "gone"
     phases = [report for report in record.reports if report.phase in (*PHASES, "gone", "failed")]
     if phases and phases[-1].phase in ("gone", "failed"):
-        return moment(phases[-1].written), f"its agent reported {phases[-1].phase}"
+        return timestamp(phases[-1].written), f"its agent reported {phases[-1].phase}"
     if record.server.status in DEAD:
-        known = last or moment(record.server.launched) or moment(record.server.created)
+        known = last or timestamp(record.server.launched) or timestamp(record.server.created)
         return known, f"is in {record.server.status}"
     return None, ""
 

@@ -68,7 +68,7 @@ PARAMETERS = {
     "incarnation": 1,
     "server": "griffin-u-2",
     "engines": 2,
-    "rendezvous": "http://store:8080/v1/a/c/s/connection.json?temp_url_sig=5ecre7a&temp_url_expires=1",
+    "private_object": "http://store:8080/v1/a/c/s/connection.json?temp_url_sig=5ecre7a&temp_url_expires=1",
     "reports": {"prefix": "http://store:8080/v1/a/c/s/2.1/", "query": "temp_url_sig=5ecre7b&temp_url_prefix=s/2.1/"},
     "fetch_timeout": 60,
     "proxy": "",
@@ -114,15 +114,18 @@ def test_control_characters_become_visible():
 
 
 def test_secrets_are_keys_signatures_and_what_the_environment_calls_so():
-    rendezvous = {
+    private_object = {
         "connection": {"key": "kkkk", "curve_serverkey": "cccc"},
         "environment": {"DB_PASSWORD": "pppppp", "OMP_NUM_THREADS": "1", "API_TOKEN": "x", "KEYBOARD": "qwertz"},
     }
-    assert agent.secrets_of(PARAMETERS, rendezvous) == ["kkkk", "cccc", "5ecre7a", "5ecre7b", "pppppp", "qwertz"]
+    assert agent.secrets_of(PARAMETERS, private_object) == ["kkkk", "cccc", "5ecre7a", "5ecre7b", "pppppp", "qwertz"]
 
 
 def test_signatures_of_one_url_a_phase_are_secrets_too():
-    parameters = {"rendezvous": "http://s/?temp_url_sig=1", "reports": {"urls": {"agent": "http://s/a?Signature=2"}}}
+    parameters = {
+        "private_object": "http://s/?temp_url_sig=1",
+        "reports": {"urls": {"agent": "http://s/a?Signature=2"}},
+    }
     assert agent.secrets_of(parameters, {}) == ["", "", "2", "1"]
 
 
@@ -130,7 +133,7 @@ def test_signatures_of_one_url_a_phase_are_secrets_too():
 
 
 def test_the_connection_object_is_taken_as_it_is():
-    assert agent.parse_rendezvous(json.dumps(RENDEZVOUS).encode()) == RENDEZVOUS
+    assert agent.parse_private_object(json.dumps(RENDEZVOUS).encode()) == RENDEZVOUS
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_the_connection_object_is_taken_as_it_is():
 )
 def test_anything_else_is_not_a_connection_object(body, problem):
     with pytest.raises(ValueError, match=problem):
-        agent.parse_rendezvous(body)
+        agent.parse_private_object(body)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +367,7 @@ class World:
             log=self.lines.append,
             thread=thread,
         )
-        self.agent.rendezvous = json.loads(json.dumps(RENDEZVOUS))
+        self.agent.private_object = json.loads(json.dumps(RENDEZVOUS))
 
 
 @pytest.fixture
@@ -386,20 +389,20 @@ def test_fetching_outlives_everything_a_store_does_before_it_is_consistent(world
         )
     )
     w.agent.load()
-    assert w.agent.rendezvous == RENDEZVOUS
+    assert w.agent.private_object == RENDEZVOUS
     assert len(w.net.requests) == 11
     assert all(a * 0.6 <= b <= 10 for a, b in zip([1, *w.clock.slept], w.clock.slept, strict=False))
     assert "5ecre7a" not in "".join(w.lines)
-    kept = Path(w.agent.path("rendezvous.json"))
+    kept = Path(w.agent.path("private_object.json"))
     assert kept.read_bytes() == good and kept.stat().st_mode & 0o777 == 0o600
     assert kept.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_kept_object_is_used_without_fetching(world):
     w = world(Net(http_error(404)))
-    agent.write(w.agent.path("rendezvous.json"), json.dumps({**RENDEZVOUS, "restarts": 9}).encode())
+    agent.write(w.agent.path("private_object.json"), json.dumps({**RENDEZVOUS, "restarts": 9}).encode())
     w.agent.load()
-    assert w.agent.rendezvous["restarts"] == 9 and w.net.requests == []
+    assert w.agent.private_object["restarts"] == 9 and w.net.requests == []
 
 
 def test_fetching_ends_at_its_deadline_with_what_happened_last(world):
@@ -569,14 +572,14 @@ def test_an_image_with_ipyparallel_is_used_as_it_is(world, tmp_path):
 
 def test_another_minor_version_of_python_is_a_warning(world, tmp_path):
     w = world(run=Image(tmp_path, ipyparallel=True))
-    w.agent.rendezvous["python"] = "3.13"
+    w.agent.private_object["python"] = "3.13"
     w.agent.prepare()
     assert w.agent.notes == ["WARNING: Python 3.11 here, 3.13 at the client: functions may not travel"]
 
 
 def test_an_image_without_ipyparallel_gets_a_venv_with_the_clients_version_and_the_packages(world, tmp_path):
     w = world(run=Image(tmp_path), proxy="http://proxy:3128")
-    w.agent.rendezvous.update(
+    w.agent.private_object.update(
         packages=["numpy<3", "./x.whl"], pip_args=["--index-url=http://i"], engine_python=sys.executable
     )
     w.agent.prepare()
@@ -590,7 +593,7 @@ def test_an_image_without_ipyparallel_gets_a_venv_with_the_clients_version_and_t
 
 def test_the_proxy_is_in_the_environment_of_pip_and_the_controller_is_not_behind_it(world):
     w = world(proxy="http://proxy:3128")
-    w.agent.rendezvous["connection"] = {**CONNECTION, "interface": "tcp://10.9.8.7"}
+    w.agent.private_object["connection"] = {**CONNECTION, "interface": "tcp://10.9.8.7"}
     found = w.agent.pip_environment()
     assert {k.lower(): v for k, v in found.items() if k.lower().endswith("_proxy")} == {
         "http_proxy": "http://proxy:3128",
@@ -617,7 +620,7 @@ def test_pip_trusts_the_clouds_own_ca_beside_the_public_ones(world, tmp_path, mo
 
 def test_packages_for_an_image_with_ipyparallel_go_into_a_venv_that_sees_the_images(world, tmp_path):
     w = world(run=Image(tmp_path, ipyparallel=True))
-    w.agent.rendezvous.update(packages=["numpy"], engine_python=sys.executable)
+    w.agent.private_object.update(packages=["numpy"], engine_python=sys.executable)
     w.agent.prepare()
     assert installs(w)[-1].endswith("/venv/bin/python -m pip install --no-input numpy")
     assert (tmp_path / "image.pth").read_text() == "/opt/site-packages"
@@ -626,19 +629,19 @@ def test_packages_for_an_image_with_ipyparallel_go_into_a_venv_that_sees_the_ima
 def test_the_venv_is_made_once(world, tmp_path):
     image = Image(tmp_path)
     w = world(run=image)
-    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.private_object["engine_python"] = sys.executable
     w.agent.prepare()
     (tmp_path / "state/venv/bin").mkdir()
     (tmp_path / "state/venv/bin/python").touch()
     again = World(tmp_path / "state", run=image)
-    again.agent.rendezvous["engine_python"] = sys.executable
+    again.agent.private_object["engine_python"] = sys.executable
     again.agent.prepare()
     assert installs(again) == [] and again.agent.python == w.agent.python
 
 
 def test_without_ensurepip_the_images_pip_fills_the_venv(world, tmp_path):
     w = world(run=Image(tmp_path, ensurepip=False))
-    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.private_object["engine_python"] = sys.executable
     w.agent.prepare()
     venv = w.agent.path("venv")
     assert installs(w)[1:] == [
@@ -664,7 +667,7 @@ def test_debians_python_without_pip_gets_its_venv_package_by_apt(world, tmp_path
     image = Image(tmp_path, ensurepip=False, pip=False)
     image.venv = str(tmp_path / "state/.ipp-griffin/venv")
     w = world(run=image, root=True)
-    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.private_object["engine_python"] = sys.executable
     w.agent.prepare()
     assert [c for c in w.commands if "apt-get" in c[1]] == [
         ("", "apt-get -y -q -o DPkg::Lock::Timeout=300 update"),
@@ -681,7 +684,7 @@ def test_an_image_with_nothing_but_python_takes_pip_from_the_users_index(world, 
         b"the wheel",
     )
     w = world(net, run=Image(tmp_path, ensurepip=False, pip=False))
-    w.agent.rendezvous.update(engine_python=sys.executable, pip_args=["--index-url=http://index/simple"])
+    w.agent.private_object.update(engine_python=sys.executable, pip_args=["--index-url=http://index/simple"])
     w.agent.prepare()
     assert net.requests == ["http://index/simple/pip/", "http://index/simple/files/pip-26.3-py3-none-any.whl"]
     venv, wheel = w.agent.path("venv"), w.agent.path("pip-26.3-py3-none-any.whl")
@@ -698,8 +701,8 @@ def test_an_image_with_nothing_but_python_takes_pip_from_a_folder_of_its_own(wor
     wheel = tmp_path / "wheels" / "pip-26.3-py3-none-any.whl"
     wheel.touch()
     w = world(run=Image(tmp_path, ensurepip=False, pip=False))
-    w.agent.rendezvous["engine_python"] = sys.executable
-    w.agent.rendezvous["pip_args"] = ["--no-index", *(word.format(wheel.parent) for word in option)]
+    w.agent.private_object["engine_python"] = sys.executable
+    w.agent.private_object["pip_args"] = ["--no-index", *(word.format(wheel.parent) for word in option)]
     w.agent.prepare()
     assert f"/venv/bin/python {wheel}/pip install --no-input --no-index" in installs(w)[-1]
 
@@ -709,21 +712,21 @@ def test_an_image_with_nothing_but_python_takes_pip_from_a_folder_of_its_own(wor
 )
 def test_an_index_without_pip_is_a_failure_that_says_what_to_do(world, tmp_path, answers):
     w = world(Net(*answers), run=Image(tmp_path, ensurepip=False, pip=False))
-    w.agent.rendezvous.update(engine_python=sys.executable, pip_args=["-i", "http://index/simple"])
+    w.agent.private_object.update(engine_python=sys.executable, pip_args=["-i", "http://index/simple"])
     with pytest.raises(Failure, match="Put ipyparallel or python3-venv into the image"):
         w.agent.prepare()
 
 
 def test_no_way_to_make_a_venv_is_a_failure_that_says_what_to_do(world, tmp_path):
     w = world(run=Image(tmp_path, ensurepip=False, pip=False))
-    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.private_object["engine_python"] = sys.executable
     with pytest.raises(Failure, match="ensurepip is not available. Put ipyparallel or python3-venv into the image"):
         w.agent.prepare()
 
 
 def test_a_python_too_old_is_a_failure_in_pips_words(world, tmp_path):
     w = world(run=Image(tmp_path, index=False))
-    w.agent.rendezvous["engine_python"] = sys.executable
+    w.agent.private_object["engine_python"] = sys.executable
     with pytest.raises(
         Failure, match=r"could not install ipyparallel==9.2.0 for Python 3.9: .*require Python >=3.10 \|"
     ):
@@ -732,14 +735,14 @@ def test_a_python_too_old_is_a_failure_in_pips_words(world, tmp_path):
 
 def test_an_engine_python_that_is_not_there_is_a_failure(world):
     w = world()
-    w.agent.rendezvous["engine_python"] = "/no/such/python"
+    w.agent.private_object["engine_python"] = "/no/such/python"
     with pytest.raises(Failure, match="engine_python /no/such/python is not there"):
         w.agent.prepare()
 
 
 def test_an_engine_command_of_its_own_needs_no_python(world):
     w = world()
-    w.agent.rendezvous["engine_cmd"] = ["singularity", "run", "engine.sif"]
+    w.agent.private_object["engine_cmd"] = ["singularity", "run", "engine.sif"]
     w.agent.prepare()
     assert w.commands == [] and w.agent.python == ""
 
@@ -767,7 +770,7 @@ def test_packages_in_somebodys_home_that_the_engine_user_can_not_read_make_engin
 @pytest.mark.parametrize(("name", "problem"), [("toor", "don't run as root"), ("-x y", "is no user name")])
 def test_engines_never_run_as_root_and_only_as_a_proper_user(world, as_root, name, problem):
     w = world(root=True)
-    w.agent.rendezvous["engine_user"] = name
+    w.agent.private_object["engine_user"] = name
     with pytest.raises(Failure, match=problem):
         w.agent.prepare()
 
@@ -778,7 +781,7 @@ def test_a_missing_engine_user_is_made_with_a_home(world, as_root):
         return 0, ""
 
     w = world(run=useradd, root=True)
-    w.agent.rendezvous["engine_user"] = "worker"
+    w.agent.private_object["engine_user"] = "worker"
     w.agent.make_user()
     assert w.commands == [("", "useradd --system --create-home --shell /bin/bash worker")]
     assert (w.agent.user, w.agent.home) == ("worker", "/home/worker")
@@ -786,7 +789,7 @@ def test_a_missing_engine_user_is_made_with_a_home(world, as_root):
 
 def test_a_user_that_can_not_be_made_is_a_failure(world, as_root):
     w = world(run=lambda argv: (1, "useradd: cannot lock /etc/passwd"), root=True)
-    w.agent.rendezvous["engine_user"] = "worker"
+    w.agent.private_object["engine_user"] = "worker"
     with pytest.raises(Failure, match="could not make the user worker: useradd: cannot lock"):
         w.agent.make_user()
 
@@ -893,7 +896,7 @@ def test_reports_of_logs_and_of_phases_do_not_get_into_each_others_way(watched):
 
 
 def test_with_an_interval_of_zero_logs_go_with_phases_only(watched):
-    watched.agent.rendezvous["timeouts"]["log_interval"] = 0
+    watched.agent.private_object["timeouts"]["log_interval"] = 0
     watched.watch({61: write_log(watched, b"x\n")}, 400)
     assert watched.net.names == ["0000-engines"]
 
@@ -1061,7 +1064,7 @@ def test_the_environment_of_an_engine(watched, monkeypatch):
 def test_engines_get_the_proxy_unless_the_environment_that_they_are_to_have_says_otherwise(world, processes):
     w = world(proxy="http://proxy:3128")
     w.agent.home = "/"
-    w.agent.rendezvous["environment"] = {"https_proxy": "http://mine:1"}
+    w.agent.private_object["environment"] = {"https_proxy": "http://mine:1"}
     w.agent.start_engine(agent.Engine(0, w.agent.path("engine-0.log")), "/p")
     found = processes.all[0].env
     assert (found["http_proxy"], found["https_proxy"]) == ("http://proxy:3128", "http://mine:1")
@@ -1216,7 +1219,7 @@ def test_after_a_failure_a_server_that_nobody_deletes_is_switched_off(world, tmp
     monkeypatch.setattr(agent, "INSTANCE_ID", str(tmp_path / "instance-id"))
     w = world(root=True)
     agent.write(w.agent.path("instance-id"), b"i-1")
-    w.agent.rendezvous = {"timeouts": {"controller_gone": 7}} if known else {}
+    w.agent.private_object = {"timeouts": {"controller_gone": 7}} if known else {}
     w.agent.load = lambda: (_ for _ in ()).throw(Failure("no controller"))
     assert w.agent.main() == 0
     assert w.clock.slept == [7 if known else 300]

@@ -63,10 +63,10 @@ class World:
             connect=lambda address, port: self.problem,
             log=self.lines.append,
         )
-        rendezvous = json.loads(json.dumps(RENDEZVOUS))
-        rendezvous["timeouts"].update(timeouts)
-        self.agent.rendezvous, self.agent.home, self.agent.python = rendezvous, "/", "/opt/python"
-        self.agent.redactor = agent.Redactor(agent.secrets_of(PARAMETERS, rendezvous))
+        private_object = json.loads(json.dumps(RENDEZVOUS))
+        private_object["timeouts"].update(timeouts)
+        self.agent.private_object, self.agent.home, self.agent.python = private_object, "/", "/opt/python"
+        self.agent.redactor = agent.Redactor(agent.secrets_of(PARAMETERS, private_object))
         monkeypatch.setattr(
             agent, "subprocess", SimpleNamespace(Popen=self.start, DEVNULL=-3, STDOUT=-2, SubprocessError=OSError)
         )
@@ -370,7 +370,7 @@ def test_at_the_end_of_its_life_nobody_is_asked_where_no_python_is_known(world):
     """The controller's command is the user's own."""
     w = world()
     w.agent.parameters["expires"], w.agent.python = 1, ""
-    w.agent.rendezvous["engine_cmd"] = ["/opt/controller"]
+    w.agent.private_object["engine_cmd"] = ["/opt/controller"]
     with pytest.raises(Expired):
         w.agent.work()
     assert w.asked == []

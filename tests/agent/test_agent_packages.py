@@ -25,7 +25,7 @@ def test_a_package_is_installed_into_a_venv_that_sees_what_the_image_has(tmp_pat
         wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{metadata}/RECORD", "")
     agent = World(tmp_path / "state", run=run).agent
-    agent.rendezvous.update(
+    agent.private_object.update(
         ipyparallel=ipyparallel.__version__,
         engine_python=sys.executable,
         packages=["griffin-probe"],

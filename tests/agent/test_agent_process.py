@@ -17,7 +17,6 @@ import ipyparallel as ipp
 import pytest
 
 from ipp_griffin.agent import agent
-from ipp_griffin.model import connection as rendezvous
 from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import agent_source, render, server_parameters
 
@@ -145,13 +144,13 @@ def start_agent(store, tmp_path, request):
         home.mkdir(exist_ok=True)
         if publish:
             settings.setdefault("ipyparallel_version", ipp.__version__)
-            store.body = rendezvous.build(connection, **settings)
+            store.body = build(connection, **settings)
         query = f"temp_url_sig={SIGNATURE}&temp_url_expires=1800000000"
         parameters = server_parameters(
             plan_server=ServerPlan(f"griffin-u-{engine_set}-3", 3, 1, engines, ()),
             uid="0123456789ab",
             engine_set=engine_set,
-            rendezvous_url=f"{store.url}/v1/a/c/connection.json?{query}",
+            private_object_url=f"{store.url}/v1/a/c/connection.json?{query}",
             report_urls={"prefix": f"{store.url}/v1/a/c/{engine_set}/3.1/", "query": query + "&temp_url_prefix=x"},
             fetch_timeout=fetch_timeout,
             expires=expires,

@@ -27,7 +27,7 @@ from ipp_griffin.agent.uploader import Content, Uploader
 from ipp_griffin.api.results import NAME, Results
 from ipp_griffin.cli.results import ListResults
 from ipp_griffin.common.errors import CloudError, SettingError, StoreUnavailable
-from ipp_griffin.common.times import moment
+from ipp_griffin.common.times import timestamp
 from ipp_griffin.devcloud.things import Container
 
 from ..conftest import running_cloud
@@ -318,7 +318,7 @@ def test_an_exact_name_is_one_request_and_no_listing(results, clean):
     found = results.find("x")
     (listed,) = results.all()
     assert (found.name, found.bytes, found.md5) == (listed.name, listed.bytes, listed.md5)
-    assert abs(moment(found.modified) - moment(listed.modified)) < timedelta(milliseconds=2)
+    assert abs(timestamp(found.modified) - timestamp(listed.modified)) < timedelta(milliseconds=2)
     assert found.modified.endswith("Z") and listed.modified.endswith("Z")
     clean.clear_requests()
     assert results.find(f"{UID}/x") == found

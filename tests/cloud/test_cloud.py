@@ -18,7 +18,7 @@ from ipp_griffin.cloud.failures import from_status
 from ipp_griffin.cluster.create import create_servers
 from ipp_griffin.common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported
 from ipp_griffin.common.text import one_line
-from ipp_griffin.common.threads import at_once, in_parallel
+from ipp_griffin.common.threads import concurrently, in_parallel
 from ipp_griffin.model.names import set_tag, uid_tag
 from ipp_griffin.model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan
 from ipp_griffin.model.server import Server
@@ -400,7 +400,7 @@ def test_a_token_that_expires_while_many_threads_use_it_is_renewed_for_all(
         return 200, {}, json.dumps({"images": []})
 
     mock.add_callback(responses.GET, f"{IMAGE}/images", refuse)
-    assert at_once(*[connected.images] * 4) == [[]] * 4
+    assert concurrently(*[connected.images] * 4) == [[]] * 4
     assert len(refused) == 8
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from ipp_griffin.common.retry import BREATH, LONGEST_PAUSE, Rest
+from ipp_griffin.common.retry import LONGEST_PAUSE, SHORT_PAUSE, Throttle
 
 from ..fakes import Clock
 
 
 def test_nobody_rests_where_nobody_asked() -> None:
     clock = Clock()
-    Rest(clock, clock.sleep).take()
+    Throttle(clock, clock.sleep).take()
     assert clock.slept == []
 
 
 def test_a_pause_is_taken_once() -> None:
     clock = Clock()
-    rest = Rest(clock, clock.sleep)
+    rest = Throttle(clock, clock.sleep)
     rest.ask(7)
     rest.take()
     rest.take()
@@ -23,9 +23,9 @@ def test_a_pause_is_taken_once() -> None:
 
 
 def test_one_of_unknown_length_is_short_and_one_without_end_has_one() -> None:
-    for seconds, taken in ((None, BREATH), (1e9, LONGEST_PAUSE)):
+    for seconds, taken in ((None, SHORT_PAUSE), (1e9, LONGEST_PAUSE)):
         clock = Clock()
-        rest = Rest(clock, clock.sleep)
+        rest = Throttle(clock, clock.sleep)
         rest.ask(seconds)
         rest.take()
         assert clock.slept == [taken]
@@ -33,7 +33,7 @@ def test_one_of_unknown_length_is_short_and_one_without_end_has_one() -> None:
 
 def test_a_shorter_one_does_not_end_a_longer_one() -> None:
     clock = Clock()
-    rest = Rest(clock, clock.sleep)
+    rest = Throttle(clock, clock.sleep)
     rest.ask(30)
     rest.ask(None)
     rest.take()
@@ -49,7 +49,7 @@ def test_what_is_asked_for_while_one_sleeps_is_taken_too() -> None:
             rest.ask(asked_meanwhile.pop())
         clock.sleep(seconds)
 
-    rest = Rest(clock, sleep)
+    rest = Throttle(clock, sleep)
     rest.ask(7)
     rest.take()
     assert clock.slept == [7, 13]
@@ -57,7 +57,7 @@ def test_what_is_asked_for_while_one_sleeps_is_taken_too() -> None:
 
 def test_a_clock_that_was_set_back_makes_nobody_wait_for_long() -> None:
     clock = Clock()
-    rest = Rest(clock, clock.sleep)
+    rest = Throttle(clock, clock.sleep)
     rest.ask(7)
     clock.now -= 3600
     rest.take()

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ipp_griffin.cloud.prefetch import FRESH, Ahead
+from ipp_griffin.cloud.prefetch import FRESH, Prefetch
 
 
 class Question:
@@ -30,7 +30,7 @@ def now():
 
 @pytest.fixture
 def ahead(now):
-    return Ahead(clock=lambda: now[0])
+    return Prefetch(clock=lambda: now[0])
 
 
 def test_what_was_asked_ahead_is_not_asked_again_and_is_waited_for(ahead):

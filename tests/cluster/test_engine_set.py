@@ -61,7 +61,7 @@ def parameters(user_data: bytes) -> dict:
     return ast.literal_eval(line)
 
 
-def test_publish_puts_the_rendezvous_into_the_clusters_container():
+def test_publish_puts_the_private_object_into_the_clusters_container():
     store = FakeStore()
     engines = EngineSet(FakeCloud(), store, UID, SET)
     engines.open_container({"owner": "me"})
@@ -85,7 +85,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         "engine_set": SET,
         "incarnation": 0,
         "engines": 1,
-        "rendezvous": f"https://store/{UID}/{SET}/connection.json?get=11",
+        "private_object": f"https://store/{UID}/{SET}/connection.json?get=11",
         "fetch_timeout": 33,
         "proxy": "http://proxy:3128",
         "ca_certificates": "",
@@ -193,11 +193,11 @@ def test_consoles_of_the_set_are_read_before_its_servers_go_and_move_no_terminal
     engines, read = EngineSet(cloud, FakeStore(), UID, SET), {}
     clock = Clock()
 
-    def farewell(servers):
+    def before_deletion(servers):
         assert cloud.deleted == []
         engines.read_consoles(servers, read.__setitem__)
 
-    engines.destroy(timeout=10, sleep=clock.sleep, clock=clock, farewell=farewell)
+    engines.destroy(timeout=10, sleep=clock.sleep, clock=clock, before_deletion=before_deletion)
     assert read == {make_server(0).name: "booting\n\\x1b[2Jlogin: "}
 
 

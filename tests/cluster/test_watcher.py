@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from ipp_griffin.cluster.engine_set import Survey
-from ipp_griffin.cluster.reconciler import Keeper
+from ipp_griffin.cluster.reconciler import Reconciler
 from ipp_griffin.cluster.watcher import Watcher
 from ipp_griffin.common.errors import Unavailable
 from ipp_griffin.model.names import server_tags
@@ -83,7 +83,7 @@ class Watched:
 
 def watcher(open_engine_set, stop, *, on_gone, interval):
     log = logging.getLogger("watched")
-    keeper = Keeper(
+    reconciler = Reconciler(
         open_engine_set,
         Roster([], Deadlines(1, 1, 1, 1), quorum=0),
         create=None,
@@ -93,7 +93,7 @@ def watcher(open_engine_set, stop, *, on_gone, interval):
         log=log,
     )
     return Watcher(
-        keeper,
+        reconciler,
         open_hub=pytest.fail,
         on_gone=on_gone,
         replace=False,
@@ -110,8 +110,8 @@ def messages(caplog):
 
 def test_it_counts_the_servers_that_live():
     watched = Watched(servers("ACTIVE", "BUILD", "REBOOT", "ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED"), servers())
-    assert watched.watcher.look_once() == 3
-    assert watched.watcher.look_once() == 0
+    assert watched.watcher.poll_once() == 3
+    assert watched.watcher.poll_once() == 0
 
 
 def test_each_change_is_told_once_within_two_looks(caplog):
@@ -123,7 +123,7 @@ def test_each_change_is_told_once_within_two_looks(caplog):
         servers("ERROR:disk full", "SHUTOFF", ""),
     )
     for _ in range(5):
-        watched.watcher.look_once()
+        watched.watcher.poll_once()
     assert messages(caplog) == [
         f"Server {name(0)} (engines) went to ERROR: disk full.",
         f"Server {name(1)} (engines) went to SHUTOFF: it is off.",
@@ -135,13 +135,13 @@ def test_a_server_that_came_back_and_died_again_is_told_again(caplog):
     looks = [servers("SHUTOFF")] * 2 + [servers("ACTIVE")] + [servers("SHUTOFF")] * 2
     watched = Watched(*looks)
     for _ in looks:
-        watched.watcher.look_once()
+        watched.watcher.poll_once()
     assert messages(caplog) == [f"Server {name(0)} (engines) went to SHUTOFF: it is off."] * 2
 
 
 def test_an_outage_changes_nothing_and_is_told_once(caplog):
     watched = Watched(servers("ACTIVE"), OUTAGE, OUTAGE, servers("ACTIVE"), OUTAGE)
-    assert [watched.watcher.look_once() for _ in range(5)] == [1, None, None, 1, None]
+    assert [watched.watcher.poll_once() for _ in range(5)] == [1, None, None, 1, None]
     assert messages(caplog) == [f"Can't look at the servers now, will go on trying: {OUTAGE}"] * 2
 
 
@@ -170,13 +170,13 @@ def test_all_servers_gone_at_once_is_one_line(caplog):
     """Somebody stopped the cluster from elsewhere: not one line for each of a thousand servers."""
     watched = Watched(servers("ACTIVE", "ACTIVE", "ACTIVE"), servers(), servers(), servers())
     for _ in range(4):
-        watched.watcher.look_once()
+        watched.watcher.poll_once()
     assert messages(caplog) == ["All servers of this engine set are gone: stopped from elsewhere, or deleted."]
 
 
 def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
     watched = Watched(servers("ACTIVE"), *[ZeroDivisionError("oops")] * 2, servers("ACTIVE"))
-    assert [watched.watcher.look_once() for _ in range(4)] == [1, None, None, 1]
+    assert [watched.watcher.poll_once() for _ in range(4)] == [1, None, None, 1]
     assert messages(caplog) == ["The watch over the servers stumbled, and goes on: ZeroDivisionError: oops"]
 
 

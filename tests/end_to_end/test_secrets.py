@@ -112,9 +112,11 @@ def test_no_secret_of_a_run_is_shown_anywhere(shell, proxy, arguments, eventuall
     created = [json.loads(e.body)["server"] for e in posts(proxy, "/servers")]
     shown["metadata"] = json.dumps([{**server, "user_data": ""} for server in created])
     parameters, programs = zip(*(parts_of(server["user_data"]) for server in created), strict=True)
-    urls = [url for each in parameters for url in (each["rendezvous"], "{prefix}?{query}".format(**each["reports"]))]
+    urls = [
+        url for each in parameters for url in (each["private_object"], "{prefix}?{query}".format(**each["reports"]))
+    ]
     shown["user-data but for its URLs"] = "\n".join(programs) + json.dumps(
-        [{**each, "rendezvous": "", "reports": ""} for each in parameters]
+        [{**each, "private_object": "", "reports": ""} for each in parameters]
     )
 
     secrets = {
@@ -361,7 +363,7 @@ def private_files(shell, security: Path) -> list[Path]:
         key = json.loads((security / "ipcontroller-client.json").read_text())["key"].encode()
         servers = shell.cloud.running.folder / "servers"
         on_servers = [path for path in servers.rglob("*") if path.is_file() and key in path.read_bytes()]
-        assert {path.name for path in on_servers} >= {"rendezvous.json", "ipcontroller-engine.json"}
+        assert {path.name for path in on_servers} >= {"private_object.json", "ipcontroller-engine.json"}
         files += [*on_servers, *servers.rglob("user-data")]
     assert [str(path) for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
     return files

@@ -47,7 +47,7 @@ class StoreWithAgent(FakeStore):
     """With an agent that runs ipcontroller as soon as it knows its address.
 
     ``agent``: what it reports instead of "engines"; ``forge``: what it makes of the connection files; ``addresses``: of what was
-    published, in this order; ``rendezvous``: the last of that.
+    published, in this order; ``private_object``: the last of that.
     """
 
     agent = "engines"
@@ -62,8 +62,8 @@ class StoreWithAgent(FakeStore):
     def _read(self, uid: str, name: str, data: bytes) -> None:
         if not name.endswith("connection.json"):
             return
-        self.rendezvous = json.loads(data)
-        controller = self.rendezvous["controller"]
+        self.private_object = json.loads(data)
+        controller = self.private_object["controller"]
         self.addresses.append(controller["address"])
         if controller["address"]:
             keys = controller["keys"]

@@ -273,7 +273,7 @@ def make_plan(settings, cloud):
 def test_what_was_asked_ahead_is_not_asked_again_but_the_quota_counts_what_was_made_since():
     settings, cloud = GriffinCloud(), FakeCloud()
     cloud.fail["object_store_url"] = [CloudError("There is none.")]
-    settings.ask_ahead(cloud)
+    settings.prefetch(cloud)
     assert [n.name for n in settings.networks(cloud)] == ["net"]
     for _ in range(2):
         there = settings.look_up(cloud)

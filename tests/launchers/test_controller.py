@@ -543,7 +543,7 @@ async def test_what_engines_on_servers_will_need_is_asked_before_the_controller_
             assert seen == asked
 
     seen = []
-    monkeypatch.setattr(GriffinCloud, "ask_ahead", lambda settings, cloud: seen.append(cloud))
+    monkeypatch.setattr(GriffinCloud, "prefetch", lambda settings, cloud: seen.append(cloud))
     monkeypatch.setattr(local, "connect", lambda: "a cloud")
     local.parent = Cluster()
     await local.start()

@@ -51,7 +51,7 @@ async def launcher(fake_cloud, store, hub, cluster, tmp_path, no_pauses):
     made._stopping.set()  # ends the watcher
 
 
-def rendezvous(launcher, store):
+def private_object(launcher, store):
     return json.loads(store.there[launcher.uid][f"{launcher.engine_set}/connection.json"])
 
 
@@ -81,7 +81,7 @@ async def test_connection_info_is_read_when_the_start_begins_not_before(launcher
     later = {**CONNECTION, "registration": 21000}
     launcher.environment = {"IPP_CONNECTION_INFO": json.dumps(later)}
     await launcher.start(1)
-    assert rendezvous(launcher, store)["connection"] == later
+    assert private_object(launcher, store)["connection"] == later
 
 
 async def test_what_the_user_set_for_engines_travels_and_the_connection_info_only_once(launcher, store, tmp_path):
@@ -92,7 +92,7 @@ async def test_what_the_user_set_for_engines_travels_and_the_connection_info_onl
     launcher.packages = ["numpy"]
     launcher.log_interval = 7
     await launcher.start(1)
-    content = rendezvous(launcher, store)
+    content = private_object(launcher, store)
     assert content["timeouts"]["log_interval"] == 7
     wanted = ("environment", "engine_args", "engine_cmd", "packages", "ipengine_config")
     assert {name: content[name] for name in wanted} == {
@@ -109,12 +109,12 @@ async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(
     (tmp_path / "ipengine_config.py").write_text("c.IPEngine.timeout = 3\n")
     launcher.environment = {"IPP_CONNECTION_INFO": json.dumps({**CONNECTION, heartbeats.MARK: True})}
     await launcher.start(1)
-    assert rendezvous(launcher, store)["ipengine_config"] == heartbeats.for_engine(
+    assert private_object(launcher, store)["ipengine_config"] == heartbeats.for_engine(
         "c.IPEngine.timeout = 3\n", {heartbeats.MARK: True}
     )
 
 
-async def test_the_rendezvous_is_put_while_servers_are_created(launcher, fake_cloud, store):
+async def test_the_private_object_is_put_while_servers_are_created(launcher, fake_cloud, store):
     creating, put = threading.Event(), threading.Event()
 
     def then(*stored):
@@ -127,10 +127,10 @@ async def test_the_rendezvous_is_put_while_servers_are_created(launcher, fake_cl
 
     store.then, fake_cloud.before_landing = then, before_landing
     await launcher.start(2)
-    assert rendezvous(launcher, store)
+    assert private_object(launcher, store)
 
 
-async def test_a_rendezvous_that_can_not_be_put_fails_the_start_and_leaves_no_server(launcher, fake_cloud, store):
+async def test_a_private_object_that_can_not_be_put_fails_the_start_and_leaves_no_server(launcher, fake_cloud, store):
     store.fail["put"] = [CloudError("413: Too Large")]
     with pytest.raises(CloudError, match="Too Large"):
         await launcher.start(2)
@@ -142,7 +142,7 @@ async def test_ipyparallels_own_engine_command_stays_here(launcher, store):
     """It names this machine's Python."""
     assert launcher.engine_cmd == ipengine_cmd_argv
     await launcher.start(1)
-    assert rendezvous(launcher, store)["engine_cmd"] == []
+    assert private_object(launcher, store)["engine_cmd"] == []
 
 
 async def test_uid_and_engine_set_are_in_the_cluster_file_before_the_first_server_is_asked_for(launcher, cluster):
@@ -280,7 +280,7 @@ async def test_an_unreachable_controller_is_told_with_the_rule_that_lets_engines
 
 
 async def test_servers_are_in_the_clusters_own_security_group(launcher, fake_cloud, cluster):
-    """It is made when the rendezvous is there, and before the first server."""
+    """It is made when the private_object is there, and before the first server."""
     cluster.config.GriffinCloud.manage_security_group = True
     await launcher.start(1)
     assert fake_cloud.groups.asked("make", "uid", "head", "ports") == [(launcher.uid, None, (20000, 20000))]

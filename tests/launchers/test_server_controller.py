@@ -88,7 +88,7 @@ async def test_the_uid_is_on_record_before_the_server_is_asked_for(launcher, clu
 async def test_the_state_is_json_and_holds_no_key(launcher, store):
     await launcher.start()
     text = json.dumps(launcher.to_dict())
-    assert not any(key in text for key in store.rendezvous["controller"]["keys"].values())
+    assert not any(key in text for key in store.private_object["controller"]["keys"].values())
 
 
 async def test_its_server_counts_as_no_engine(launcher, fake_cloud):
@@ -115,10 +115,10 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
     (tmp_path / "ipcontroller_config.py").write_text("c.HeartMonitor.period = 1")
     launcher = make(controller_args=["--nodb"], environment={"A": "b"}, packages=["numpy"], idle_timeout=60.0)
     await launcher.start()
-    controller = store.rendezvous["controller"]
+    controller = store.private_object["controller"]
     assert (controller["args"], controller["config"]) == (["--nodb"], for_controller("c.HeartMonitor.period = 1"))
-    assert (store.rendezvous["environment"], store.rendezvous["packages"]) == ({"A": "b"}, ["numpy"])
-    assert store.rendezvous["timeouts"]["idle"] == 60.0
+    assert (store.private_object["environment"], store.private_object["packages"]) == ({"A": "b"}, ["numpy"])
+    assert store.private_object["timeouts"]["idle"] == 60.0
 
 
 @pytest.mark.parametrize(

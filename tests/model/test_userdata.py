@@ -21,7 +21,7 @@ def parameters(**changes):
         "plan_server": SERVER,
         "uid": "0123456789ab",
         "engine_set": "89abcdef",
-        "rendezvous_url": URL + "/connection.json?temp_url_sig=aa&temp_url_expires=1",
+        "private_object_url": URL + "/connection.json?temp_url_sig=aa&temp_url_expires=1",
         "report_urls": {"prefix": URL + "/2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"},
         "fetch_timeout": 600,
     }
@@ -37,7 +37,7 @@ def test_parameters_of_a_server():
         "incarnation": 1,
         "server": "griffin-u-s-2",
         "engines": 4,
-        "rendezvous": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json?temp_url_sig=aa&temp_url_expires=1",
+        "private_object": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json?temp_url_sig=aa&temp_url_expires=1",
         "reports": {
             "prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/2.1/",
             "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/",
@@ -53,8 +53,8 @@ def test_the_parameters_line_of_the_program():
     lines = render(parameters(), agent_source()).decode().splitlines()
     assert [line for line in lines if line.startswith("PARAMETERS")] == [
         'PARAMETERS: Json = {"ca_certificates": "", "engine_set": "89abcdef", "engines": 4, "expires": 0, "fetch_timeout": 600, '
-        '"incarnation": 1, "proxy": "", "rendezvous": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json'
-        '?temp_url_sig=aa&temp_url_expires=1", "reports": {"prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/'
+        '"incarnation": 1, "private_object": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/connection.json'
+        '?temp_url_sig=aa&temp_url_expires=1", "proxy": "", "reports": {"prefix": "https://store.example/v1/AUTH_a/ipp-griffin-u/s/'
         '2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"}, "server": "griffin-u-s-2", '
         '"slot": 2, "uid": "0123456789ab", "version": 1}'
     ]
@@ -72,7 +72,7 @@ def test_nothing_but_the_two_urls_is_secret():
     """Signatures appear in no other parameter, and each of them once."""
     text = json.dumps(parameters())
     assert text.count("temp_url_sig") == 2
-    without = {k: v for k, v in parameters().items() if k not in ("rendezvous", "reports")}
+    without = {k: v for k, v in parameters().items() if k not in ("private_object", "reports")}
     assert not re.search("sig|key|secret|token|passw", json.dumps(without), re.I)
 
 

@@ -19,7 +19,7 @@ from keystoneauth1 import exceptions as keystone
 from urllib3.exceptions import HTTPError
 
 from ...common.errors import CloudError, StoreError, StoreUnavailable, Unavailable, logger
-from ...common.retry import Rest, persist
+from ...common.retry import Throttle, retry
 from ...common.text import one_line
 from ...common.threads import in_parallel
 from ..failures import RATE_LIMITED, TIMEOUT, TOO_MANY, from_exception, from_status, quiet
@@ -53,14 +53,14 @@ class Account:
         self._clock = clock
         self._idle: deque[_Connection] = deque()
         self._info: dict[str, Any] | None = None
-        self._rest = Rest(clock, sleep)
-        self._ahead: float | None = None  # seconds that the store's clock is ahead of ours
+        self._rest = Throttle(clock, sleep)
+        self._clock_difference: float | None = None  # seconds that the store's clock is ahead of ours
 
     def now(self) -> float:
         """Seconds since 1970 by the store's own clock, which is what judges a TempURL."""
-        if self._ahead is None:
+        if self._clock_difference is None:
             self.info()
-        return self._clock() + (self._ahead or 0.0)
+        return self._clock() + (self._clock_difference or 0.0)
 
     def info(self) -> dict[str, Any]:
         """What the store says it can do (``/info``); empty if it doesn't say. Asked once."""
@@ -175,7 +175,7 @@ class Account:
         Raises `StoreError` (with the HTTP ``status``), `StoreUnavailable`, `CredentialsError` or `QuotaError`.
         """
         try:
-            return persist(lambda: self._once(what, function, *args, **kwargs), retries=self.retries, sleep=self.sleep)
+            return retry(lambda: self._once(what, function, *args, **kwargs), retries=self.retries, sleep=self.sleep)
         except CloudError as error:
             raise as_store_error(error) from None
 
@@ -225,7 +225,7 @@ class Account:
     def _heard(self, headers: Mapping[str, str]) -> None:
         """Learn the store's clock from the headers of any answer of it."""
         try:
-            self._ahead = parsedate_to_datetime(headers["date"]).timestamp() - self._clock()
+            self._clock_difference = parsedate_to_datetime(headers["date"]).timestamp() - self._clock()
         except (KeyError, TypeError, ValueError):
             return
 

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 
 from ...common.errors import CloudError, Unsupported
-from ...common.retry import persist
+from ...common.retry import retry
 from ..failures import TIMEOUT, TRANSIENT, from_exception, from_status, quiet
 from .account import Account, as_store_error
 from .account_key import SETTLE, AccountKey
@@ -142,7 +142,7 @@ class TempUrls:
         url = self.of_object(signer, container, "connection.json", "GET", self.expiry(60))
         url = self._account.url + url[len(self._servers_url) :]
         try:
-            status = persist(lambda: self._status(url), retries=self._account.retries, sleep=self._account.sleep)
+            status = retry(lambda: self._status(url), retries=self._account.retries, sleep=self._account.sleep)
         except CloudError as error:
             raise as_store_error(error) from None
         return status not in (401, 403)
