@@ -77,3 +77,16 @@ def imports(node: ast.AST) -> list[str]:
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+PAGES = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "tests").rglob("README.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_the_links_of_a_page_lead_to_files_and_headings(page):
+    for file, anchor in re.findall(r"\]\((?![a-z]+:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        target = page.parent / file if file else page
+        assert target.exists(), (file, anchor)
+        if anchor:
+            headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor

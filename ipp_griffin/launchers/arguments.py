@@ -1,4 +1,4 @@
-"""What `start_engines` and `start_controller` are given by name: ipyparallel hands it to the launcher's constructor."""
+"""Check arguments: what `start_engines` and `start_controller` are given by name, and what a user gives ipcontroller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import difflib
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from traitlets import HasTraits
@@ -91,3 +91,47 @@ def remembering(launcher: type[HasTraits], given: Mapping[str, Any]) -> Callable
 def _settings(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
     names = launcher.class_trait_names(config=True)
     return {name: value for name, value in given.items() if name in names}
+
+
+PORTS_NEEDED = 20  # ipcontroller binds 16 to 18 sockets at its default broadcast depth
+
+KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publickey")
+
+
+def check_args(user: Iterable[str]) -> None:
+    """Raise `SettingError` for what would switch off, or make public, what protects the cluster."""
+    user = list(user)
+    if value_of(user, "IPController.enable_curve"):
+        raise SettingError(
+            "CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments."
+        )
+    if value_of(user, "reuse", "restore", "IPController.reuse_files", "IPController.restore_engines"):
+        raise SettingError(
+            "Connection files can't be used again (--reuse, --restore): the launcher makes new CurveZMQ keys in every run."
+        )
+    if value_of(user, *KEYS):
+        raise SettingError(
+            "Keys don't go into the controller's arguments, which every user of this machine can read: take "
+            f"{next(name for name in KEYS if value_of(user, name))} out. The launcher makes new ones in every run."
+        )
+
+
+def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:
+    """The first and the last of "FIRST-LAST". Raises `SettingError`, naming the ``setting``, where that is no range of ``count`` ports."""
+    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not match or last - first + 1 < count or not 0 < first <= last <= 65535:
+        raise SettingError(
+            f"{setting} is {ports!r}: it must be a range FIRST-LAST of at least {count} ports below 65536."
+        )
+    return first, last
+
+
+def value_of(args: Iterable[str], *names: str) -> str:
+    """The value that a user's own command line arguments give one of these options, "" for none."""
+    args = list(args)
+    for position, arg in enumerate(args):
+        name, equals, value = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and name in names:
+            return value if equals else (args[position + 1] if position + 1 < len(args) else " ")
+    return ""

@@ -28,7 +28,7 @@ from ..controller.ipcontroller import STARTER
 from ..model.connection import cluster_uid
 from ..model.plan import choose_network
 from . import ipcluster
-from .controller_args import PORTS_NEEDED, check_args, given, port_range
+from .arguments import PORTS_NEEDED, check_args, port_range, value_of
 from .on_cloud import OnCloud
 
 if TYPE_CHECKING:
@@ -274,13 +274,13 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         check_args(user)
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
-        listens = given(user, "ip", "IPController.ip") or address
+        listens = value_of(user, "ip", "IPController.ip") or address
         check_address(listens)
-        if not given(user, "ip", "IPController.ip"):
+        if not value_of(user, "ip", "IPController.ip"):
             args.append(f"--ip={address}")
-        if not given(user, "location", "IPController.location"):
+        if not value_of(user, "location", "IPController.location"):
             args.append(f"--location={address}")
-        if not given(user, "ports", "IPController.ports", "port", "IPController.regport"):
+        if not value_of(user, "ports", "IPController.ports", "port", "IPController.regport"):
             first, self._reservation = free_ports(self.ports, PORTS_NEEDED, listens)
             args.append(f"--ports={first}-{first + PORTS_NEEDED - 1}")
         return args

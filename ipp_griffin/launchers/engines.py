@@ -26,9 +26,9 @@ from ..model.plan import Plan, choose_network
 from . import ipcluster
 from .arguments import as_before, check_not_running, remembering
 from .engine_connection import engine_connection
-from .engine_settings import EngineSettings
 from .on_servers import OnServers
 from .progress import Progress
+from .settings import EngineSettings
 
 if TYPE_CHECKING:
     from ..cluster.engine_set import EngineSet

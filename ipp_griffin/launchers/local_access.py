@@ -29,9 +29,9 @@ from ..controller.ssh_tunnel import (
 )
 from ..model.connection import TO_SERVER, TUNNEL, clients_way, cluster_uid, port_ranges, ports_of
 from ..model.names import AUTO
-from .controller_args import PORTS_NEEDED
-from .controller_settings import ControllerSettings
+from .arguments import PORTS_NEEDED
 from .on_servers import OnServers
+from .settings import ControllerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

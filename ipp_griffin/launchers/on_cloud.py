@@ -17,7 +17,7 @@ from ..common.errors import GriffinError, SettingError
 from ..model.connection import cluster_uid
 from .arguments import check_given
 from .cloud_settings import GriffinCloud
-from .server_settings import ServerSettings
+from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud

@@ -24,10 +24,9 @@ from ..model.labels import labelled_anew, labels
 from ..model.plan import Catalogue, Network, Plan, ServerPlan, check_quota
 from ..model.slots import Deadlines, Roster
 from . import ipcluster
-from .agent_settings import AgentSettings
 from .arguments import check_environment, check_user
 from .on_cloud import OnCloud
-from .server_settings import ServerSettings
+from .settings import AgentSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

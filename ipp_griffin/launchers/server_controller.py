@@ -21,7 +21,7 @@ from ..controller import heartbeats
 from ..model.connection import ControllerKeys, build_for_controller, client_view
 from ..model.plan import Plan, choose_network
 from . import ipcluster
-from .controller_args import PORTS_NEEDED, check_args, given, port_range
+from .arguments import PORTS_NEEDED, check_args, port_range, value_of
 from .local_access import NAME, Attaching, Unreachable
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             ("location", "IPController.location"),
             ("ports", "IPController.ports"),
         ):
-            if given(user, *names):
+            if value_of(user, *names):
                 raise SettingError(
                     f"The controller's server has an address of its own: take --{names[0]} out of the controller's arguments "
                     "(Cluster.controller_args, controller_ip, controller_location). Its ports are GriffinServerControllerLauncher.ports."

@@ -17,6 +17,7 @@ import ipyparallel as ipp
 import pytest
 
 from ipp_griffin.agent import agent
+from ipp_griffin.model.connection import build
 from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import agent_source, render, server_parameters
 

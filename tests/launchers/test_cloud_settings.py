@@ -21,11 +21,8 @@ from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.shared import connect, open_store
 from ipp_griffin.common.errors import CloudError, SettingError, Unavailable
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
-from ipp_griffin.launchers.agent_settings import AgentSettings
 from ipp_griffin.launchers.cloud_settings import GriffinCloud
-from ipp_griffin.launchers.controller_settings import ControllerSettings
-from ipp_griffin.launchers.engine_settings import EngineSettings
-from ipp_griffin.launchers.server_settings import ServerSettings
+from ipp_griffin.launchers.settings import AgentSettings, ControllerSettings, EngineSettings, ServerSettings
 from ipp_griffin.model.plan import Network
 
 from ..fakes import FakeCloud

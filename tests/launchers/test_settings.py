@@ -6,7 +6,7 @@ from traitlets.config import Config
 
 from ipp_griffin.launchers import GriffinControllerLauncher, GriffinEngineSetLauncher, GriffinServerControllerLauncher
 from ipp_griffin.launchers.on_cloud import OnCloud
-from ipp_griffin.launchers.server_settings import ServerSettings
+from ipp_griffin.launchers.settings import ServerSettings
 
 SHARED = {
     "image": "debian-12",

@@ -1,9 +1,9 @@
-"""`controller_args`: what a user gives of ipcontroller's arguments, and what may not be given."""
+"""`arguments`: what a user gives of ipcontroller's arguments, and what may not be given."""
 
 import pytest
 
 from ipp_griffin.common.errors import SettingError
-from ipp_griffin.launchers.controller_args import check_args, given
+from ipp_griffin.launchers.arguments import check_args, value_of
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from ipp_griffin.launchers.controller_args import check_args, given
     [["--ip=1.2.3.4"], ["--ip", "1.2.3.4"], ["--IPController.ip=1.2.3.4"], ["-ip", "1.2.3.4"], ["-ip=1.2.3.4"]],
 )
 def test_an_option_is_seen_however_it_is_spelled(args):
-    assert given(["--nodb", *args, "--debug"], "ip", "IPController.ip") == "1.2.3.4"
+    assert value_of(["--nodb", *args, "--debug"], "ip", "IPController.ip") == "1.2.3.4"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_an_option_is_seen_however_it_is_spelled(args):
     ],
 )
 def test_what_is_no_such_option_is_not_taken_for_it(args, value):
-    assert given(args, "ip", "IPController.ip") == value
+    assert value_of(args, "ip", "IPController.ip") == value
 
 
 @pytest.mark.parametrize(
