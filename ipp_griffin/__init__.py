@@ -7,7 +7,7 @@ __all__ = ["Results", "__version__"]
 
 def __getattr__(name: str) -> Any:  # when it is asked for: ipyparallel imports this package for its launchers
     if name == "Results":
-        from .api.results import Results
+        from .api import Results
 
         return Results
     if name == "__version__":

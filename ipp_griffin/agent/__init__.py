@@ -1,0 +1,1 @@
+"""Programs that travel to servers and engines. Standard library only; they import nothing of the package."""

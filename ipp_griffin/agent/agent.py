@@ -3,7 +3,7 @@
 # ruff: noqa: UP006, UP035, UP045, PTH100, PTH103, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH118, PTH119, PTH120, PTH123, PTH202, PTH207
 """The agent: runs ON a server as its user-data, starts its engines, or the controller, watches them and reports. Standard library only.
 
-`userdata.render` fills in PARAMETERS. Three ways to run, told apart by `main`:
+`model.userdata.render` fills in PARAMETERS. Three ways to run, told apart by `main`:
 
 * cloud-init starts it as root from its scripts folder: it installs itself as a systemd unit (without systemd: goes into
   the background) and returns, so that cloud-init isn't held up;

@@ -1,4 +1,4 @@
-"""What `cloud` and `store` share about calling a service: errors, retries, parallel work, text safe to show.
+"""Turn failed calls into `CloudError`, one line each, and keep client libraries' logs free of secrets.
 
 Everything here is about one HTTP call or many of them; which calls are made is those modules' business.
 """

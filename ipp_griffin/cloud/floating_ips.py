@@ -72,7 +72,7 @@ class FloatingIps:
         ``wanted``: "auto", one that is allocated for the cluster from the external network ``pool`` (its name or id, "" for the only
         one); else the address of one that the project has.
 
-        Raises `plan.SettingError` naming what there is; `calls.QuotaError` where none is left, `calls.Unsupported` on a cloud
+        Raises `SettingError` naming what there is; `QuotaError` where none is left, `Unsupported` on a cloud
         without floating IPs.
         """
         return self._allocate(uid, pool) if wanted == AUTO else self._find(wanted)

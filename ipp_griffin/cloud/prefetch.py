@@ -1,4 +1,4 @@
-"""`Prefetch`: questions that are asked before their answers are needed, while something else takes its time."""
+"""`Prefetch`: ask the cloud before the answers are needed, while something else takes its time."""
 
 from __future__ import annotations
 

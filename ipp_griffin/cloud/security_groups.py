@@ -63,7 +63,7 @@ class ClusterGroups:
         """Make what is missing of a cluster's groups, and let its engines in to the first to the last of ``ports`` of the
         ``head`` port. Returns the group for the servers. Idempotent.
 
-        Raises `calls.QuotaError` where the project may have no more groups or rules.
+        Raises `QuotaError` where the project may have no more groups or rules.
         """
         engines = self._ensure(uid, ENGINES)
         if head is not None:
@@ -89,7 +89,7 @@ class ClusterGroups:
         """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller. The ids of
         rules that were not there before go into ``made``, also where it fails half-way. Idempotent.
 
-        Raises `calls.QuotaError` where the project may have no more rules, `CloudError` where the groups are gone: they are not made
+        Raises `QuotaError` where the project may have no more rules, `CloudError` where the groups are gone: they are not made
         again for a cluster that somebody stops at the same time.
         """
         parts = {group.part: group for group in self.of(uid)}

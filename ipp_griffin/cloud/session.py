@@ -1,4 +1,4 @@
-"""The connection to a cloud: logging in, and one request or one listing at a time, with clear errors.
+"""Log in to a cloud, and send one request or read one listing at a time.
 
 `cloud` says which requests are made; nothing here knows about servers or images.
 """

@@ -29,7 +29,7 @@ _connecting = threading.Lock()
 def connect(cluster: Any, name: str, region: str) -> Cloud:
     """The connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
 
-    Raises `ipp_griffin.cloud.cloud.CloudError` where the cloud can't be reached or refuses the credentials.
+    Raises `CloudError` where the cloud can't be reached or refuses the credentials.
     """
     from ..cloud.cloud import Cloud
 
@@ -43,7 +43,7 @@ def connect(cluster: Any, name: str, region: str) -> Cloud:
 
 
 def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
-    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `ipp_griffin.cloud.cloud.Unsupported` where
+    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `Unsupported` where
     there is none."""
     from ..cloud.store.store import Store
 

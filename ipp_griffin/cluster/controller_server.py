@@ -1,4 +1,4 @@
-"""The server of a cluster that runs its controller, and how clients reach it. Blocking; no traits, no loop.
+"""The server that runs a cluster's controller: its connection files. Blocking; no traits, no event loop.
 
 It counts as an engine set of one server, named `CONTROLLER`, so that whatever looks for a cluster's servers finds it. Its agent hands both
 connection files over through the object store, where only it can write them, and only the project's members can read them.
@@ -25,7 +25,7 @@ FILE_LIMIT = 1 << 16  # bytes of connection files
 
 
 class ControllerServer(EngineSet):
-    """The controller's server, whatever its incarnation. All methods block; each may raise `cloud.CloudError`."""
+    """The controller's server, whatever its incarnation. All methods block; each may raise `CloudError`."""
 
     more_objects = (HANDOVER,)
 

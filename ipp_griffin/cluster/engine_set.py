@@ -1,4 +1,4 @@
-"""One engine set on the cloud: create its servers, look at them, take them away. Blocking; no traits, no loop.
+"""Create, poll and delete the servers and objects of one engine set. Blocking; no traits, no event loop.
 
 `EngineSet` joins the two doors (`cloud`, `store`) by the names that `plan` gives. It holds no state that the
 cloud does not: uid and engine set nonce are enough to find everything again.
@@ -65,7 +65,7 @@ class UserDataSettings:
 
 
 class EngineSet:
-    """The servers and objects of one engine set. All methods block; each may raise `cloud.CloudError`.
+    """The servers and objects of one engine set. All methods block; each may raise `CloudError`.
 
     ``parallel``: servers that are created, deleted or asked for their consoles at the same time, at most.
     """

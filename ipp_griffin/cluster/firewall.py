@@ -1,4 +1,4 @@
-"""Whether the network lets engines in to the controller: the cluster's own security groups, and the rule for who makes none."""
+"""Let engines in to the controller: the cluster's own security groups, or the rule for the user to add."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNREACHABLE = "controller port unreachable"  # as agents say it
 def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network: Network, log: Any) -> str:
     """Make the cluster's security groups, those that are missing; returns the id of that for its servers. Blocking.
 
-    Raises `ipp_griffin.cloud.cloud.CloudError` where Neutron refuses.
+    Raises `CloudError` where Neutron refuses.
     """
     address, ports = controller_address(connection), controller_ports(connection)
     head = cloud.ports.head(address, _macs(address))

@@ -1,4 +1,4 @@
-"""The clusters in a cloud project, by what they have there alone: no cluster file, no profile, no local state. Blocking."""
+"""Find the clusters of a cloud project by what they have there: no cluster file, no profile, no local state. Blocking."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Clusters:
 
     ``open_store``: the object store, for containers whose names start with its argument; ``prefix``: that of clusters
     which have no server that tells. ``store_trouble``: why the object store could not be asked by `all` or `find`, which go
-    on without it, so that servers can be seen and deleted; "" if it could. All methods raise `cloud.CloudError`.
+    on without it, so that servers can be seen and deleted; "" if it could. All methods raise `CloudError`.
     """
 
     def __init__(self, cloud: Cloud, open_store: Callable[[str], Store], prefix: str) -> None:
@@ -343,7 +343,7 @@ class Clusters:
         return ControllerServer(self._cloud, self._store(cluster.labels["container"]), cluster.uid)
 
     def read_report(self, cluster: Cluster, report: Report) -> dict[str, Any]:
-        """What a report says, as `report.content` has it; empty if it is gone."""
+        """What a report says, as `reports.content` has it; empty if it is gone."""
         return self._store(cluster.labels["container"]).read_report(cluster.uid, report)
 
     def console(self, server: Server) -> str:

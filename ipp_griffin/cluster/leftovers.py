@@ -1,4 +1,4 @@
-"""What earlier clusters of the same user left, told at every start: many clouds bill servers that are off, too."""
+"""Tell at every start what earlier clusters of the same user left: many clouds bill servers that are off, too."""
 
 from __future__ import annotations
 

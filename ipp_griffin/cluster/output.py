@@ -1,4 +1,4 @@
-"""What engines and servers wrote, kept by the launcher while a set runs and when it ends: for `get_output`."""
+"""Keep what engines and servers wrote, while a set runs and after it ended: for `get_output`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Reconciler`: looks at the servers of one engine set, and sees to those that fail."""
+"""`Reconciler`: poll the servers of one engine set, and replace or delete those that fail."""
 
 from __future__ import annotations
 

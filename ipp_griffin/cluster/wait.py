@@ -1,4 +1,4 @@
-"""`WaitForEngines`: from created servers to engines that the controller lists, or to the cause of the failure."""
+"""`WaitForEngines`: wait until the controller lists the engines, or fail with the cause."""
 
 from __future__ import annotations
 

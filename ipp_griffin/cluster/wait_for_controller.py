@@ -1,4 +1,4 @@
-"""`WaitForController`: from a created server to the connection files of the ipcontroller on it, or to the cause of the failure."""
+"""`WaitForController`: wait until ipcontroller on a server has handed over its connection files, or fail with the cause."""
 
 from __future__ import annotations
 

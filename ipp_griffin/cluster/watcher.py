@@ -1,4 +1,4 @@
-"""`Watcher`: keeps an eye on a running engine set, and notices that its servers have gone."""
+"""`Watcher`: poll a running engine set, and notice that its servers have gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run blocking calls beside an event loop, or within a time; also while the interpreter is shutting down."""
+"""Run blocking calls in threads: beside an event loop, within a time limit, or several at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moments as text: ISO 8601, as OpenStack's services, object stores and this project write it. Pure."""
+"""Timestamps as text: ISO 8601, as OpenStack's services, object stores and this project write them. Pure."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""ipcontroller on this machine: run it, ask its hub, tunnel to it."""

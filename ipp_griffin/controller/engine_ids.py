@@ -1,4 +1,4 @@
-"""Which engine ids are on which server: asked of controllers whose connection files are on this machine. Blocking, bounded.
+"""Find which engine ids are on which server, by asking controllers whose connection files are on this machine. Blocking, bounded.
 
 Only files are looked at: a controller whose file is elsewhere can't be reached, and nothing is said of its engines.
 """
@@ -55,7 +55,7 @@ def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_T
 
 
 def by_server(engines: Mapping[str, int]) -> Ids:
-    """Engine uuids (`plan.engine_uuid`) and ids, by the server that they are on."""
+    """Engine uuids (`names.engine_uuid`) and ids, by the server that they are on."""
     found: Ids = {}
     for uuid, id in sorted(engines.items(), key=lambda item: item[1]):
         if place := place_of_engine(uuid):

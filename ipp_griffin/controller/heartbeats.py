@@ -1,4 +1,4 @@
-"""Heartbeats: ipyparallel's, which list and drop engines, and ZeroMQ's, by which connections notice that the other end has lost its power.
+"""Configure heartbeats: ipyparallel's, which list and drop engines, and ZeroMQ's, which notice that the other end lost its power.
 
 Pure: Python that goes below that of a profile's configuration, or what counts less than that.
 

@@ -1,4 +1,4 @@
-"""A process that neither logs nor prints its keys, for ipcontroller: see `ipcontroller`.
+"""Keep keys out of what ipcontroller logs and prints.
 
 At DEBUG that logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
 signing key. No setting of a profile or argument of the user's turns this off, as it would a filter of `logging`.

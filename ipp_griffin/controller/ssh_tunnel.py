@@ -1,4 +1,4 @@
-"""SSH gateways to a controller: whether one lets this user in, and one tunnel for all ports that a client needs. Blocking.
+"""Open and check SSH tunnels to a controller: one for all ports that a client needs. Blocking.
 
 ipyparallel's own tunnelling (``Client(sshserver=...)``, or "ssh" in a connection file) does not go with CurveZMQ: seen with 9.2, whose
 ``Client._connect`` sets no Curve keys of the sockets that it tunnels, so that no task ever arrives. So the connection file of this machine

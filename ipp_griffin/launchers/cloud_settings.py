@@ -202,7 +202,7 @@ class GriffinCloud(LoggingConfigurable):
             )
 
     def check_cloud(self, cloud: Cloud) -> None:
-        """Raise `ipp_griffin.cloud.cloud.Unsupported` where the cloud lacks what every cluster needs: before anything is made."""
+        """Raise `Unsupported` where the cloud lacks what every cluster needs: before anything is made."""
         cloud.check_services(self.store_url if self.store_url in INTERFACES else "")
 
     def ca_text(self, default: str | None = "") -> str:

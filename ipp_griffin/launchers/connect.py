@@ -1,4 +1,4 @@
-"""Make this machine one that a cluster can be used and stopped from: its profile, connection files and cluster file. Blocking."""
+"""Attach this machine to a cluster that runs elsewhere: profile, connection files and cluster file. Blocking."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def connect(
     where the cluster is; ``settings``: those of `GriffinServerControllerLauncher` that are about this machine; ``tunnels``: those that
     were there before, which end when this one works.
 
-    Raises `attaching.Unreachable` where the controller does not answer. After that, or any other end but a good one, this machine and the
+    Raises `Unreachable` where the controller does not answer. After that, or any other end but a good one, this machine and the
     cluster's security group are as they were. Call it within `one_at_a_time`.
     """
     with _profile(name.profile, on_cloud):

@@ -1,4 +1,4 @@
-"""The connection info that engines get: of a controller that their servers can reach, and that answers."""
+"""Read the engines' connection file, and refuse a controller that their servers can't reach. Blocking."""
 
 from __future__ import annotations
 

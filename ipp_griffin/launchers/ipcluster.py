@@ -1,4 +1,4 @@
-"""What an ipcluster process needs from a launcher beyond the launcher's own contract.
+"""Support the ipcluster process beyond the contract of ipyparallel's launchers.
 
 `ipcluster` (ipyparallel 9) hangs when a launcher's ``start()`` raises, leaves everything behind on SIGHUP,
 and `ipcluster engines` overwrites the cluster file of a running cluster. Each is dealt with here by one function.

@@ -1,4 +1,4 @@
-"""What both launchers have in common: which cloud they are on, as state that survives in the cluster file."""
+"""`OnCloud`: what all launchers share: which cloud they are on, as state that the cluster file keeps."""
 
 from __future__ import annotations
 

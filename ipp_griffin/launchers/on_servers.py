@@ -1,4 +1,4 @@
-"""`OnServers`: the life of a launcher whose processes run on servers of the cloud, whatever they are."""
+"""`OnServers`: the life of a launcher whose processes run on servers: plan, create, watch, tear down."""
 
 from __future__ import annotations
 

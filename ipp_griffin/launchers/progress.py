@@ -1,4 +1,4 @@
-"""`Progress`: how a start gets on, as a bar for people who look, as lines for a log."""
+"""`Progress`: show how a start gets on, as a bar on terminals and in notebooks, else as log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private object that tells an agent how its engines find their controller. Pure.
+"""Connection files: read them, find the cluster's uid in them, and build the private object that agents fetch. Pure.
 
 It is what used to be copied by hand: ipcontroller-engine.json, put into the object store, with everything
 else that engines need and that must not be in user-data. DESIGN: it never leaves the private container.
@@ -185,7 +185,7 @@ Json = dict[str, Any]
 def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
     """The connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
 
-    Where it names a gateway, each machine needs a tunnel: see `ssh`.
+    Where it names a gateway, each machine needs a tunnel: see `controller.ssh_tunnel`.
     """
     if ssh_server.endswith("@"):
         return {**info, "ssh": f"{ssh_server}{address}", TO_SERVER: True}  # and there to its own address

@@ -1,4 +1,4 @@
-"""What a start would take, before it is made: servers, quota, requests and time. Pure."""
+"""Forecast what a start would take: servers, quota, requests and time. Pure."""
 
 from __future__ import annotations
 

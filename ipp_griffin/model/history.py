@@ -1,4 +1,4 @@
-"""What is known of every server that a cluster has or had: from Nova, from its agent, and from its launcher. Pure.
+"""Records of every server that a cluster has or had: from Nova, from its agent, and from its launcher. Pure.
 
 A server that was replaced is gone, and so is what Nova knew of it; the reports of its agent remain in the container, and
 its launcher may have noted it in ``<set>/history.json``, which no agent's URL reaches.

@@ -1,4 +1,4 @@
-"""Put in one order, by time, what servers said: their agents' reports, their engines' output, and their consoles. Pure.
+"""Merge by time what servers said: agents' reports, engines' output, and consoles. Pure.
 
 All of it was written on servers, and may be anything: what comes out are printable lines of bounded length. Times are
 those of the servers' clocks, which may be wrong: `clock_difference` tells.
@@ -29,7 +29,7 @@ AGENT_LINE = re.compile(r"ipp-griffin: (\S+Z) (.*)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
-Content = Mapping[str, Any]  # of a report, as `report.content` has it
+Content = Mapping[str, Any]  # of a report, as `reports.content` has it
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What agents report, and how little of it is believed: servers write it, so it may be anything. Pure."""
+"""Parse what agents report. Servers write it, so it may be anything, and little of it is believed. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far each server of an engine set is, which has failed, and whether another may take its slot. Pure: the clock comes in."""
+"""Decide how far each server of an engine set is, which has failed, and whether another may take its slot. Pure."""
 
 from __future__ import annotations
 

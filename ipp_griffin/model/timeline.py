@@ -1,4 +1,4 @@
-"""How long each server of a cluster took to start, and where: out of what Nova, the object store and the launcher know. Pure.
+"""Work out how long each server of a cluster took to start, and in which phases. Pure.
 
 Three clocks are read: the launcher's (requested), Nova's (building, active) and the object store's (the reports). A step
 that would end before it began, since they differ, is shown as taking no time.

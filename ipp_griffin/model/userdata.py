@@ -1,4 +1,4 @@
-"""One server of the plan and `agent.py` -> the user-data bytes. Pure.
+"""Build the user-data of one server from its plan and the agent's program. Pure.
 
 The user-data is the agent's program itself, with this server's parameters put in. They hold no secret but the
 signatures of the URLs; what engines need beyond them is in the private object that the agent fetches.

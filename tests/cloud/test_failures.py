@@ -1,4 +1,4 @@
-"""`calls`: what all calls to a cloud have in common."""
+"""`failures`, `retry` and `text`: what all calls to a cloud have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ahead`: an answer that was asked for early is used, as long as it is good; else the question is asked again."""
+"""`prefetch`: an answer that was asked for early is used, as long as it is good; else the question is asked again."""
 
 import threading
 

@@ -1,6 +1,6 @@
 """An application credential with one role, and the access rules that docs/clouds.md lists, is all that a cluster needs.
 
-What a start says that lacks one of them is in ../test_other_clouds.py.
+What a start says that lacks one of them is in tests/launchers/test_other_clouds.py.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A controller on a server that this machine reaches through an SSH gateway only: a real `ssh` towards a real SSH server, on loopback.
 
-The tests of this module share one cluster. What `ssh` says and does, and what becomes of it: tests/test_ssh.py and
+The tests of this module share one cluster. What `ssh` says and does, and what becomes of it: tests/controller/test_ssh_tunnel.py and
 tests/launchers/test_server_controller.py.
 """
 
@@ -104,7 +104,7 @@ def test_after_a_tunnel_has_ended_the_cluster_opens_another(here, gateway):
 
 
 def test_a_connect_that_is_interrupted_leaves_no_tunnel_and_no_file(here, elsewhere, gateway, eventually):
-    """Ctrl-C, while the hub does not answer; SIGTERM, or a closed terminal: tests/launchers/test_connecting.py."""
+    """Ctrl-C, while the hub does not answer; SIGTERM, or a closed terminal: tests/launchers/test_connect.py."""
     before = gateway.tunnels()
     with suspended(uid_of(here)):
         connecting = elsewhere.start("ipp-griffin", "connect", "griffin", "--timeout=60")

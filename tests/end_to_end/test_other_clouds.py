@@ -1,4 +1,4 @@
-"""A whole cluster on a cloud of another shape, which the dev cloud plays; what is refused on such is in ../test_other_clouds.py."""
+"""A whole cluster on a cloud of another shape, which the dev cloud plays; what is refused on such is in tests/launchers/test_other_clouds.py."""
 
 import ipyparallel as ipp
 import pytest

@@ -1,6 +1,6 @@
 """`GriffinCloud.manage_security_group`: a cluster whose servers nobody can connect to, beside a head node that is a server.
 
-What is made, and taken back at each failure: tests/test_security_groups.py and tests/faults. A controller on a server: test_server_controller.py.
+What is made, and taken back at each failure: tests/cloud/test_security_groups.py and tests/faults. A controller on a server: test_server_controller.py.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The controller on a server of its own, `--controller=griffin-server`, and `ipp-griffin connect` from other machines.
 
 The tests of this module share one cluster; what ends one is in test_server_controller_ends.py. What `connect` refuses and undoes:
-tests/launchers/test_connecting.py. Wrong settings: tests/launchers/test_server_controller.py.
+tests/launchers/test_connect.py. Wrong settings: tests/launchers/test_server_controller.py.
 """
 
 import json

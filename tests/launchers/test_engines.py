@@ -259,7 +259,7 @@ def test_the_rule_that_lets_engines_in_is_for_the_network_of_the_set(fake_cloud,
 
 
 async def test_an_unreachable_controller_is_told_with_the_rule_that_lets_engines_in(launcher, fake_cloud, store, hub):
-    """As the agent says it: ../test_agent_process.py."""
+    """As the agent says it: tests/agent/test_agent_process.py."""
     hub.listed = {}
 
     def agent_gives_up():

@@ -298,7 +298,7 @@ class Store:
         self._call(f"Can't fetch {name}", get, self._name(uid), name)
 
     def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
-        """What is in the container, by name, up to `swift.MOST_LISTED`. One request per 10,000; none if there is no container.
+        """What is in the container, by name, up to `account.MOST_LISTED`. One request per 10,000; none if there is no container.
 
         ``how``: more for `Account.listing`.
         """
@@ -354,7 +354,7 @@ class Store:
         return sorted(reports, key=place)
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
-        """What a report says, as `report.content` has it; empty if it is gone."""
+        """What a report says, as `reports.content` has it; empty if it is gone."""
         try:
             return content(self.get(uid, report.name, REPORT_LIMIT))
         except StoreError as error:
