@@ -107,7 +107,7 @@ c = get_config()  # noqa: F821
 # c.GriffinServerControllerLauncher.max_replacements = -1
 
 # How often ipcontroller is started anew in an hour if it crashes; seconds after which a server that gave up powers itself off;
-# seconds between two uploads of what ipcontroller has logged, and between two looks at the server, starting and running.
+# seconds between two uploads of what ipcontroller has logged, and between two polls of the server, starting and running.
 # c.GriffinServerControllerLauncher.restarts = 5
 # c.GriffinServerControllerLauncher.controller_gone_timeout = 300
 # c.GriffinServerControllerLauncher.log_interval = 60
@@ -187,7 +187,7 @@ c = get_config()  # noqa: F821
 # Requests to Nova in flight at the same time, at most.
 # c.GriffinEngineSetLauncher.parallel = 10
 
-# Seconds between two looks at the servers: while they start, and while they run (one request for all of them).
+# Seconds between two polls of the servers: while they start, and while they run (one request for all of them).
 # c.GriffinEngineSetLauncher.poll_interval = 1
 # c.GriffinEngineSetLauncher.watch_interval = 10
 

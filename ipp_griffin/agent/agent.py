@@ -1186,7 +1186,7 @@ class Agent:
         return 0
 
     def give_up(self) -> None:
-        """A launcher that lives deletes this server within seconds. Off, it shows up for whoever cleans up after one that died."""
+        """Power off. A launcher that lives deletes this server within seconds; if it is dead, powering off makes the server visible to `reap`."""
         self.sleep(self.private_object.get("timeouts", {}).get("controller_gone", 300))
         self.power_off()
 

@@ -114,7 +114,7 @@ def _as_text(forecast: Forecast) -> str:
     for kind, quota in forecast.quota.items():
         rows.append((kind, str(quota.needed), _left(quota, forecast.limits.known)))
     wait = ", besides what the controller's server takes to boot and to answer" if controllers else ""
-    looks = "one or two more for each look at all of them, once a second at first, every five later"
+    looks = "one or two more for each poll of all of them, once a second at first, every five later"
     return "\n".join(
         [
             *lines,

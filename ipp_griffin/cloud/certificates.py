@@ -1,4 +1,4 @@
-"""Which CA certificates servers must be given: those of the cloud's ``cacert`` that no image has of itself."""
+"""Which CA certificates servers must be given: those of the cloud's ``cacert`` that a stock image does not already trust."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Cloud:
     def servers(self, *tags: str) -> list[Server]:
         """The servers that bear all of ``tags``. One request a page, however many servers.
 
-        One in DELETED, which Nova lists for a moment while it goes, is none any more.
+        Leave out those in DELETED, which Nova lists for a moment while they go.
         """
         params = {"limit": PAGE, **({"tags": ",".join(tags)} if tags else {})}
         found = self._api.listing(

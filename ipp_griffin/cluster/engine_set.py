@@ -133,7 +133,7 @@ class EngineSet:
         create_servers(self.cloud, plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)
 
     def survey(self, *, reports: bool = True) -> Survey:
-        """One server listing, for any number of servers; with ``reports``, one container listing once any server runs."""
+        """List the servers once, whatever their number; with ``reports``, also list the container once any server runs."""
         survey = Survey(tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set))))
         return Survey(survey.servers, self.last_reports()) if reports and survey.active else survey
 

@@ -26,9 +26,9 @@ Created = Callable[["ServerPlan", str], None]
 
 
 class Reconciler:
-    """Both the wait for a start and the watch over a running set look through it, one after the other. Blocking.
+    """The wait for a start uses it first, then the watch over the running set. Blocking.
 
-    ``create``: makes servers, calls back with the id of each, and does what it gets besides at the same time; None for a set that another process made: then nothing is
+    ``create``: makes servers, calls back with the id of each, and runs the extra callables concurrently; None for a set that another process made: then nothing is
     replaced. ``on_change``: called when there are other servers than before. ``goes_on``: whether the cluster is to live on, so
     that a server may be replaced.
     """
@@ -55,7 +55,7 @@ class Reconciler:
 
     @property
     def engine_set(self) -> EngineSet:
-        """The doors to the cloud; opening them may ask it, and raise `GriffinError`."""
+        """The engine set on the cloud. Opening it may ask the cloud, and raise `GriffinError`."""
         return self._open_engine_set()
 
     @property
@@ -80,7 +80,7 @@ class Reconciler:
     def poll(
         self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
     ) -> bool:
-        """See how the servers are, delete those that failed, and fill their slots again. Whether the cloud could be asked.
+        """Poll the servers, delete those that failed, and fill their slots again. Return whether the cloud answered.
 
         An outage fails nothing, and is told once. ``replace_settled``: also servers that had their engines; else those are
         only told of, and stay. ``hub``: to shut down what engines a failed server still has.
@@ -92,7 +92,7 @@ class Reconciler:
             survey = self.engine_set.delete_spares(survey, self.servers)
         except GriffinError as e:
             if self._unreachable_since is None:
-                self._log.warning(f"Can't look at the servers now, will go on trying: {e}")
+                self._log.warning(f"Can't list the servers now; will retry: {e}")
                 self._unreachable_since = self.clock()
             return False
         if self._unreachable_since is not None:

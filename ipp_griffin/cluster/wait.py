@@ -16,11 +16,11 @@ from .reconciler import Reconciler
 if TYPE_CHECKING:
     from ..controller.hub import Hub
 
-TICK = 0.1  # seconds between two questions to the hub, which cost nothing
+TICK = 0.1  # seconds between two questions to the hub, which are cheap
 
 
 def check_not_stopped(stopping: threading.Event) -> None:
-    """Raise `Stopped` where somebody has stopped what is starting."""
+    """Raise `Stopped` if somebody stopped the cluster while it was starting."""
     if stopping.is_set():
         raise Stopped("It was stopped while it was starting.")
 

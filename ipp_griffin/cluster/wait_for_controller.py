@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-QUICKER = 4  # looks in the time of one at engines
+QUICKER = 4  # polls in the time of one for engines
 
 
 class WaitForController:

@@ -15,15 +15,15 @@ from .reconciler import Reconciler
 if TYPE_CHECKING:
     from ..controller.hub import Hub
 
-SECOND_POLL = 1.0  # seconds until a look that found a server off or gone is repeated
+SECOND_POLL = 1.0  # seconds until a poll that found a server off or gone is repeated
 
 
 class Watcher:
-    """A daemon thread that looks at the servers of one engine set, by one request per interval.
+    """Poll the servers of one engine set in a daemon thread, by one request per interval.
 
     A thread, not a task: with ipyparallel's synchronous API the event loop of `start` is closed when it returns.
     An outage of the cloud changes nothing; only what Nova says of a server counts, twice in a row.
-    Servers that have not got their engines yet, stragglers of a start or replacements, are looked at every
+    Servers that have not got their engines yet, stragglers of a start or replacements, are polled every
     ``poll_interval`` seconds, with their reports and what the controller lists.
     """
 
@@ -58,7 +58,7 @@ class Watcher:
             self._close_hub()
 
     def _pause(self, none_alive: bool) -> float:
-        """Seconds until the next look."""
+        """Return the seconds until the next poll."""
         roster = self._reconciler.roster
         if roster.unsettled:
             return self._poll_interval
@@ -66,7 +66,7 @@ class Watcher:
         return min(self._interval, SECOND_POLL) if doubtful else self._interval
 
     def poll_once(self) -> int | None:
-        """How many servers live, None where the cloud does not say. Sees to what failed, and tells of each change once."""
+        """Poll once; handle what failed, and log each change once. Return how many servers live, None where the cloud does not say."""
         roster = self._reconciler.roster
         open_end = bool(roster.unsettled)
         try:
@@ -75,9 +75,9 @@ class Watcher:
                 return None
         except Stopped:
             return None
-        except Exception as e:  # whatever it is: the watch must go on
+        except Exception as e:  # whatever it is: polling must go on
             if str(e) != self._told:
-                self._log.warning(f"The watch over the servers stumbled, and goes on: {type(e).__name__}: {e}")
+                self._log.warning(f"Polling the servers failed; will retry: {type(e).__name__}: {e}")
             self._told = str(e)
             return None
         self._told = ""
@@ -87,7 +87,7 @@ class Watcher:
         return roster.alive
 
     def _registered(self) -> dict[tuple[int, int], int]:
-        """How many engines the controller lists of each server; none while it does not answer."""
+        """Return how many engines the controller lists of each server; none while it does not answer."""
         try:
             if self._hub is None:
                 self._hub = self._open_hub().__enter__()

@@ -1,4 +1,4 @@
-"""Whether processes of this machine still run."""
+"""Check whether processes of this machine still run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def has_ended(controller: Any) -> bool:
-    """Whether this launcher's controller has ended, as far as can be seen from here; False for None.
+    """Return whether this launcher's controller has ended, as far as this process can tell; False for None.
 
     With ipyparallel's synchronous API nobody may be there to set the launcher's state: its event loop is closed between calls.
     """

@@ -178,7 +178,7 @@ class GriffinCloud(LoggingConfigurable):
         except Unavailable:
             raise
         except CloudError as e:
-            self.log.info(f"Going on without a look at the quota: {e}")
+            self.log.info(f"Continuing without checking the quota: {e}")
             return Limits(-1, 0, -1, 0, -1, 0, known=False)
 
     def check(self) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
     """A local ipcontroller for engines on servers: one reachable address, CurveZMQ and message signing on.
 
-    Its `stop` takes away everything of the cluster, also what other processes added to it.
+    Its `stop` deletes everything of the cluster, also what other processes added to it.
     """
 
     ip = Unicode(

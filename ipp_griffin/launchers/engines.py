@@ -170,7 +170,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     def _admit(self, plan: Plan, connection: dict[str, Any], private_object: bytes) -> Plan:
         """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
 
-        After the private_object: while that is there, no stop of another set takes them away.
+        After the private object: while that is there, no stop of another set deletes them.
         """
         with self._cloud_work:
             check_not_stopped(self._stopping)

@@ -123,7 +123,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         except Exception as e:
             error = e
             if self._stopping.is_set():
-                # `stop` takes servers and controller away from under a start: they did not fail.
+                # `stop` deleted servers and controller during the start: they did not fail.
                 error = Stopped(f"{self._what.capitalize()} was stopped while it was starting.")
                 error.__cause__ = e
             await self._clean_up_after(error)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: ignore[misc]
-    """Start ipcontroller on a server, and return when this machine reaches it. Its `stop` takes away everything of the cluster.
+    """Start ipcontroller on a server, and return when this machine reaches it. Its `stop` deletes everything of the cluster.
 
     The cluster does not need this process: once started, it lives on without.
     """

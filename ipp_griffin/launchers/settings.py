@@ -84,14 +84,14 @@ class AgentSettings(HasTraits):
         1.0,
         min=0,
         config=True,
-        help="""Seconds between two looks at the servers of a start while something happens; five times as many, at most, while nothing
+        help="""Seconds between two polls of the servers of a start while something happens; five times as many, at most, while nothing
         does. At a controller's own server it is looked four times as often.""",
     )
     watch_interval = Float(
         10.0,
         min=0.1,
         config=True,
-        help="""Seconds between two looks at the running servers, by ONE request for all of them. Only while the process
+        help="""Seconds between two polls of the running servers, by ONE request for all of them. Only while the process
         lives that started them: nobody looks after `ipcluster start --daemonize`.""",
     )
 

@@ -71,7 +71,7 @@ class Forecast:
 
     @property
     def requests(self) -> int:
-        """Those until the last server is asked for; each look at the servers, of any number, is one or two more.
+        """Those until the last server is asked for; each poll of the servers, of any number, is one or two more.
 
         Security groups and floating IPs of the cluster's own are not counted.
         """

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 REST = 20  # a wait without a change is followed by a pause of this part of it,
 LONGEST = 5  # up to so many intervals
-MARGIN = 0.05  # seconds after the moment at which something should have happened
-SOON = 0.25  # of the interval: the pause after a look that should have been the last
-STRETCH = 1.5  # a pause may be longer by this factor, so that one look does instead of two
+MARGIN = 0.05  # seconds after the time at which something should have happened
+SOON = 0.25  # of the interval: the pause after a poll that should have been the last
+STRETCH = 1.5  # a pause may be longer by this factor, so that one poll does instead of two
 
 
 class PollInterval:
-    """Often while something happens or is about to, rarely while nothing does: the later a look is for it, the longer it has taken.
+    """Poll often while something happens or is about to, rarely while nothing does.
 
-    ``interval``: seconds between two looks while something happens. Where servers of this start have become ACTIVE, the others
-    are expected to after the same time; a look that is due by then waits for none more than it has to.
+    ``interval``: seconds between two polls while something happens. Once a server of this start has become ACTIVE, the others are
+    expected to take as long, and a poll that is nearly due waits until then.
     """
 
     def __init__(self, interval: float, now: float) -> None:
@@ -28,7 +28,7 @@ class PollInterval:
         self._boot: float | None = None  # seconds, the least that a server has been seen to take
 
     def pause(self, roster: Roster, began: float, now: float) -> float:
-        """Seconds until the next look, after one that ``began`` then, and has brought the ``roster`` to where it is."""
+        """Return the seconds until the next poll; the last one ``began`` then, and updated the ``roster``."""
         phases = {slot.place: slot.phase for slot in roster.slots}
         if phases != self._phases:
             self._phases, self._changed = phases, now

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 PHASES = ("requested", "building", "active", "agent", "connected", "engines")
 DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
 HOUR = 3600
-BELIEVED = (
-    2  # looks in a row that must find a server off, or not at all: a reboot, or a listing that is late, may be why
-)
+BELIEVED = 2  # polls in a row that must find a server off or missing: it may be a reboot, or a listing that is late
 MOST_NAMED = 20  # servers that one line tells of
 
 Place = tuple[int, int]  # slot and incarnation
@@ -53,7 +51,7 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class Failure:
-    """A server that is none any more. ``cause``: one line; "" where its agent's ``report`` has it. ``id``: "" if it was never
+    """A server that failed or disappeared. ``cause``: one line; "" where its agent's ``report`` has it. ``id``: "" if it was never
     created; ``server``: None if Nova does not list it. ``settled``: it had all of its engines before.
     """
 

@@ -142,7 +142,7 @@ def test_a_server_that_came_back_and_died_again_is_told_again(caplog):
 def test_an_outage_changes_nothing_and_is_told_once(caplog):
     watched = Watched(servers("ACTIVE"), OUTAGE, OUTAGE, servers("ACTIVE"), OUTAGE)
     assert [watched.watcher.poll_once() for _ in range(5)] == [1, None, None, 1, None]
-    assert messages(caplog) == [f"Can't look at the servers now, will go on trying: {OUTAGE}"] * 2
+    assert messages(caplog) == [f"Can't list the servers now; will retry: {OUTAGE}"] * 2
 
 
 def test_two_looks_in_a_row_without_a_living_server_and_the_set_is_gone():
@@ -177,7 +177,7 @@ def test_all_servers_gone_at_once_is_one_line(caplog):
 def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
     watched = Watched(servers("ACTIVE"), *[ZeroDivisionError("oops")] * 2, servers("ACTIVE"))
     assert [watched.watcher.poll_once() for _ in range(4)] == [1, None, None, 1]
-    assert messages(caplog) == ["The watch over the servers stumbled, and goes on: ZeroDivisionError: oops"]
+    assert messages(caplog) == ["Polling the servers failed; will retry: ZeroDivisionError: oops"]
 
 
 def test_an_outage_for_ever_is_no_end():

@@ -287,7 +287,7 @@ def store_is_down(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
 
 def compute_is_down(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
     bench.cloud.faults.set(*row.faults)
-    eventually(lambda: any("Can't look at the servers now" in text for text in bench.said), "it is told")
+    eventually(lambda: any("Can't list the servers now" in text for text in bench.said), "it is told")
     (launcher,) = cluster.engines.values()
     assert launcher.state == "running"
     computes(cluster)
@@ -364,7 +364,7 @@ RUNS = (
     alone(Row("a killed controller", RUNS_ON, "tasks fail; a stop ends it"), controller_is_killed, slow=True, needs=()),
     on_one_cluster("outages while it runs, and a stop that fails",
         (Row("503 of the object store, and a crashed engine", RUNS_ON, WORKS, faults=({**STORE, "status": 503},)), store_is_down),
-        (Row("503 of compute", RUNS_ON, WORKS, "Can't look at the servers now, will go on trying", faults=({**COMPUTE, "status": 503},)), compute_is_down),
+        (Row("503 of compute", RUNS_ON, WORKS, "Can't list the servers now; will retry", faults=({**COMPUTE, "status": 503},)), compute_is_down),
         (Row("a locked server", "stop: deleting the server", SECOND_STOP, "Servers that may still be there"), server_is_locked),
         slow=True),
 )  # fmt: skip

@@ -551,7 +551,7 @@ async def test_an_outage_while_engines_are_awaited_fails_nothing_and_is_told_onc
     monkeypatch.setattr(launcher.log, "warning", told.append)
     await launcher.start(2)
     assert launcher.state == "running"
-    assert told == ["Can't look at the servers now, will go on trying: the cloud said 503"]
+    assert told == ["Can't list the servers now; will retry: the cloud said 503"]
 
 
 async def test_a_setting_of_a_wrong_type_is_told_by_the_start(cluster, tmp_path, fake_cloud):

@@ -92,7 +92,7 @@ class AccountKey:
 
     def _headers(self) -> dict[str, str]:
         """What the store says of the account, with names in lower case."""
-        found = self._account.call("Can't look at the account", swift.head_account)
+        found = self._account.call("Can't read the account", swift.head_account)
         return {str(name).lower(): str(value) for name, value in found.items()}
 
     def _slots(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -165,7 +165,7 @@ class Store:
         raise self._foreign(uid)
 
     def delete_container(self, uid: str) -> bool:
-        """Delete the container with all that is in it; whether the cluster has none any more: False where something stays in it.
+        """Delete the container with all that is in it; return whether it is gone: False where something stays in it.
 
         One without our marker is left alone, unless nothing is in it: then it is what a process left that ended
         before it could mark it.
@@ -190,7 +190,7 @@ class Store:
         return False
 
     def remove_if_empty(self, uid: str) -> bool:
-        """Delete the container if it is ours and nothing is in it; whether the cluster has none any more.
+        """Delete the container if it is ours and nothing is in it; return whether it is gone.
 
         One without a marker is ours if we have made it: then marking it has failed.
         """
@@ -242,7 +242,7 @@ class Store:
         """The container's headers, in lower case; empty if there is none."""
         name = self._name(uid)
         try:
-            found = self._call(f"Can't look at container {name}", swift.head_container, name)
+            found = self._call(f"Can't read container {name}", swift.head_container, name)
         except StoreError as error:
             if error.status == 404:
                 return {}
@@ -264,7 +264,7 @@ class Store:
     def head(self, uid: str, name: str) -> dict[str, str] | None:
         """Return the headers of an object, with names in lower case; None if there is none. One request: listings may be behind."""
         try:
-            found = self._call(f"Can't look at {name}", swift.head_object, self._name(uid), name)
+            found = self._call(f"Can't read {name}", swift.head_object, self._name(uid), name)
         except StoreError as error:
             if error.status == 404:
                 return None
