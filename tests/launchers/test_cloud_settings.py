@@ -27,6 +27,7 @@ from ipp_griffin.model.plan import Network
 
 from ..fakes import FakeCloud
 from ..tls import Authority
+from . import reference
 
 PROFILE = Path(__file__).parents[2] / "profile_griffin"
 OURS = (GriffinCloud, GriffinControllerLauncher, GriffinServerControllerLauncher, GriffinEngineSetLauncher)
@@ -56,6 +57,12 @@ def ours() -> list[str]:
 def test_every_setting_has_help(setting):
     owner, _, name = setting.partition(".")
     assert len(KNOWN[owner].class_traits()[name].help) > 20
+
+
+def test_the_profile_and_the_page_are_what_the_traits_say():
+    """To write them anew: python -m tests.launchers.reference."""
+    assert reference.PROFILE.read_text() == reference.profile()
+    assert reference.PAGE.read_text() == reference.page(reference.PAGE.read_text())
 
 
 def test_the_profile_shows_every_setting():
