@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ipyparallel.cluster.launcher import ControllerLauncher, ipcontroller_cmd_argv
 
 from ..cluster.controller_server import CONTROLLER
-from ..cluster.wait import check_not_stopped
-from ..cluster.wait_for_controller import WaitForController
+from ..cluster.wait import WaitForController, check_not_stopped
 from ..common.errors import GriffinError, SettingError
 from ..common.net import address_of
 from ..common.threads import in_thread
