@@ -13,11 +13,11 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ..common.errors import CloudError, Unavailable, Unsupported
-from ..common.retry import retry
 from ..common.text import one_line
 from ..common.threads import concurrently, in_parallel
 from ..model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan
@@ -230,18 +230,8 @@ class Cloud:
             )
 
     def _delete(self, id: str) -> None:
-        what, path = f"Can't delete server {id}", f"/servers/{quote(id, safe='')}"
-        try:
-            retry(
-                lambda: self._api.send(what, "compute", "DELETE", path),
-                retries=self.retries,
-                sleep=self.sleep,
-                # 409: another action is under way on it (or it is locked, and then stays so).
-                again=lambda error: isinstance(error, Unavailable) or error.status == 409,
-            )
-        except CloudError as error:
-            if error.status != 404:
-                raise
+        # 409: another action is under way on it (or it is locked, and then stays so).
+        self._api.delete(f"Can't delete server {id}", "compute", f"/servers/{quote(id, safe='')}", HTTPStatus.CONFLICT)
 
     def console_output(self, id: str, length: int = 100) -> str:
         """The last ``length`` lines of the server's console, raw; "" where there is none (yet)."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ..common.errors import CloudError, QuotaError, SettingError, Unavailable, Unsupported
-from ..common.retry import retry
+from ..common.errors import CloudError, QuotaError, SettingError, Unsupported
 from ..common.text import one_line
 from ..model.names import AUTO
 from .ports import CHANGED, Ports
@@ -104,7 +103,7 @@ class FloatingIps:
             self._api.send(what, "network", "PUT", _path(floating), json=body, headers=headers)
 
         try:
-            self._persist(attempt)
+            self._api.retry(attempt, CHANGED)
         except CloudError as error:
             if error.status != 404 or "not reachable" not in str(error):
                 raise
@@ -125,8 +124,7 @@ class FloatingIps:
             try:
                 self._release(floating)
             except CloudError as error:
-                if error.status != 404:
-                    failed.append(error)
+                failed.append(error)
         if failed:
             raise failed[0]
 
@@ -141,7 +139,7 @@ class FloatingIps:
                     return floating
             return self._post(uid, *self._external(pool))
 
-        return self._persist(attempt)
+        return self._api.retry(attempt, CHANGED)
 
     def _post(self, uid: str, network_id: str, name: str) -> FloatingIp:
         what = f"Can't allocate a floating IP from network {name}"
@@ -200,7 +198,7 @@ class FloatingIps:
 
     def _release(self, floating: FloatingIp) -> None:
         what = f"Can't release floating IP {floating.address}"
-        self._persist(lambda: self._api.send(what, "network", "DELETE", _path(floating)))
+        self._api.delete(what, "network", _path(floating), CHANGED)
 
     def _listed(self) -> list[FloatingIp]:
         params = {"project_id": self._api.project_id}  # an administrator would see those of all projects
@@ -214,14 +212,6 @@ class FloatingIps:
                 request_id=error.request_id,
                 status=error.status,
             ) from None
-
-    def _persist(self, attempt: Callable[[], T]) -> T:
-        return retry(
-            attempt,
-            retries=self._api.retries,
-            sleep=self._api.sleep,
-            again=lambda error: isinstance(error, Unavailable) or error.status == CHANGED,
-        )
 
 
 def _in_use(floating: FloatingIp, listed: list[FloatingIp]) -> SettingError:

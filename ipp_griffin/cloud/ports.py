@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ..common.errors import CloudError, Unavailable
-from ..common.retry import retry
+from ..common.errors import CloudError
 from ..common.threads import concurrently
 from .session import Api
 
@@ -66,16 +65,7 @@ class Ports:
 
     def delete(self, port_id: str) -> None:
         """Delete a port; one that is gone is fine."""
-        what, path = f"Can't delete port {port_id}", f"/ports/{quote(port_id, safe='')}"
-        try:
-            retry(
-                lambda: self._api.send(what, "network", "DELETE", path),
-                retries=self._api.retries,
-                sleep=self._api.sleep,
-            )
-        except CloudError as error:
-            if error.status != 404:
-                raise
+        self._api.delete(f"Can't delete port {port_id}", "network", f"/ports/{quote(port_id, safe='')}")
 
     def change_groups(self, port_id: str, groups: Callable[[list[str]], Iterable[str]]) -> None:
         """Change the security groups of a port from what they are to what ``groups`` makes of them; a port that is gone is fine.
@@ -96,12 +86,7 @@ class Ports:
             self._api.send(what, "network", "PUT", path, json=body, headers=headers)
 
         try:
-            retry(
-                attempt,
-                retries=self._api.retries,
-                sleep=self._api.sleep,
-                again=lambda error: isinstance(error, Unavailable) or error.status == CHANGED,
-            )
+            self._api.retry(attempt, CHANGED)
         except CloudError as error:
             if error.status != 404:
                 raise

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.errors import CloudError
-from ..common.retry import retry
 from ..common.text import one_line
 from .ports import Port, Ports
 from .session import Api, parse
@@ -105,12 +104,8 @@ class ClusterGroups:
     def shut(self, rules: Iterable[str]) -> None:
         """Delete rules, by their ids. Idempotent."""
         for id in rules:
-            try:
-                what, path = f"Can't delete security group rule {id}", f"/security-group-rules/{quote(id, safe='')}"
-                self._repeat(what, "DELETE", path)
-            except CloudError as error:
-                if error.status != 404:
-                    raise
+            path = f"/security-group-rules/{quote(id, safe='')}"
+            self._api.delete(f"Can't delete security group rule {id}", "network", path)
 
     def exist(self, uid: str) -> bool:
         """Whether a cluster has any. One request; none where these credentials may not see any, or the cloud has no groups."""
@@ -180,7 +175,7 @@ class ClusterGroups:
             response = self._api.send(what, "network", "POST", "/security-groups", json=body)
             return parse(what, response, lambda answer: _made(answer["security_group"]))
 
-        return retry(attempt, retries=self._api.retries, sleep=self._api.sleep)
+        return self._api.retry(attempt)
 
     def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> str:
         """The id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
@@ -195,13 +190,16 @@ class ClusterGroups:
         }
         what = f"Can't let {whom} in to {controller.name}"
         body = {"security_group_rule": rule}
+
+        def id_of(answer: Mapping[str, Any]) -> str:
+            return str(answer["security_group_rule"]["id"])
+
         try:
-            response = self._repeat(what, "POST", "/security-group-rules", json=body)
+            return self._api.ask(what, "network", "/security-group-rules", id_of, method="POST", json=body)
         except CloudError as error:
             if error.status != 409 or "exists" not in str(error):
                 raise
             return ""
-        return parse(what, response, lambda answer: str(answer["security_group_rule"]["id"]))
 
     def _delete(self, group: SecurityGroup) -> bool:
         """Whether it is gone; False if ports are in it still."""
@@ -210,19 +208,12 @@ class ClusterGroups:
                 self._ports.change_groups(port.id, lambda now: [id for id in now if id != group.id])
         try:
             what, path = f"Can't delete security group {group.name}", f"/security-groups/{quote(group.id, safe='')}"
-            self._repeat(what, "DELETE", path)
+            self._api.delete(what, "network", path)
         except CloudError as error:
-            if error.status not in (404, 409):
+            if error.status != 409:
                 raise
-            return error.status == 404
+            return False
         return True
-
-    def _repeat(self, what: str, method: str, path: str, **kwargs: Any) -> Any:
-        return retry(
-            lambda: self._api.send(what, "network", method, path, **kwargs),
-            retries=self._api.retries,
-            sleep=self._api.sleep,
-        )
 
 
 def _made(found: Mapping[str, Any]) -> SecurityGroup:

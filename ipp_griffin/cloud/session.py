@@ -223,10 +223,23 @@ class Api:
         **kwargs: Any,
     ) -> T:
         """What ``make`` makes of the JSON object that a repeatable call answers with."""
+        return self.retry(lambda: parse(what, self.send(what, service, method, path, **kwargs), make))
+
+    def delete(self, what: str, service: str, path: str, *also: int) -> None:
+        """Delete what is at ``path``; 404 is success: it is gone. ``also``: see `retry`."""
+        try:
+            self.retry(lambda: self.send(what, service, "DELETE", path), *also)
+        except CloudError as error:
+            if error.status != 404:
+                raise
+
+    def retry(self, attempt: Callable[[], T], *also: int) -> T:
+        """Call ``attempt`` until it returns, again while its service is unavailable. ``also``: other HTTP statuses to retry."""
         return retry(
-            lambda: parse(what, self.send(what, service, method, path, **kwargs), make),
+            attempt,
             retries=self.retries,
             sleep=self.sleep,
+            again=lambda error: isinstance(error, Unavailable) or error.status in also,
         )
 
     def listing(

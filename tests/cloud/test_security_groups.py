@@ -89,9 +89,10 @@ def test_making_them_again_makes_none(dev, groups, head):
     assert len(ids(dev, head)) == 2
 
 
+@pytest.mark.parametrize("lost", ["drop", "malformed"])
 @pytest.mark.parametrize("path", ["/security-groups$", "/security-group-rules$", "/ports/"])
-def test_a_change_whose_answer_was_lost_is_not_made_twice(dev, groups, head, path):
-    dev.faults.set(service="network", methods=["POST", "PUT"], path=path, drop=True, after=True, count=1)
+def test_a_change_whose_answer_was_lost_is_not_made_twice(dev, groups, head, path, lost):
+    dev.faults.set(service="network", methods=["POST", "PUT"], path=path, after=True, count=1, **{lost: True})
     groups.make(UID, head, PORTS)
     assert len(dev.security_groups()) == 2
     assert len(rules(dev, f"griffin-{UID}-controller")) == 1
