@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 from ..common.errors import GriffinError
+from ..common.files import write_private
 from ..common.threads import within
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Output:
         text = str(self)
         if text:
             with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-                    f.write(text + "\n")
+                write_private(path, text + "\n")
 
     def __str__(self) -> str:
         texts = [(f"Output for {self._what} {name}", text) for name, text in sorted(self._engines.copy().items())]

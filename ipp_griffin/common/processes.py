@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import psutil
+
+
+def process_of(pid: float, created: float | None = None) -> psutil.Process | None:
+    """Return the process with this pid, None where it has ended.
+
+    ``created``: when it began, in seconds since 1970, by which a pid that was given to another process is told; None: whenever.
+    """
+    with contextlib.suppress(psutil.Error, ValueError, TypeError, OverflowError):
+        process = psutil.Process(int(pid))
+        same = created is None or abs(process.create_time() - created) < 1
+        if same and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
 
 
 def has_ended(controller: Any) -> bool:

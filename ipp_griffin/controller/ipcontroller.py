@@ -6,13 +6,12 @@ without whoever started it, before the cluster file can name it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
-import psutil
 from traitlets.config import Config
 
+from ..common.processes import process_of
 from .heartbeats import CONTROLLER_DEFAULTS
 from .redaction import redact_this_process
 
@@ -33,7 +32,7 @@ def main() -> None:
             Connection files are written later in this, and the first process of its own started after it.
             """
             starter = os.environ.get(STARTER, "")
-            if starter and not _lives(int(starter)):
+            if starter and process_of(int(starter)) is None:
                 self.log.critical(f"Process {starter}, which started this controller, has ended")
                 self.exit(1)
             super().init_hub()
@@ -46,12 +45,6 @@ def main() -> None:
             self.update_config(config)
 
     IPController.launch_instance()
-
-
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 if __name__ == "__main__":

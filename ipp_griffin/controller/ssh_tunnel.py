@@ -23,6 +23,7 @@ from typing import IO, Any
 import psutil
 
 from ..common.errors import GriffinError, SettingError
+from ..common.processes import process_of
 from ..common.text import one_line
 from ..model.connection import TO_SERVER, TUNNEL
 
@@ -167,23 +168,15 @@ def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
 
 def is_open(pid: float, created: float) -> bool:
     """Whether the process of that tunnel lives."""
-    return _process(pid, created) is not None
+    return process_of(pid, created) is not None
 
 
 def close_tunnel(pid: float, created: float) -> None:
     """End the tunnel of that process, if it is still the one. Idempotent."""
-    if process := _process(pid, created):
+    if process := process_of(pid, created):
         with contextlib.suppress(psutil.Error):
             process.kill()
             process.wait(5)
-
-
-def _process(pid: float, created: float) -> psutil.Process | None:
-    with contextlib.suppress(psutil.Error, ValueError, TypeError, OverflowError):
-        process = psutil.Process(int(pid))
-        if abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None
 
 
 def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> bool:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster.controller_server import CONTROLLER
 from ..common.errors import CloudError, SettingError, Stopped
+from ..common.files import write_private
 from .engines import GriffinEngineSetLauncher
-from .local_access import Unreachable, write_privately
+from .local_access import Unreachable
 from .profiles import check_files, is_blank, profile_files, profile_folder, profile_path
 from .server_controller import GriffinServerControllerLauncher
 
@@ -181,7 +182,7 @@ def _write_whole(local: ipyparallel.Cluster) -> None:
             raise Stopped("The cluster was stopped meanwhile.")
         scratch = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            write_privately(scratch, json.dumps(local.to_dict()))
+            write_private(scratch, json.dumps(local.to_dict()))
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from traitlets import Dict, Float, List, Unicode, default
 
 from ..agent.agent import Redactor
 from ..common.errors import GriffinError, SettingError
+from ..common.processes import process_of
 from ..common.threads import in_thread
 from ..controller.ipcontroller import STARTER
 from ..model.connection import cluster_uid
@@ -233,14 +234,9 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         not given to another process while the group has members.
         """
         if d.get("pid", -1) > 0 and d.get("process_created"):
-            try:
-                process = psutil.Process(d["pid"])
-                dead = process.status() == psutil.STATUS_ZOMBIE
-            except psutil.NoSuchProcess:
-                dead = True
-            if dead and _group_lives(d["pid"]):
+            if process_of(d["pid"]) is None and _group_lives(d["pid"]):
                 return
-            if dead or abs(process.create_time() - d["process_created"]) > 1:
+            if process_of(d["pid"], d["process_created"]) is None:
                 raise NotRunning(f"Process {d['pid']} has ended")
         super()._reconstruct_process(d)
 

@@ -15,6 +15,7 @@ from traitlets import List
 from ..cluster.controller_server import ControllerServer
 from ..cluster.wait import check_not_stopped
 from ..common.errors import GriffinError, SettingError, Stopped
+from ..common.files import write_private
 from ..common.net import address_of, own_address, why_unreachable
 from ..common.threads import in_thread
 from ..controller.ssh_tunnel import (
@@ -236,7 +237,7 @@ class Attaching(OnServers, ControllerSettings):
         scratches = {Path(path): Path(f"{path}.{os.getpid()}") for path in self.connection_files.values()}
         try:
             for name, path in self.connection_files.items():
-                write_privately(scratches[Path(path)], json.dumps(files[name]))
+                write_private(scratches[Path(path)], json.dumps(files[name]))
             for to, scratch in scratches.items():
                 scratch.replace(to)
         finally:
@@ -258,13 +259,6 @@ class Attaching(OnServers, ControllerSettings):
 
     def _open(self, servers_url: str) -> ControllerServer:
         return ControllerServer(self.connect(), self.open_store(servers_url), self.uid)
-
-
-def write_privately(path: Path, text: str) -> None:
-    """Into a new file that only its owner can read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-        f.write(text)
 
 
 def _see_that_it_answers(local: Mapping[str, Any], patience: float) -> None:
