@@ -22,7 +22,7 @@ from ..model.names import set_tag, uid_tag
 from ..model.plan import Plan, ServerPlan
 from ..model.reports import last_output
 from ..model.slots import Place
-from ..model.userdata import agent_source, server_parameters, user_data
+from ..model.userdata import UserDataSettings, agent_source, server_parameters, user_data
 from .create import create_servers
 from .teardown import PARALLEL, BeforeDeletion, delete_ports, delete_servers
 
@@ -49,19 +49,6 @@ class Survey:
     @property
     def by_name(self) -> dict[str, Server]:
         return {server.name: server for server in self.servers}
-
-
-@dataclass(frozen=True)
-class UserDataSettings:
-    """What the user-data of every server of a set has in common. Times in seconds."""
-
-    read_seconds: int
-    report_seconds: int
-    fetch_timeout: int
-    proxy: str = ""
-    ca_certificates: str = ""
-    expires: int = 0
-    role: str = ""
 
 
 class EngineSet:
@@ -113,7 +100,8 @@ class EngineSet:
         wanted = []
         for server in plan.servers:
             parameters = server_parameters(
-                plan_server=server,
+                server,
+                settings,
                 uid=self.uid,
                 engine_set=self.engine_set,
                 private_object_url=read_url,
@@ -123,11 +111,6 @@ class EngineSet:
                     settings.report_seconds,
                     self.more_objects,
                 ),
-                fetch_timeout=settings.fetch_timeout,
-                proxy=settings.proxy,
-                ca_certificates=settings.ca_certificates,
-                expires=settings.expires,
-                role=settings.role,
             )
             wanted.append((server, user_data(parameters, source)))
         create_servers(self.cloud, plan, wanted, on_created=on_created, stop=stop, parallel=self.parallel)

@@ -202,7 +202,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
 
         ``beside``: what is done at the same time.
         """
-        from ..cluster.engine_set import UserDataSettings
+        from ..model.userdata import UserDataSettings
 
         with self._cloud_work:
             check_not_stopped(self._stopping)

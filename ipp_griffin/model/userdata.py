@@ -11,6 +11,7 @@ import gzip
 import json
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -22,51 +23,62 @@ PLACEHOLDER = "PARAMETERS: Json = {}\n"
 LIMIT = 49_149  # bytes: Nova refuses more than 65,535 characters of base64 (api-ref/compute, user_data)
 
 
+@dataclass(frozen=True)
+class UserDataSettings:
+    """What the user-data of every server of a set has in common. Times in seconds.
+
+    ``read_seconds`` and ``report_seconds``: how long the URLs for the private object and for reports hold; ``fetch_timeout``: how long the
+    agent tries to read the former; ``ca_certificates``: PEM text; ``expires``: when the server powers itself off, in seconds since 1970 by the
+    store's clock (0: never); ``role``: "controller", or "" for engines.
+    """
+
+    read_seconds: int
+    report_seconds: int
+    fetch_timeout: int
+    proxy: str = ""
+    ca_certificates: str = ""
+    expires: int = 0
+    role: str = ""
+
+
 def agent_source() -> str:
     """The text of the agent's program."""
     return (resources.files("ipp_griffin.agent") / "agent.py").read_text(encoding="utf-8")
 
 
 def server_parameters(
+    server: ServerPlan,
+    settings: UserDataSettings,
     *,
-    plan_server: ServerPlan,
     uid: str,
     engine_set: str,
     private_object_url: str,
     report_urls: Mapping[str, Any],
-    fetch_timeout: float,
-    proxy: str = "",
-    ca_certificates: str = "",
-    expires: int = 0,
-    role: str = "",
 ) -> dict[str, Any]:
-    """What one server's agent is told. ``fetch_timeout`` in seconds; ``report_urls`` as `store` gives them:
-    {"prefix": …, "query": …}, or {"urls": {phase: url}}; ``ca_certificates`` as PEM text; ``expires``: when the server
-    is to power itself off, in seconds since 1970 by the store's clock (0: never); ``role``: "controller", or "" for engines.
+    """Return what one server's agent is told. ``report_urls``, as `store` gives them: {"prefix": …, "query": …}, or {"urls": {phase: url}}.
 
-    Raises `SettingError` if they are none: the agent could not even report that.
+    Raises `SettingError` for certificates that are none: the agent could not even report that.
     """
-    if ca_certificates:
+    if settings.ca_certificates:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca_certificates)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=settings.ca_certificates)
         except (ssl.SSLError, ValueError) as e:
             raise SettingError(f"GriffinCloud.ca_certificates is not the text of certificates in PEM form: {e}") from e
-    parameters = {"role": role} if role else {}
     return {
-        **parameters,
+        **({"role": settings.role} if settings.role else {}),
         "version": 1,
         "uid": uid,
         "engine_set": engine_set,
-        "slot": plan_server.slot,
-        "incarnation": plan_server.incarnation,
-        "server": plan_server.name,
-        "engines": plan_server.engines,
+        "slot": server.slot,
+        "incarnation": server.incarnation,
+        "server": server.name,
+        "engines": server.engines,
         "private_object": private_object_url,
         "reports": dict(report_urls),
-        "fetch_timeout": fetch_timeout,
-        "proxy": proxy,
-        "ca_certificates": ca_certificates,
-        "expires": expires,
+        "fetch_timeout": settings.fetch_timeout,
+        "proxy": settings.proxy,
+        "ca_certificates": settings.ca_certificates,
+        "expires": settings.expires,
     }
 
 

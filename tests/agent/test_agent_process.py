@@ -19,7 +19,7 @@ import pytest
 from ipp_griffin.agent import agent
 from ipp_griffin.model.connection import build
 from ipp_griffin.model.plan import ServerPlan
-from ipp_griffin.model.userdata import agent_source, render, server_parameters
+from ipp_griffin.model.userdata import UserDataSettings, agent_source, render, server_parameters
 
 KEY = "a-signing-key-0123456789"
 SIGNATURE = "5161747572655f6f665f746865"
@@ -148,13 +148,12 @@ def start_agent(store, tmp_path, request):
             store.body = build(connection, **settings)
         query = f"temp_url_sig={SIGNATURE}&temp_url_expires=1800000000"
         parameters = server_parameters(
-            plan_server=ServerPlan(f"griffin-u-{engine_set}-3", 3, 1, engines, ()),
+            ServerPlan(f"griffin-u-{engine_set}-3", 3, 1, engines, ()),
+            UserDataSettings(read_seconds=1, report_seconds=1, fetch_timeout=fetch_timeout, expires=expires),
             uid="0123456789ab",
             engine_set=engine_set,
             private_object_url=f"{store.url}/v1/a/c/connection.json?{query}",
             report_urls={"prefix": f"{store.url}/v1/a/c/{engine_set}/3.1/", "query": query + "&temp_url_prefix=x"},
-            fetch_timeout=fetch_timeout,
-            expires=expires,
         )
         program = tmp_path / "user-data"
         program.write_bytes(render(parameters, agent_source()))

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from ipp_griffin.cluster import engine_set as module
-from ipp_griffin.cluster.engine_set import EngineSet, Survey, UserDataSettings
+from ipp_griffin.cluster.engine_set import EngineSet, Survey
 from ipp_griffin.cluster.teardown import delete_servers, sweep
 from ipp_griffin.common.errors import CloudError, Unavailable
 from ipp_griffin.model.names import set_tag, uid_tag
 from ipp_griffin.model.reports import Report
+from ipp_griffin.model.userdata import UserDataSettings
 
 from ..fakes import Clock, FakeCloud, FakeStore
 from ..fakes.cloud import SET, UID, make_server, plan_of

@@ -7,7 +7,7 @@ import pytest
 
 from ipp_griffin.common.errors import SettingError
 from ipp_griffin.model.plan import ServerPlan
-from ipp_griffin.model.userdata import LIMIT, agent_source, render, server_parameters, user_data
+from ipp_griffin.model.userdata import LIMIT, UserDataSettings, agent_source, render, server_parameters, user_data
 
 URL = "https://store.example/v1/AUTH_a/ipp-griffin-u/s"
 SERVER = ServerPlan(name="griffin-u-s-2", slot=2, incarnation=1, engines=4, tags=("ipp-griffin",))
@@ -17,15 +17,14 @@ AWKWARD = {"version": 1, "proxy": "http://proxy:3128", "ca_certificates": "-----
 
 
 def parameters(**changes):
+    settings = UserDataSettings(**{"read_seconds": 1, "report_seconds": 2, "fetch_timeout": 600, **changes})
     given = {
-        "plan_server": SERVER,
         "uid": "0123456789ab",
         "engine_set": "89abcdef",
         "private_object_url": URL + "/connection.json?temp_url_sig=aa&temp_url_expires=1",
         "report_urls": {"prefix": URL + "/2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"},
-        "fetch_timeout": 600,
     }
-    return server_parameters(**{**given, **changes})
+    return server_parameters(SERVER, settings, **given)
 
 
 def test_parameters_of_a_server():
