@@ -13,8 +13,8 @@
 * anything else is a plain process in the foreground: engines run as the same user, and at the end it just exits.
 
 An engine that was told to end stays down, one that crashed is restarted as the next generation: see `why_ended`.
-Where the connection object names a controller to run, instead of one to connect to, `ControllerAgent` does.
-The connection object, logs and counters are in a folder that only the agent can read; what engines need is written
+Where the connection file names a controller to run, instead of one to connect to, `ControllerAgent` does.
+The connection file, logs and counters are in a folder that only the agent can read; what engines need is written
 into the engine user's home with that user's rights, so that nothing planted there can misdirect root.
 """
 
@@ -128,7 +128,7 @@ def secrets_of(parameters: Json, private_object: Json) -> List[str]:
 
 
 def parse_private_object(body: bytes) -> Json:
-    """The connection object, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
+    """The connection file, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
     try:
         found = json.loads(body.decode())
         connection = None if "controller" in found else found["connection"]
@@ -669,7 +669,7 @@ class Agent:
     # -- getting ready --
 
     def fetch(self) -> bytes:
-        """The connection object, from the store. The store may need a while until it is consistent: retry all."""
+        """The connection file, from the store. The store may need a while until it is consistent: retry all."""
         timeout = self.parameters.get("fetch_timeout", 600)
         deadline, pause = self.monotonic() + timeout, 1.0
         while True:
@@ -680,17 +680,17 @@ class Agent:
                 self.check(parse_private_object(body))
                 return bytes(body)
             except ValueError as e:
-                problem = "the answer is no connection object, " + str(e)
+                problem = "the answer is no connection file: " + str(e)
             except (OSError, http.client.HTTPException) as e:
                 problem = str(e) or type(e).__name__
             left = deadline - self.monotonic()
             if left <= 0:
                 host = urllib.parse.urlsplit(self.parameters["private_object"]).netloc.rpartition("@")[2]
                 raise Failure(
-                    f"the connection object never came from {host} within {timeout} s: {problem}. See that servers reach the object "
+                    f"the connection file never came from {host} within {timeout} s: {problem}. See that servers reach the object "
                     "store at that address."
                 )
-            self.log("no connection object yet: " + problem)
+            self.log("no connection file yet: " + problem)
             self.sleep(min(left, pause * random.uniform(0.7, 1.0)))
             pause = min(pause * 1.6, 10.0)
 
@@ -698,7 +698,7 @@ class Agent:
         """Raise ValueError for an object that is not for this server, or not yet."""
 
     def load(self) -> None:
-        """Get the connection object: the kept one after a reboot, else from the store."""
+        """Get the connection file: the kept one after a reboot, else from the store."""
         body = read(self.path("private_object.json"))
         try:
             self.private_object = parse_private_object(body)
@@ -1205,7 +1205,7 @@ class ControllerAgent(Agent):
     """The agent of a server that runs the controller.
 
     One place, as for an engine, holds ipcontroller. It comes back after a crash, and after a reboot, with the same ports, keys and
-    engines: its Curve keys are in the connection object; its connection files, and the hub's file of its engines, are kept here.
+    engines: its Curve keys are in the connection file; its connection files, and the hub's file of its engines, are kept here.
     """
 
     unanswered = False  # whether the hub could not be asked the last time

@@ -44,7 +44,7 @@ class Stop(ClustersCommand):
         if cluster.labels["host"] and cluster.controller is None:
             print(
                 f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it; or, with its cluster file lost, "
-                "`pgrep -af ipp_griffin.controller.ipcontroller`, which shows its first process, and `kill`."
+                "`pgrep -af ipp_griffin.ipcontroller`, which shows its first process, and `kill`."
             )
         elif cluster.controller is not None:
             print(

@@ -1,4 +1,4 @@
-"""``python -m ipp_griffin.controller.ipcontroller ARGUMENTS``: ipcontroller, as `GriffinControllerLauncher` runs it.
+"""``python -m ipp_griffin.ipcontroller ARGUMENTS``: ipcontroller, as `GriffinControllerLauncher` runs it.
 
 Without keys in what it logs, with the heartbeats of `heartbeats` where neither the profile nor an argument says otherwise, and not
 without whoever started it, before the cluster file can name it.

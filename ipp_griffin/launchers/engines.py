@@ -179,7 +179,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
     def _ipengine_config(self, connection: dict[str, Any]) -> str:
-        """The profile's ipengine_config.py, which travels with the connection info; "" where there is none."""
+        """The profile's ipengine_config.py, which travels with the connection file; "" where there is none."""
         path = Path(self.profile_dir, "ipengine_config.py")
         config = path.read_text() if path.is_file() else ""
         return heartbeats.for_engine(config, connection)

@@ -137,7 +137,7 @@ def client(controller):
 
 @pytest.fixture
 def start_agent(store, tmp_path, request):
-    """Start a server's agent; its store has the connection object."""
+    """Start a server's agent; its store has the connection file."""
     started = []
 
     def start(connection, *, engine_set, engines=1, fetch_timeout=60, publish=True, again=False, expires=0, **settings):
@@ -247,7 +247,7 @@ def test_at_the_end_of_a_servers_life_its_engines_are_ended_and_said_to_be_gone(
 def test_sigterm_ends_engines_and_their_nannies_and_the_next_start_counts_on(
     start_agent, store, controller, client, tmp_path
 ):
-    """As in a reboot: the kept connection object is used, no name is used twice."""
+    """As in a reboot: the kept connection file is used, no name is used twice."""
     agent = start_agent(controller[0], engine_set="aaaa0002")
     store.wait_for("0000-agent", "0001-connected", "0002-engines")
     agent.terminate()
@@ -302,7 +302,7 @@ def test_an_object_that_never_comes_is_a_failure_that_says_why(start_agent, stor
     agent = start_agent({}, engine_set="aaaa0005", fetch_timeout=0.3, publish=False)
     report = store.wait_for("0000-agent", "0001-failed")
     host = store.url.partition("//")[2]
-    assert report["message"].startswith(f"the connection object never came from {host} within 0.3 s: ")
+    assert report["message"].startswith(f"the connection file never came from {host} within 0.3 s: ")
     assert "no JSON" in report["message"] and SIGNATURE not in report["message"]
     assert agent.wait(TIMEOUT) == 1
 

@@ -1,4 +1,4 @@
-"""`python -m ipp_griffin.controller.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
+"""`python -m ipp_griffin.ipcontroller`: ipyparallel's, with heartbeats of our own where nobody asks for others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_hearts_of_a_real_one_beat_so_and_it_logs_no_key(tmp_path: Path) -> None
     command = [
         sys.executable,
         "-m",
-        "ipp_griffin.controller.ipcontroller",
+        "ipp_griffin.ipcontroller",
         f"--profile-dir={tmp_path}",
         "--log-level=10",
     ]
@@ -84,7 +84,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
     if reaped:
         starter.wait(60)
     process = subprocess.Popen(
-        [sys.executable, "-m", "ipp_griffin.controller.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
+        [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
         env={**os.environ, STARTER: str(starter.pid)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

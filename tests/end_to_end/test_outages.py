@@ -21,7 +21,7 @@ START = {
     "what the store can do": {"service": "object-store", "path": "^/info$"},
     "container": {"service": "object-store", "methods": ["PUT"], "path": CONTAINER},
     "container's key": {"service": "object-store", "methods": ["POST"], "path": CONTAINER},
-    "connection object": {"service": "object-store", "methods": ["PUT"], "path": "/connection.json$"},
+    "connection file": {"service": "object-store", "methods": ["PUT"], "path": "/connection.json$"},
     "status of servers": {"service": "compute", "methods": ["GET"], "path": "/servers/detail$"},
     "reading by an agent": {"service": "object-store", "methods": ["GET"], "path": "/connection.json$"},
     "reports of an agent": {"service": "object-store", "methods": ["PUT"], "path": r"/\d{4}-"},

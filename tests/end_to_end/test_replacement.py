@@ -32,7 +32,7 @@ def test_with_a_quorum_the_rest_goes_on_in_the_background_until_somebody_stops_t
         openstack.connect(cloud="devcloud").compute.delete_server(straggler["id"])
         eventually(lambda: len(rc.ids) == 2, "the engine of the server that takes its slot")
 
-    # Stopped from elsewhere it is not built up again: the servers vanish, as those that are lost do, but so does the connection object.
+    # Stopped from elsewhere it is not built up again: the servers vanish, as those that are lost do, but so does the connection file.
     (launcher,) = cluster.engines.values()
     ipp.Cluster.from_file(cluster.cluster_file).stop_cluster_sync()
     eventually(lambda: launcher.state == "after", "the process that would replace them sees that the set is gone")

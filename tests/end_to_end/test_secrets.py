@@ -215,7 +215,7 @@ UID, SET = "0123456789ab", "0badcafe"
 
 @pytest.fixture
 def store(cloud) -> Iterator[Store]:
-    """A container with a connection object in it, as for a cluster; it is gone after the test."""
+    """A container with a connection file in it, as for a cluster; it is gone after the test."""
     connected = Connection.connect(cloud.name)
     store = Store(connected.session, connected.object_store_url(), prefix=getattr(cloud, "prefix", "ipp-griffin"))
     store.publish(UID, {})
@@ -225,7 +225,7 @@ def store(cloud) -> Iterator[Store]:
 
 
 def test_a_servers_urls_open_nothing_but_its_own_place_and_nothing_after_the_stop(store):
-    """Neither another server's reports, nor the connection object, nor what the launcher keeps; nor do they delete."""
+    """Neither another server's reports, nor the connection file, nor what the launcher keeps; nor do they delete."""
     read = store.get_url(UID, f"{SET}/connection.json", 600)
     own = report_url(store.report_urls(UID, f"{SET}/3.0/", 600), 0, "agent")
     store.put(UID, f"{SET}/30.0/0000-agent", b"honest")

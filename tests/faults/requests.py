@@ -31,7 +31,7 @@ _FINAL: tuple[tuple[str, str, Fault, str], ...] = (
     ("409 quota", "start: making the security group", {"status": 409, "body": OVER_QUOTA}, "Can't make security group…Quota exceeded"),
     ("403 quota", "start: creating the server", {"status": 403, "body": QUOTA}, "Quota exceeded for instances…Start fewer engines"),
     ("404: the container was deleted behind our back", "start: marking the container", {"status": 404}, "Can't mark container…404"),
-    ("404: the container was deleted behind our back", "start: writing the connection object", {"status": 404}, "Can't write object…404"),
+    ("404: the container was deleted behind our back", "start: writing the connection file", {"status": 404}, "Can't write object…404"),
     ("404: the image was deleted behind our back", "start: creating the server", {"status": 404}, "Can't create server…404"),
     ("409", "start: creating the server", {"status": 409}, "Can't create server…409"),
     ("409", "start: making the container", {"status": 409}, "Can't make container…409"),

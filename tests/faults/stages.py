@@ -30,7 +30,7 @@ START: dict[str, Faults] = {
     ),
     "start: marking the container": ({**STORE, "methods": ["POST"], "path": CONTAINER},),
     "start: making the security group": ({**GROUPS, "methods": ["GET"]}, {**GROUPS, "methods": ["POST"]}),
-    "start: writing the connection object": ({**STORE, "methods": ["PUT"], "path": "/connection.json$"},),
+    "start: writing the connection file": ({**STORE, "methods": ["PUT"], "path": "/connection.json$"},),
     "start: creating the server": ({**COMPUTE, "methods": ["POST"], "path": "/servers$"},),
     "start: listing servers": ({**COMPUTE, "methods": ["GET"], "path": "/servers/detail$"},),
     "start: the agent reads": ({**STORE, "methods": ["GET"], "path": "/connection.json$"},),
@@ -79,7 +79,7 @@ HANDOVER = "start: the controller's agent hands the connection files over"
 PATIENCE = {"start: the agent reads": 11, "start: the agent reports": 6, HANDOVER: 31}
 UNREAD = (  # nobody looks at the bodies of these answers
     "start: marking the container",
-    "start: writing the connection object",
+    "start: writing the connection file",
     "start: the agent reports",
     "stop: deleting the server",
     "stop: deleting the container",

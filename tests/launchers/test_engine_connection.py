@@ -1,4 +1,4 @@
-"""The connection info for engines: where it comes from, and which controller is refused before anything is made."""
+"""The connection file for engines: where it comes from, and which controller is refused before anything is made."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ NETWORK = Network("n1", "net", ("10.0.0.0/16",))
 
 @pytest.fixture
 def launcher(tmp_path):
-    """As much of a launcher as is used: a running controller, its connection info in the environment."""
+    """As much of a launcher as is used: a running controller, its connection file in the environment."""
     hub = FakeHub()
     return types.SimpleNamespace(
         environment={"IPP_CONNECTION_INFO": json.dumps(CONNECTION)},

@@ -41,7 +41,7 @@ CONNECTION = {
 
 @pytest.fixture
 async def launcher(fake_cloud, store, hub, cluster, tmp_path, no_pauses):
-    """A launcher as ipyparallel makes one, connection info in its environment, and a connection file for its hub."""
+    """A launcher as ipyparallel makes one, connection file in its environment, and a connection file for its hub."""
     (tmp_path / "security").mkdir()
     made = GriffinEngineSetLauncher(parent=cluster, profile_dir=str(tmp_path), engine_set_id="1700000000")
     made.environment = {"IPP_CONNECTION_INFO": json.dumps(CONNECTION)}
