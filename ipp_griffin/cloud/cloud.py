@@ -67,7 +67,7 @@ class Cloud:
     # -- what there is ---------------------------------------------------------------------------------
 
     def object_store_url(self, interface: str = "") -> str:
-        """URL of the project's account in the object store. No request. Raises `Unsupported` without one.
+        """Return the URL of the project's account in the object store. No request. Raises `Unsupported` without one.
 
         ``interface``: "public", "internal" or "admin"; "": as clouds.yaml says, else public.
         """
@@ -93,7 +93,7 @@ class Cloud:
         self.object_store_url(servers_interface)
 
     def ca_file(self) -> str | None:
-        """The file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own.
+        """Return the file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own.
 
         None: this machine does not check the certificate that the object store has (``verify: false``).
         """
@@ -102,18 +102,18 @@ class Cloud:
         return self.session.verify if isinstance(self.session.verify, str) else ""
 
     def images(self, pattern: str = "") -> list[Image]:
-        """The active images this project sees; with ``pattern`` (like ``snapshot*``) those of such a name."""
+        """Return the active images that this project sees; with ``pattern`` (like ``snapshot*``) those of such a name."""
         params = {"status": "active", "limit": PAGE}
         images = self._api.listing("image", "/images", "images", _image, params=params)
         return [i for i in images if fnmatch.fnmatchcase(i.name, pattern)] if pattern else images
 
     def flavors(self) -> list[Flavor]:
-        """The flavors that servers of this project may have."""
+        """Return the flavors that servers of this project may have."""
         found = self._api.listing("compute", "/flavors/detail", "flavors", _flavor, params={"limit": PAGE})
         return [flavor for flavor in found if flavor is not None]
 
     def networks(self) -> list[Network]:
-        """This project's networks, those shared with it and external ones, with their CIDRs. Two requests at the same time."""
+        """Return this project's networks, those shared with it and external ones, with their CIDRs. Two requests at the same time."""
         networks, subnets = concurrently(
             lambda: self._api.listing("network", "/networks", "networks", self._network),
             lambda: self._api.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"])),
@@ -133,11 +133,11 @@ class Cloud:
         return Network(id=str(found["id"]), name=str(found.get("name") or ""), external=external)
 
     def key_names(self) -> list[str]:
-        """The names of this user's key pairs."""
+        """Return the names of this user's key pairs."""
         return self._api.listing("compute", "/os-keypairs", "keypairs", lambda k: str(k["keypair"]["name"]))
 
     def security_groups(self) -> dict[str, str]:
-        """The id and name of each of this project's security groups."""
+        """Return the id and name of each of this project's security groups."""
         params = {"project_id": self.project_id}  # an administrator would see those of all projects
         found = self._api.listing(
             "network", "/security-groups", "security_groups", lambda g: (str(g["id"]), str(g["name"])), params=params
@@ -145,7 +145,7 @@ class Cloud:
         return dict(found)
 
     def zones(self) -> list[str]:
-        """The availability zones that take servers."""
+        """Return the availability zones that accept servers."""
         found = self._api.listing(
             "compute",
             "/os-availability-zone",
@@ -155,7 +155,7 @@ class Cloud:
         return [name for name in found if name]
 
     def limits(self) -> Limits:
-        """Quota and use of compute. One request."""
+        """Return quota and usage of compute. One request."""
 
         def make(answer: dict[str, Any]) -> Limits:
             found = answer["limits"]["absolute"]
@@ -173,7 +173,7 @@ class Cloud:
     # -- servers ---------------------------------------------------------------------------------------
 
     def servers(self, *tags: str) -> list[Server]:
-        """The servers that bear all of ``tags``. One request a page, however many servers.
+        """Return the servers that have all of ``tags``. One request for each page.
 
         Leave out those in DELETED, which Nova lists for a moment while they go.
         """
@@ -185,7 +185,7 @@ class Cloud:
         return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
     def create_server(self, plan: Plan, server: ServerPlan, user_data: bytes) -> Server:
-        """Ask for one server, with ONE request that is never repeated: a lost answer may hide a server.
+        """Create one server, with ONE request that is never repeated: a lost answer may hide a server.
 
         Raises `QuotaError` too; after `Unavailable` the server may exist or come into being.
         """
@@ -210,7 +210,7 @@ class Cloud:
         return Server(id, server.name, "BUILD", tags=server.tags, metadata=dict(server.metadata))
 
     def delete_servers(self, ids: Iterable[str], parallel: int = 10) -> None:
-        """Delete these servers; one that is gone is fine. All are tried; one `CloudError` names the failures."""
+        """Delete these servers; one that is gone counts as deleted. All are tried; one `CloudError` names those that failed."""
         failed: dict[str, CloudError] = {}
 
         def delete(id: str) -> None:
@@ -234,7 +234,7 @@ class Cloud:
         self._api.delete(f"Can't delete server {id}", "compute", f"/servers/{quote(id, safe='')}", HTTPStatus.CONFLICT)
 
     def console_output(self, id: str, length: int = 100) -> str:
-        """The last ``length`` lines of the server's console, raw; "" where there is none (yet)."""
+        """Return the last ``length`` lines of the server's console, raw; "" where there is none (yet)."""
         what, path = f"Can't read the console of server {id}", f"/servers/{quote(id, safe='')}/action"
         body = {"os-getConsoleOutput": {"length": length}}
         try:
@@ -247,7 +247,7 @@ class Cloud:
             raise
 
     def local_address(self) -> str:
-        """The address of this machine on its way to the cloud. Nothing is sent.
+        """Return the address that this machine uses towards the cloud. Nothing is sent.
 
         Raises `Unavailable` if there is no way.
         """
@@ -298,7 +298,7 @@ def _tagged(found: Mapping[str, Any]) -> Server:
 
 
 def _server(found: Mapping[str, Any]) -> Server:
-    """A server of Nova's JSON. One in a cell that is down is UNKNOWN and has little more than an id."""
+    """Return the server of Nova's JSON. One in a cell that is down is UNKNOWN and has little more than an id."""
     return Server(
         id=str(found["id"]),
         name=str(found.get("name") or ""),
@@ -316,7 +316,7 @@ def _server(found: Mapping[str, Any]) -> Server:
 
 
 def _fault_text(found: Mapping[str, Any]) -> str:
-    """Why it is in ERROR. "Build of instance <id> aborted: ..." goes without the id, so that one cause is one text."""
+    """Return why a server is in ERROR. "Build of instance <id> aborted: ..." loses the id, so that one cause is one text."""
     fault = found.get("fault") or {}
     text = one_line(fault.get("message") or "") if isinstance(fault, Mapping) else ""
     return text.replace(f"instance {found['id']}", "the server")

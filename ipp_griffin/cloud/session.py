@@ -116,7 +116,7 @@ class Api:
         self._check_region(access, what)
 
     def _check_region(self, access: Any, what: str) -> None:
-        """Services of several regions must not be mixed, and a wrong region is no missing service."""
+        """Refuse a region that the catalog does not have, and several regions of which none is chosen: their services must not be mixed."""
         # Identity answers at auth_url; one for all regions has, in some clouds, a region of its own.
         services = [service for service in access.service_catalog.catalog if service.get("type") != "identity"]
         endpoints = [endpoint for service in services for endpoint in service.get("endpoints", ())]
@@ -132,7 +132,7 @@ class Api:
             )
 
     def compute_microversion(self) -> str:
-        """The latest microversion of compute, "" without any; out of what making the connection asked for anyway."""
+        """Return the latest microversion of compute, "" without any. Making the connection has asked for it already."""
         try:
             with quiet():
                 data = self._adapter("compute").get_endpoint_data()
@@ -143,7 +143,7 @@ class Api:
         return ".".join(str(number) for number in latest) if latest else self._ask_for_microversion()
 
     def _ask_for_microversion(self) -> str:
-        """The same out of Nova's version document: https://docs.openstack.org/api-ref/compute/#api-versions"""
+        """Return the same from Nova's version document: https://docs.openstack.org/api-ref/compute/#api-versions"""
         found = re.match(r"(.*?/v2(\.\d+)?)(/|$)", self.endpoint("compute"))
         if not found:
             return ""
@@ -156,7 +156,7 @@ class Api:
             return ""
 
     def endpoint(self, service_type: str, interface: str = "") -> str:
-        """URL of a service, from clouds.yaml or the catalog (no request); "" if there is none.
+        """Return the URL of a service, from clouds.yaml or the catalog (no request); "" if there is none.
 
         ``interface``: of the catalog; "": what clouds.yaml says, an endpoint of its own or an interface.
         """
@@ -179,14 +179,14 @@ class Api:
         return str(url or "")
 
     def _adapter(self, service: str) -> Any:
-        """The SDK's proxy of a service. Made once: making it may ask the service for its versions."""
+        """Return the SDK's proxy of a service. It is made once, since making it may ask the service for its versions."""
         with self._lock:
             if service not in self._adapters:
                 self._adapters[service] = getattr(self._connection, service)
             return self._adapters[service]
 
     def send(self, what: str, service: str, method: str, path: str, **kwargs: Any) -> requests.Response:
-        """One request, one answer below 400; else a `CloudError`, which begins with ``what``."""
+        """Send one request; return the answer if its status is below 400, else raise a `CloudError` that begins with ``what``."""
         # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
         # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
@@ -222,7 +222,7 @@ class Api:
         method: str = "GET",
         **kwargs: Any,
     ) -> T:
-        """What ``make`` makes of the JSON object that a repeatable call answers with."""
+        """Send a repeatable request, with retries; return what ``make`` makes of the JSON object in the answer."""
         return self.retry(lambda: parse(what, self.send(what, service, method, path, **kwargs), make))
 
     def delete(self, what: str, service: str, path: str, *also: int) -> None:
@@ -252,7 +252,7 @@ class Api:
         params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> list[T]:
-        """What ``make`` makes of each item of a listing, of all its pages.
+        """Read all pages of a listing; return what ``make`` makes of each item.
 
         Of a "next" link only the fact counts: behind a proxy, its host may be one that can't be reached.
         """
@@ -277,7 +277,7 @@ class Api:
 
 
 def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:
-    """What ``make`` makes of the JSON object in an answer.
+    """Return what ``make`` makes of the JSON object in an answer.
 
     An answer that is cut off, or not what it should be, says nothing about what the service did: `Unavailable`.
     """
@@ -291,7 +291,7 @@ def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]
 
 
 def _message(response: requests.Response) -> str:
-    """What a service's error says: ``{"badRequest": {"message": ...}}`` and the like, else its page's text."""
+    """Return what a service's error says: ``{"badRequest": {"message": ...}}`` and the like, else its page's text."""
     try:
         return str(next(iter(response.json().values()))["message"])
     except (*_ODD, StopIteration):

@@ -33,7 +33,7 @@ class ControllerServer(EngineSet):
         super().__init__(cloud, store, uid, CONTROLLER)
 
     def connection_files(self, incarnation: int) -> dict[str, Json]:
-        """What ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` where that is not this cluster's."""
+        """Return what ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` where that is not this cluster's."""
         body = self.store.get(self.uid, f"{self.prefix}0.{incarnation}/{HANDOVER}", FILE_LIMIT)
         try:
             files = {name: dict(info) for name, info in json.loads(body).items()}
@@ -46,11 +46,11 @@ class ControllerServer(EngineSet):
         return files
 
     def publish_client_file(self, info: Json) -> None:
-        """Keep the connection file of clients, for other machines of theirs; no server can write it."""
+        """Store the clients' connection file for their other machines, where no server can write it."""
         self.store.put(self.uid, f"{self.prefix}{CLIENT}", json.dumps(info).encode())
 
     def client_file(self) -> Json:
-        """What `publish_client_file` kept. Raises `GriffinError` where there is none of this cluster."""
+        """Return what `publish_client_file` stored. Raises `GriffinError` where there is none of this cluster."""
         try:
             info = json.loads(self.store.get(self.uid, f"{self.prefix}{CLIENT}", FILE_LIMIT))
             if cluster_uid(info) == self.uid and address_of(info)[0] and ports_of(info):

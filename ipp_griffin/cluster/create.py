@@ -79,7 +79,7 @@ class _Creation:
             raise self._error
 
     def _round(self, fruitless: int) -> Unavailable | None:
-        """POST what is missing and settle what came of it; returns why another round is needed, if so."""
+        """POST what is missing and find out what came of it; return why another round is needed, if so."""
         self._refused.clear()
         in_parallel(list(self._missing.values()), self._create, self._parallel)
         refused = max(self._refused, key=lambda e: e.retry_after or 0, default=None)
@@ -127,7 +127,7 @@ class _Creation:
             self._error = self._error or error
 
     def _pause(self, seconds: float) -> None:
-        """Wait, in steps, so that ``stop`` is soon seen; but what is in doubt always gets its time to land."""
+        """Wait in short steps, so that ``stop`` is soon seen. Requests with an unknown result always get their time to take effect."""
         if self._doubtful:
             self._cloud.sleep(SETTLE)
             seconds -= SETTLE
@@ -136,7 +136,7 @@ class _Creation:
             seconds -= 1.0
 
     def _reconcile(self) -> None:
-        """Adopt what landed, delete what landed twice, until a listing shows one server at most for a place."""
+        """Adopt servers that were created after all, and delete those created twice, until a listing shows one at most for each slot."""
         try:
             for attempt in range(self._cloud.retries + 1):
                 spare = self._look()
@@ -149,7 +149,7 @@ class _Creation:
             self._fail(error)
 
     def _look(self) -> list[str]:
-        """One listing: adopts what is missing, and returns the ids of servers too many."""
+        """List the servers, adopt those that are missing, and return the ids of those created twice."""
         spare = []
         listed = self._cloud.servers(uid_tag(self._plan.uid), set_tag(self._plan.engine_set))
         for server in sorted(listed, key=lambda s: (s.status == "ERROR", s.created, s.id)):
@@ -162,5 +162,5 @@ class _Creation:
 
 
 def _place(tags: Iterable[str]) -> frozenset[str]:
-    """What tells a slot and its incarnation from all others: the tags that plan gave the server."""
+    """Return the tags that identify a slot and its incarnation."""
     return frozenset(tag for tag in tags if tag.startswith("griffin-"))

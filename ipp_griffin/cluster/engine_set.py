@@ -37,7 +37,7 @@ CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that 
 
 @dataclass(frozen=True)
 class Survey:
-    """What Nova and the agents' reports say of an engine set at one moment."""
+    """What Nova and the agents' reports said of an engine set in one poll."""
 
     servers: tuple[Server, ...]
     reports: Mapping[Place, Report] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class EngineSet:
 
     @property
     def prefix(self) -> str:
-        """Of the names of this set's objects in the cluster's container."""
+        """Return the prefix of the names of this set's objects in the cluster's container."""
         return f"{self.engine_set}/"
 
     def open_container(self, labels: Mapping[str, str]) -> None:
@@ -76,7 +76,7 @@ class EngineSet:
         self.store.put(self.uid, self._private_object, private_object)
 
     def is_published(self) -> bool:
-        """Whether the private object is there: the last that a stop, of whichever process, deletes."""
+        """Return whether the private object is there. A stop, by whichever process, deletes it last."""
         return any(stored.name == self._private_object for stored in self.store.objects(self.uid, self._private_object))
 
     @property
@@ -91,7 +91,7 @@ class EngineSet:
         on_created: Callable[[ServerPlan, Server], None],
         stop: threading.Event,
     ) -> None:
-        """Create the servers of ``plan``; ``on_created`` hears of each as soon as it exists.
+        """Create the servers of ``plan``; call ``on_created`` for each as soon as it exists.
 
         When ``stop`` is set no further request begins; those in flight are waited for in any case.
         """
@@ -135,16 +135,16 @@ class EngineSet:
         return Survey(tuple(server for server in survey.servers if server.id not in spares), survey.reports)
 
     def delete_ports(self, servers: Collection[str]) -> None:
-        """Delete what ports these servers, which are gone, have still: see the function of that name."""
+        """Delete the ports that these deleted servers still have: see `teardown.delete_ports`."""
         delete_ports(self.cloud, servers, sleep=time.sleep, clock=time.monotonic)
 
     def last_reports(self) -> dict[Place, Report]:
-        """The newest report of each server, by its slot and incarnation."""
+        """Return the newest report of each server, by slot and incarnation."""
         reports = self.store.reports(self.uid, self.engine_set)
         return {(report.slot, report.incarnation): report for report in reports}  # the last one counts
 
     def why(self, report: Report) -> str:
-        """Why the agent that wrote this report gave up, as it says itself. One line."""
+        """Return why the agent that wrote this report gave up, in its own words: one line."""
         content = self.store.read_report(self.uid, report)
         message = str(content.get("message") or "it did not say why")
         if report.phase == "gone":  # engines that registered and ended at once
@@ -153,12 +153,11 @@ class EngineSet:
         return message
 
     def write_history(self, ended: list[dict[str, str | int]]) -> None:
-        """Keep what is known of servers that were replaced, for `ipp-griffin timeline`. No agent's URL reaches this object."""
+        """Store what is known of replaced servers, for `ipp-griffin timeline`. No agent's URL reaches this object."""
         self.store.put(self.uid, f"{self.prefix}{HISTORY}", json.dumps(ended).encode())
 
     def output(self, most: int) -> Iterator[tuple[str, str]]:
-        """The name and the output of each engine, as they are read: out of the newest report with output of each of at
-        most ``most`` servers."""
+        """Yield the name and the output of each engine, from the newest report with output of each of at most ``most`` servers."""
         newest: dict[int, Report] = {}
         reports = self.store.reports(self.uid, self.engine_set, logs=True)
         for (slot, _), of_server in groupby(reports, lambda report: (report.slot, report.incarnation)):
@@ -169,8 +168,9 @@ class EngineSet:
                 yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
     def read_consoles(self, servers: Collection[Server], keep: Callable[[str, str], None]) -> None:
-        """Tell ``keep`` the name and the last lines, made printable, of the console of each of these ``servers``, as they are
-        read. One request for each; one that can't be read, or says nothing, is left out."""
+        """Call ``keep`` with the name of each server and the last lines of its console, made printable, as they are read.
+
+        One request for each; a console that can't be read, or is empty, is left out."""
 
         def read(server: Server) -> None:
             try:
@@ -190,7 +190,7 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Until every server that reported engines has reported their end, with their output, or time is up.
+        """Wait until every server that reported engines has reported their end, with their output, or ``timeout`` seconds are over.
 
         One that was replaced reports nothing any more.
         """

@@ -21,7 +21,7 @@ UNREACHABLE = "controller port unreachable"  # as agents say it
 
 
 def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network: Network, log: Any) -> str:
-    """Make the cluster's security groups, those that are missing; returns the id of that for its servers. Blocking.
+    """Make those of the cluster's security groups that are missing; return the id of the one for its servers. Blocking.
 
     Raises `CloudError` where Neutron refuses.
     """
@@ -43,7 +43,7 @@ def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network
 
 
 def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network) -> str:
-    """What to type so that engines reach the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
+    """Return what to type so that engines reach the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
     address, (first, last) = controller_address(connection), controller_ports(connection)
     group, whose = "GROUP", ", where GROUP is a security group of this machine (or the like in its firewall)"
     with contextlib.suppress(GriffinError):  # the rule is worth telling without it
@@ -63,7 +63,7 @@ def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network
 
 
 def _is_on(address: str, network: Network) -> bool:
-    """Whether ``address`` is one of ``network``; a host name gets the benefit of the doubt."""
+    """Return whether ``address`` is in ``network``; True for a host name, which is not resolved."""
     try:
         return any(ipaddress.ip_address(address) in ipaddress.ip_network(subnet) for subnet in network.subnets)
     except ValueError:
@@ -71,7 +71,7 @@ def _is_on(address: str, network: Network) -> bool:
 
 
 def _macs(address: str) -> list[str]:
-    """The MAC addresses of this machine's interfaces that have this IPv4 address."""
+    """Return the MAC addresses of this machine's interfaces that have this IPv4 address."""
     return [
         one.address
         for addresses in psutil.net_if_addrs().values()

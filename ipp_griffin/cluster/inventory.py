@@ -36,7 +36,7 @@ LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "sta
 
 
 class NoSuchCluster(SettingError):  # noqa: N818 - a state of the project
-    """Nothing in the project is of a cluster of that name."""
+    """The project has nothing of a cluster with that name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Member:
 
     @property
     def expires(self) -> str:
-        """When its launcher wants it gone at the latest, as ISO 8601; "": never."""
+        """Return when its launcher wants it gone at the latest, in ISO 8601; "": never."""
         return self.server.metadata.get("griffin:expires", "")
 
 
@@ -77,42 +77,42 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """As its owner calls it: the profile, with the cluster id where there is one."""
+        """Return what its owner calls it: the profile, with the cluster id if there is one."""
         return "/".join(part for part in (self.labels["profile"], self.labels["cluster_id"]) if part)
 
     @property
     def controller(self) -> Member | None:
-        """The server that its controller runs on, the newest one; None where that is no server of the cloud."""
+        """Return the newest server that its controller runs on; None where the controller is on no server of the cloud."""
         found = [member for member in self.members if member.engine_set == CONTROLLER and member.mine == self.mine]
         return max(found, key=lambda member: member.incarnation, default=None)
 
     @property
     def phases(self) -> dict[str, int]:
-        """How many servers are in each phase."""
+        """Return how many servers are in each phase."""
         return dict(Counter(member.phase for member in self.members))
 
     @property
     def engines(self) -> int:
-        """How many engines it is to have."""
+        """Return how many engines it is to have."""
         return sum(member.engines for member in self.members)
 
     @property
     def engines_up(self) -> int:
-        """How many of them their servers say are registered."""
+        """Return how many of them are registered, by their servers' reports."""
         return sum(member.engines for member in self.members if member.phase == "engines")
 
     @property
     def expires(self) -> str:
-        """When the first of its servers expires, as ISO 8601; "": never."""
+        """Return when the first of its servers expires, in ISO 8601; "": never."""
         known = {when: member.expires for member in self.members if (when := timestamp(member.expires))}
         return known[min(known)] if known else ""
 
     def age(self, now: datetime) -> float:
-        """Seconds since its oldest server was created; 0 without servers."""
+        """Return the seconds since its oldest server was created; 0 without servers."""
         return max((seconds_since(member.server.created, now) for member in self.members), default=0.0)
 
     def vcpu_hours(self, now: datetime) -> float:
-        """What the servers that are there have used, from their creation: clouds bill more than that, or less."""
+        """Return the vCPU-hours of the servers that are there, since their creation. Clouds may bill more than that, or less."""
         hours = (seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
         return sum(hours)
 
@@ -166,7 +166,7 @@ def _why_left(member: Member, now: datetime) -> str:
 
 
 def _is_settled(touched: str, now: datetime) -> bool:
-    """Whether nobody is about to use a container whose start is over: one writes into it as soon as it is made."""
+    """Return whether no start is about to use the container: a start writes into it as soon as it has made it."""
     return not touched or seconds_since(touched, now) >= SETTLED
 
 
@@ -190,7 +190,7 @@ class Clusters:
         return self._known(self._by_uid(strict=False), everyone, strict=False)
 
     def _ask_store(self, ask: Callable[[], T], otherwise: T, strict: bool) -> T:
-        """What the object store says; ``otherwise`` while it is down, unless ``strict``."""
+        """Return what the object store says; ``otherwise`` while it is down, unless ``strict``."""
         if self.store_trouble and not strict:
             return otherwise
         try:
@@ -202,7 +202,7 @@ class Clusters:
             return otherwise
 
     def _by_uid(self, *, empty: bool = True, strict: bool = True) -> dict[str, list[Server]]:
-        """The servers of each cluster; ``empty``: also those which have a container only."""
+        """Return the servers of each cluster; with ``empty``, also clusters that have only a container."""
         containers: list[str] = []
         if empty:
             containers = self._ask_store(lambda: self._store().containers(), containers, strict)
@@ -218,7 +218,7 @@ class Clusters:
         return sorted((cluster for cluster in found if cluster), key=lambda c: (c.age(now), c.uid))
 
     def find(self, name: str, *, everyone: bool = False) -> Cluster:
-        """The cluster with this uid, or this profile (or profile/cluster id). Raises `SettingError`."""
+        """Return the cluster with this uid, or this profile (or profile/cluster id). Raises `SettingError`."""
         known = self.all(everyone=True)
         mine = [cluster for cluster in known if cluster.mine or everyone]
         found = [c for c in mine if c.uid == name] or [c for c in mine if c.name == name]
@@ -235,7 +235,7 @@ class Clusters:
         raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
 
     def exists(self, uid: str) -> bool:
-        """Whether the project knows anybody's cluster of that uid; also where the object store can't say so."""
+        """Return whether the project has anybody's cluster of that uid; True also while the object store can't say."""
         return any(cluster.uid == uid for cluster in self.all(everyone=True)) or bool(self.store_trouble)
 
     def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
@@ -251,17 +251,17 @@ class Clusters:
         return Cluster(uid, dict.fromkeys(LABELS, ""), (), mine)
 
     def stop(self, cluster: Cluster, *, timeout: float) -> None:
-        """Delete all that it has in the cloud, and see that it is gone. Idempotent."""
+        """Delete all that a cluster has in the cloud, and confirm it. Idempotent."""
         sweep(self._cloud, self._store(cluster.labels["container"]), cluster.uid, timeout=timeout)
 
     def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
-        """Those of all of one's own clusters, without servers of others in them; or of ``everyone``'s."""
+        """Return what is left over of one's own clusters, without servers of others in them; or of ``everyone``'s."""
         by_uid = self._by_uid()
         unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
         return self._left(by_uid, everyone) + unmarked + self._of_no_cluster(by_uid, everyone)
 
     def servers_left(self) -> list[Leftover]:
-        """One's own servers that are left over. One listing, and one of reports for each cluster that runs."""
+        """Return one's own servers that are left over. One listing, and one of reports for each cluster that runs."""
         return self._left(self._by_uid(empty=False), False)
 
     def _left(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
@@ -270,7 +270,7 @@ class Clusters:
         return [left for left in found if left.mine or everyone]
 
     def _unmarked(self, uids: Iterable[str]) -> list[Leftover]:
-        """Containers that somebody made and was killed before a label said whose they are. Only empty ones are ever deleted."""
+        """Return unlabelled containers: whoever made them was killed before labelling them. Only empty ones are ever deleted."""
         found, now = [], time.time()
         for uid in uids:
             made = self._store().made_at(uid)
@@ -296,7 +296,7 @@ class Clusters:
         return groups + [f for ip in self._cloud.floating_ips.all() for f in left(ip, floating_ip=ip)]
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
-        """Delete of what was ``found`` what is left over still; returns that. Idempotent.
+        """Delete what was ``found`` and is still left over; return that. Idempotent.
 
         It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
         goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
@@ -330,7 +330,7 @@ class Clusters:
         return still
 
     def records(self, cluster: Cluster) -> list[Record]:
-        """What is known of every server that it has or had. One listing, and one small object for each engine set."""
+        """Return what is known of every server that a cluster has or had. One listing, and one small object for each engine set."""
         store = self._store(cluster.labels["container"])
         reports = store.reports(cluster.uid, logs=True)
         sets = {member.engine_set for member in cluster.members} | {report.engine_set for report in reports}
@@ -339,15 +339,15 @@ class Clusters:
         return records(cluster.uid, servers, reports, histories)
 
     def controller_server(self, cluster: Cluster) -> ControllerServer:
-        """The server that its controller runs on, with the connection files."""
+        """Return the server that its controller runs on, with the connection files."""
         return ControllerServer(self._cloud, self._store(cluster.labels["container"]), cluster.uid)
 
     def read_report(self, cluster: Cluster, report: Report) -> dict[str, Any]:
-        """What a report says, as `reports.content` has it; empty if it is gone."""
+        """Return what a report says, as `reports.content` has it; empty if it is gone."""
         return self._store(cluster.labels["container"]).read_report(cluster.uid, report)
 
     def console(self, server: Server) -> str:
-        """The last lines on a server's console, raw; "" where there is none."""
+        """Return the last lines of a server's console, raw; "" where there is none."""
         return self._cloud.console_output(server.id, CONSOLE_LINES)[-CONSOLE_LIMIT:]
 
     def _store(self, prefix: str = "") -> Store:
@@ -357,7 +357,7 @@ class Clusters:
         return self._stores[prefix]
 
     def _cluster(self, uid: str, servers: list[Server], everyone: bool, strict: bool) -> Cluster | None:
-        """None for one that is somebody else's, unless ``everyone``'s are wanted, and for a container that is none of ours."""
+        """Return the cluster; None for somebody else's, unless ``everyone``'s are wanted, and for a container that is not ours."""
         me = self._cloud.user_id
         noted: Mapping[str, str] = {}
         if not servers or any(server.user_id != me for server in servers):
@@ -427,7 +427,7 @@ def _key(left: Leftover) -> tuple[str, str]:
 
 
 def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
-    """When something was last written into a cluster's container, not counting these engine sets; "" for never."""
+    """Return when something was last written into a cluster's container, except by these engine sets; "" for never."""
     counted = (stored for stored in store.objects(uid) if stored.name.partition("/")[0] not in but)
     return max((stored.last_modified for stored in counted), default="")
 

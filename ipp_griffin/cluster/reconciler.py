@@ -132,7 +132,7 @@ class Reconciler:
     # -- failures
 
     def _explained(self, failure: Failure, number: int) -> Failure:
-        """With the cause that is in the agent's report, read for the first few."""
+        """Return the failure with the cause that the agent's report gives; only the first few reports are read."""
         if failure.report is None:
             return failure
         cause = "gave up"
@@ -142,7 +142,7 @@ class Reconciler:
         return self.roster.explain(failure, cause)
 
     def _see_to(self, failures: Sequence[Failure], replace_settled: bool, hub: Hub | None) -> None:
-        """Delete these servers and give their slots to others; those that are only to be told of stay as they are."""
+        """Delete these servers and give their slots to others; those that are only logged stay as they are."""
         only_told = [f for f in failures if self._create is None or (f.settled and not replace_settled)]
         if only_told and len(only_told) == len(self.roster.slots) and all(f.server is None for f in only_told):
             which = "The controller's server is" if self.roster.role else "All servers of this engine set are"
@@ -181,7 +181,7 @@ class Reconciler:
             self._log.warning(f"The end of {failure.planned.name}'s console:\n{indent(text, '  ')}")
 
     def _leave_hub(self, failure: Failure, hub: Hub | None) -> None:
-        """The hub would list engines of a server that is deleted for many heartbeats more."""
+        """Shut the engines down through the hub, which would list those of a deleted server for many heartbeats more."""
         if hub is None:
             return
         planned = failure.planned
@@ -189,7 +189,7 @@ class Reconciler:
             hub.shut_down(f"{self.engine_set.engine_set}-{planned.slot}-{planned.incarnation}", timeout=1.0)
 
     def _delete_doomed(self, survey: Survey | None = None) -> None:
-        """Delete what is to go; once that was asked for, it is asked again for as long as a ``survey`` shows it."""
+        """Delete the doomed servers; ask again as long as a ``survey`` shows them."""
         if not self._doomed:
             return
         try:
@@ -238,7 +238,7 @@ class Reconciler:
 
 
 def _remembered(failure: Failure, replaced: bool) -> dict[str, str | int]:
-    """A failure as `ipp-griffin timeline` reads it."""
+    """Return a failure as `ipp-griffin timeline` reads it."""
     return {
         "name": failure.planned.name,
         "slot": failure.planned.slot,

@@ -55,7 +55,7 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterab
 
 
 def _delete_container(store: Store, uid: str) -> None:
-    """Raises `CloudError` where it stays."""
+    """Delete a cluster's container. Raises `CloudError` if it stays."""
     if not store.delete_container(uid):
         raise CloudError(
             "Something in its container can't be deleted. "
@@ -74,8 +74,9 @@ def delete_servers(
     before_deletion: BeforeDeletion = lambda servers: None,
     parallel: int = PARALLEL,
 ) -> None:
-    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none; and what ports of
-    theirs Nova has left, as it does where Neutron fails it just then."""
+    """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none.
+
+    Then delete the ports that Nova left of them, as it does when Neutron fails at that time."""
     deadline = clock() + timeout
     pause = 0.2
     known = set(known)

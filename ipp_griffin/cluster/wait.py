@@ -30,7 +30,7 @@ def check_not_stopped(stopping: threading.Event) -> None:
 
 
 class Progress(Protocol):
-    """Show how a start gets on."""
+    """Shows the progress of a start."""
 
     def show(self, connected: int, phases: Mapping[str, int]) -> None:
         """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""

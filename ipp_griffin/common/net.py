@@ -10,7 +10,7 @@ from .errors import GriffinError
 
 
 def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
-    """Why this machine can't connect to the controller of a client's connection file; "" if it can."""
+    """Return why this machine can't connect to the controller of a client's connection file; "" if it can."""
     try:
         socket.create_connection(address_of(info), timeout=timeout).close()
     except (OSError, UnicodeError) as e:
@@ -19,8 +19,9 @@ def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
 
 
 def own_address(address: str) -> str:
-    """This machine's address on its way there, as a CIDR of one; the cloud sees another one behind a router that translates. Pure but
-    for the routing table: nothing is sent. Raises `GriffinError` where there is no way."""
+    """Return the address that this machine uses towards ``address``, as a CIDR of one. Nothing is sent.
+
+    Behind a router that translates addresses, the cloud sees another one. Raises `GriffinError` where there is no route."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
@@ -30,5 +31,5 @@ def own_address(address: str) -> str:
 
 
 def address_of(info: Mapping[str, Any]) -> tuple[str, int]:
-    """Host and port of a connection file."""
+    """Return host and port of a connection file."""
     return str(info["interface"]).partition("://")[2], int(info["registration"])

@@ -1,4 +1,4 @@
-"""Repeat calls that failed, and pause as a service asks for it."""
+"""Retry calls that failed, back off, and throttle calls to a service that asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def backoff(attempt: int, asked: float | None = None) -> float:
-    """Seconds to wait after failure number ``attempt`` (0, 1, ...): those ``asked`` for, else 0.5 doubling.
+    """Return the seconds to wait after failure number ``attempt`` (0, 1, ...): those ``asked`` for, else 0.5 doubling.
 
     Jitter keeps those that failed together from coming back together.
     """
@@ -27,7 +27,7 @@ def backoff(attempt: int, asked: float | None = None) -> float:
 
 
 class Throttle:
-    """The pause that a service which has enough for now asks for: all threads take it, not only the one that it told."""
+    """Make all threads pause when a service asks for it, not only the thread that it told."""
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._clock, self._sleep = clock, sleep
@@ -35,14 +35,14 @@ class Throttle:
         self._lock = threading.Lock()
 
     def ask(self, seconds: float | None) -> None:
-        """For so many seconds from now, a short while where it is None; never less than was asked for before."""
+        """Begin a pause of so many seconds from now (None: `SHORT_PAUSE`). A longer one that was asked for before stays."""
         with self._lock:
             self._until = max(
                 self._until, self._clock() + min(SHORT_PAUSE if seconds is None else seconds, LONGEST_PAUSE)
             )
 
     def take(self) -> None:
-        """Return when it is over, and what has been asked for meanwhile."""
+        """Wait until the pause is over, and any that begins meanwhile."""
         taken = 0.0
         while taken < self._until and (pause := self._until - self._clock()) > 0:
             taken = self._until

@@ -8,7 +8,7 @@ import unicodedata
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """``text`` as one printable line of at most ``limit`` characters, with secrets cut out.
+    """Return ``text`` as one printable line of at most ``limit`` characters, with secrets cut out.
 
     Control characters, and those that reorder or hide text, are escaped: what a service or a server says
     ends up on terminals and in logs.
@@ -18,14 +18,14 @@ def one_line(text: object, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, also newlines, and those that reorder or hide text, escaped."""
+    """Return ``text`` with control characters, also newlines, and those that reorder or hide text, escaped."""
     if text.isprintable():
         return text
     return "".join(c if _printable(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def typed(name: str) -> str:
-    """``name`` as one types it in a shell: exact, whatever is in it, and in one line that moves no terminal."""
+    """Return ``name`` as one types it in a shell: exact, in one line, without characters that control a terminal."""
     if re.fullmatch(r"[\w@%+=:,./-]+", name):
         return name
     if name.isprintable():
@@ -35,7 +35,7 @@ def typed(name: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """``text`` in UTF-8; also what is none in a name of a file."""
+    """Return ``text`` in UTF-8; bytes of a file's name that are not UTF-8 are kept."""
     return text.encode(errors="surrogateescape")
 
 
@@ -53,5 +53,5 @@ _SECRETS = re.compile(
 
 
 def redact(text: str) -> str:
-    """``text`` without TempURL signatures and keys, tokens and passwords."""
+    """Return ``text`` without TempURL signatures and keys, tokens and passwords."""
     return _SECRETS.sub(lambda match: "".join(part or "" for part in match.groups()) + "[redacted]", text)

@@ -47,7 +47,7 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 
 def within(seconds: float, function: Callable[[], object]) -> bool:
-    """Run ``function``, and go on after so many seconds even if it hangs; whether it ended. Raises what it raises till then.
+    """Run ``function`` for at most so many seconds; return whether it ended. Raises what it raises until then.
 
     One that hangs is left behind in a daemon thread, which keeps no process alive. Where no thread can be started any
     more, ``function`` is not run: nothing could end it.
@@ -72,7 +72,7 @@ def within(seconds: float, function: Callable[[], object]) -> bool:
 
 
 def concurrently(*functions: Callable[[], Any]) -> list[Any]:
-    """Run these beside each other, and return what each returns when all have ended. Raises the error of the first of them that has one."""
+    """Run ``functions`` concurrently; when all have ended, return what each returned, or raise the first error in their order."""
     results: dict[int, Any] = {}
     errors: dict[int, Exception] = {}
 
@@ -89,7 +89,7 @@ def concurrently(*functions: Callable[[], Any]) -> list[Any]:
 
 
 def in_parallel(work: Iterable[T], do: Callable[[T], None], parallel: int) -> None:
-    """Run ``do`` on each of ``work`` with at most ``parallel`` threads; returns when all is done.
+    """Run ``do`` on each of ``work`` with at most ``parallel`` threads; return when all is done.
 
     ``do`` must keep its errors to itself. Plain daemon threads, because the pools of concurrent.futures
     refuse work once the interpreter is ending, and clusters are stopped just then; where no thread can be

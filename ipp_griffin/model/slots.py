@@ -37,7 +37,7 @@ class Deadlines:
     last: str = "engines_timeout"
 
     def of(self, phase: str) -> tuple[float, str]:
-        """How long a server may stay in this phase, and the setting that says so."""
+        """Return how long a server may stay in this phase, in seconds, and the name of the setting that says so."""
         build, engines = (self.build, "build_timeout"), (self.engines, self.last)
         return {
             "requested": build,
@@ -90,7 +90,7 @@ class Slot:
         return self.planned.slot, self.planned.incarnation
 
     def created(self, id: str, now: float) -> None:
-        """Note that the server of this place exists."""
+        """Record that the server of this slot exists, with this id, since ``now``."""
         self.id, self.since, self.asked = id, now, now
 
 
@@ -110,38 +110,38 @@ class Roster:
 
     @classmethod
     def of_plan(cls, servers: Iterable[ServerPlan], now: float, **limits: object) -> Roster:
-        """Of servers that are about to be created."""
+        """Return the roster of servers that are about to be created."""
         return cls([Slot(server, now) for server in servers], **limits)  # type: ignore[arg-type]
 
     # -- how it stands
 
     @property
     def engines(self) -> int:
-        """How many engines it is to have."""
+        """Return how many engines the set is to have."""
         return sum(slot.planned.engines for slot in self.slots)
 
     @property
     def possible(self) -> int:
-        """How many it may still get: without those of servers that failed for good."""
+        """Return how many engines it may still get: those of servers that failed for good are left out."""
         return sum(slot.planned.engines for slot in self.slots if not slot.given_up)
 
     @property
     def registered(self) -> int:
-        """How many the controller listed at the last look."""
+        """Return how many engines the controller listed at the last poll."""
         return sum(slot.registered for slot in self.slots)
 
     @property
     def alive(self) -> int:
-        """How many servers live, or are on their way."""
+        """Return how many servers live or are being created."""
         return sum(slot.alive and not slot.given_up for slot in self.slots)
 
     @property
     def unsettled(self) -> list[Slot]:
-        """Those of which it is open whether they will get their engines."""
+        """Return the slots that neither have all their engines nor failed for good."""
         return [slot for slot in self.slots if not slot.settled and not slot.given_up]
 
     def phases(self) -> dict[str, int]:
-        """How many servers are in each phase, in the order of the phases."""
+        """Return how many servers are in each phase, in the order of the phases."""
         found = Counter("failed" if slot.given_up else slot.phase for slot in self.slots)
         return {phase: found[phase] for phase in (*PHASES, "failed") if found[phase]}
 
@@ -155,7 +155,7 @@ class Roster:
     # -- what happens
 
     def adopt(self, servers: Iterable[Server], now: float) -> None:
-        """Take in servers of the set that somebody else created, as ones that have their engines."""
+        """Add servers that another process created for this set. They count as having their engines."""
         known = {slot.planned.name for slot in self.slots}
         for server in servers:
             place = place_of(server.tags)
@@ -166,7 +166,7 @@ class Roster:
                 self.slots.append(Slot(planned, now, id=server.id, phase="engines", settled=True))
 
     def count(self, registered: Mapping[Place, int], now: float) -> int:
-        """Take in how many engines the controller lists of each server; returns how many are of servers that count."""
+        """Update the slots with how many engines the controller lists of each server; return the sum over slots that did not fail."""
         for slot in self.slots:
             if not slot.given_up:
                 self._count(slot, registered.get(slot.place, 0), now)
@@ -179,7 +179,7 @@ class Roster:
         registered: Mapping[Place, int],
         now: float,
     ) -> list[Failure]:
-        """Take in what Nova says (by name), what agents reported, and how many engines the controller lists; returns what failed.
+        """Update the slots with Nova's servers (by name), agents' reports and the engines that the controller lists; return what failed.
 
         A slot that failed before, and has not been replaced, is told again only when its server has lived meanwhile.
         """
@@ -197,19 +197,19 @@ class Roster:
         return failed
 
     def give_up(self, failure: Failure) -> None:
-        """Its slot stays empty."""
+        """Leave the slot of this failure empty."""
         for slot in self._slots_of(failure):
             slot.given_up, slot.alive, slot.registered = True, False, 0
 
     def fail(self, slot: Slot, cause: str) -> Failure:
-        """Note that this slot can't be filled."""
+        """Record that this slot can't be filled, and return the failure."""
         failure = Failure(slot.planned, slot.phase, cause, slot.id)
         self.failures.append(failure)
         self.give_up(failure)
         return failure
 
     def explain(self, failure: Failure, cause: str) -> Failure:
-        """The same failure, with the cause that its agent's report gives."""
+        """Put the ``cause`` that the agent's report gives into a recorded failure, and return that."""
         explained = replace(failure, cause=cause)
         self.failures[self.failures.index(failure)] = explained
         return explained
@@ -234,12 +234,12 @@ class Roster:
         return planned
 
     def vacant(self, listed: Iterable[str]) -> list[Slot]:
-        """Slots whose server can be created now: the one before it is not among the ``listed`` ids any more."""
+        """Return the slots whose server can be created now: its predecessor is no longer among the ``listed`` ids."""
         there = set(listed)
         return [s for s in self.slots if not s.id and not s.given_up and not (s.waits_for and s.waits_for in there)]
 
     def excuse(self, seconds: float) -> None:
-        """The cloud could not be asked for so long: that is not the servers' fault."""
+        """Extend the deadlines by the seconds that the cloud could not be asked: that is not the servers' fault."""
         for slot in self.unsettled:
             slot.since += seconds
 
@@ -268,7 +268,7 @@ class Roster:
         slot.settled = slot.settled or slot.registered == slot.planned.engines
 
     def _judge(self, slot: Slot, server: Server | None, report: Report | None, now: float) -> Failure | None:
-        """Why the server can't be part of the set any more; None while it can."""
+        """Return why the server can no longer be part of the set; None while it can."""
 
         def failure(cause: str, report: Report | None = None) -> Failure:
             return Failure(slot.planned, slot.phase, cause, slot.id, server, report, slot.settled)
@@ -303,12 +303,12 @@ def _late(slot: Slot, server: Server | None, role: str) -> str:
 
 
 def later(one: str, other: str) -> str:
-    """The later of two phases."""
+    """Return the later of two phases."""
     return max(one, other, key=PHASES.index)
 
 
 def next_incarnation(planned: ServerPlan) -> ServerPlan:
-    """The server that takes the slot of ``planned``, under a name and tags that were never used."""
+    """Return the plan of the server that takes the slot of ``planned``, under a name and tags that were never used."""
     place = place_of(planned.tags)
     assert place is not None  # `plan.make_plan` gave it those tags
     uid, engine_set, slot, incarnation = place.uid, place.engine_set, place.slot, place.incarnation + 1
@@ -321,13 +321,13 @@ def next_incarnation(planned: ServerPlan) -> ServerPlan:
 
 
 def engines_by_place(uuids: Iterable[str]) -> dict[Place, int]:
-    """How many engines each server of one set has. Two generations of an engine count once."""
+    """Return how many engines each server of one set has. Two generations of an engine count once."""
     engines = {place[1:] for uuid in uuids if (place := place_of_engine(uuid))}
     return dict(Counter((slot, incarnation) for slot, incarnation, _ in engines))
 
 
 def tell(failures: Iterable[Failure]) -> str:
-    """Each failed server with its phase and cause, in sentences; servers with the same cause are named together."""
+    """Return sentences that name each failed server with its phase and cause; servers with the same cause are named together."""
     groups: dict[tuple[str, str], list[str]] = {}
     for failure in failures:
         groups.setdefault((failure.phase, failure.cause), []).append(failure.planned.name)
