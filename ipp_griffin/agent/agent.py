@@ -112,7 +112,7 @@ def escape(text: str) -> str:
 
 
 def secrets_of(parameters: Json, private_object: Json) -> List[str]:
-    """What no report and no line may show: keys, URL signatures, and environment values whose name says so."""
+    """Return what no report and no line may show: keys, URL signatures, and environment values whose name says so."""
     connection = private_object.get("connection", {})
     secrets = [str(connection.get(k) or "") for k in ("key", "curve_serverkey")]
     secrets += [str(k) for k in private_object.get("controller", {}).get("keys", {}).values()]
@@ -128,7 +128,7 @@ def secrets_of(parameters: Json, private_object: Json) -> List[str]:
 
 
 def parse_private_object(body: bytes) -> Json:
-    """The connection file, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
+    """Return the connection file, if ``body`` is one. Raises ValueError naming what is wrong (not its content)."""
     try:
         found = json.loads(body.decode())
         connection = None if "controller" in found else found["connection"]
@@ -148,7 +148,7 @@ def parse_private_object(body: bytes) -> Json:
 
 
 def controller_address(connection: Json, hostname: str) -> str:
-    """Where engines will connect, as ipyparallel.util.disambiguate_ip_address has it."""
+    """Return where engines will connect, as ipyparallel.util.disambiguate_ip_address has it."""
     address = str(connection["interface"].split("://", 1)[1])
     if address not in ("0.0.0.0", "*", ""):
         return address
@@ -157,7 +157,7 @@ def controller_address(connection: Json, hostname: str) -> str:
 
 
 def controller_ports(connection: Json) -> List[int]:
-    """The registration port first, then all others that engines connect to: a firewall may block some of them."""
+    """Return the registration port first, then all others that engines connect to: a firewall may block some of them."""
     ports = [connection["registration"]]
     for name in ("control", "mux", "task", "iopub", "notification", "hb_ping", "hb_pong", "broadcast"):
         port = connection.get(name, [])
@@ -166,7 +166,7 @@ def controller_ports(connection: Json) -> List[int]:
 
 
 def controller_command(settings: Json, command: Sequence[str], profile: str, again: bool) -> List[str]:
-    """The argv of ipcontroller. It holds no secret: every user of the server can read it.
+    """Return the argv of ipcontroller. It holds no secret: every user of the server can read it.
 
     ``again``: it has run before, and comes back with the ports and the engines that it had. Ports that only its own processes
     connect to are any that are free: those of a range would be taken from its start again, whoever has them.
@@ -186,7 +186,7 @@ def minor(version: str) -> str:
 def choose(
     candidates: Sequence[Tuple[str, str]], probe: Callable[[str, str], Optional[Json]], wanted: str
 ) -> Optional[Json]:
-    """The first (python, user) whose ipyparallel is of the client's major.minor version; None if none has any.
+    """Return the first (python, user) whose ipyparallel is of the client's major.minor version; None if none has any.
 
     ``probe`` gives {"python": "3.11", "ipyparallel": "9.2.0" or "", "paths": [...]}, or None if it doesn't run.
     Raises Failure if ipyparallel is there, but in other versions only.
@@ -208,12 +208,12 @@ def choose(
 
 
 def is_registered(log: bytes) -> bool:
-    """Whether an engine's output says that it registered. The nanny's line is there at any log level."""
+    """Return whether an engine's output says that it registered. The nanny's line is there at any log level."""
     return re.search(rb"Completed registration with id \d|Starting kernel nanny for engine \d", log) is not None
 
 
 def why_ended(exit_code: int, log: bytes) -> str:
-    """Why a registered engine ended: "asked", "controller" (it lost it) or "crash". ``log``: its last output.
+    """Return why a registered engine ended: "asked", "controller" (it lost it) or "crash". ``log``: its last output.
 
     Seen with ipyparallel 9.2: `Client.shutdown` and SIGTERM end an engine with exit code 1; the signals that
     `Client.send_signal` sends are logged by its nanny. Losing the controller ends it with 1 too, but says so.
@@ -227,7 +227,7 @@ def why_ended(exit_code: int, log: bytes) -> str:
 
 
 def restart_pause(crashes: Sequence[float], now: float, limit: int) -> Optional[float]:
-    """Seconds to wait after the last of ``crashes`` (monotonic times); None: more than ``limit`` in an hour."""
+    """Return the seconds to wait after the last of ``crashes`` (monotonic times); None: more than ``limit`` in an hour."""
     recent = [t for t in crashes if now - t < 3600]
     return None if len(recent) > limit else min(2.0 ** len(recent) / 2, 30.0)
 
@@ -244,7 +244,7 @@ def connection_file(profile: str) -> str:
 
 
 def engine_command(private_object: Json, python: str, profile: str, uuid: str) -> List[str]:
-    """The argv of one engine. It holds no secret: every user of the server can read it."""
+    """Return the argv of one engine. It holds no secret: every user of the server can read it."""
     args = list(private_object.get("engine_args", []))
     command = list(private_object.get("engine_cmd") or [python, "-m", "ipyparallel.engine"])
     command += ["--profile-dir=" + profile, "--Session.session=" + uuid]
@@ -255,7 +255,7 @@ def engine_command(private_object: Json, python: str, profile: str, uuid: str) -
 
 
 def unit_text(python: str, program: str) -> str:
-    """The systemd unit. OOMPolicy: the kernel killing one engine must not end the others. StartLimitAction: an agent that breaks
+    """Return the systemd unit. OOMPolicy: the kernel killing one engine must not end the others. StartLimitAction: an agent that breaks
     whenever it starts would neither end an idle server nor one whose life is over. No % may be in here."""
     if re.search(r"[^\w./+-]", python):
         python = "/usr/bin/env python3"
@@ -305,7 +305,7 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def read(path: str) -> bytes:
-    """A file's content; nothing if it can't be read."""
+    """Return a file's content; nothing if it can't be read."""
     with contextlib.suppress(OSError), open(path, "rb") as f:
         return f.read()
     return b""
@@ -381,7 +381,7 @@ def descendants(pids: Sequence[int]) -> Dict[int, str]:
 
 
 def own_address(address: str) -> str:
-    """Our address as seen from there; connecting UDP sends nothing."""
+    """Return our address as seen from there; connecting UDP sends nothing."""
     with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as s:
         s.connect((address, 9))
         return str(s.getsockname()[0])
@@ -389,7 +389,7 @@ def own_address(address: str) -> str:
 
 
 def connect_error(address: str, port: int) -> str:
-    """Why a TCP connection fails; "" if it doesn't."""
+    """Return why a TCP connection fails; "" if it doesn't."""
     try:
         socket.create_connection((address, port), timeout=CONNECT).close()
     except OSError as e:
@@ -409,7 +409,7 @@ def wheel_places(pip_args: Sequence[str]) -> Iterator[str]:
 
 
 def system_certificates() -> bytes:
-    """The CA certificates that this server trusts, in one text; nothing where they are in no such file."""
+    """Return the CA certificates that this server trusts, in one text; nothing where they are in no such file."""
     usual = [  # of Debian and Ubuntu, Red Hat, SUSE, Alpine: a Python may know a folder only, or none
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",
@@ -547,7 +547,7 @@ class Agent:
         return ""
 
     def report_body(self, phase: str, message: str) -> bytes:
-        """The report's JSON, at most `BODY` bytes: the more there is, the shorter the excerpts."""
+        """Return the report's JSON, at most `BODY` bytes: the more there is, the shorter the excerpts."""
         most = HEAD + TAIL
         while True:
             engines = [
@@ -629,7 +629,7 @@ class Agent:
         return sequence
 
     def put_report(self, sequence: int, phase: str, message: str, tries: int) -> str:
-        """Why a report could not be written; "" if it was, or where it has no place."""
+        """Return why a report could not be written; "" if it was, or where it has no place."""
         url = report_url(self.parameters["reports"], sequence, phase)
         written, problem = self.written(), ""
         if url:
@@ -662,14 +662,14 @@ class Agent:
             self.ahead = told.timestamp() - self.monotonic()
 
     def expired(self) -> bool:
-        """Whether the life that this server was given is over."""
+        """Return whether the life that this server was given is over."""
         now = time.time() if self.ahead is None else self.monotonic() + self.ahead
         return bool(self.parameters.get("expires")) and now >= self.parameters["expires"]
 
     # -- getting ready --
 
     def fetch(self) -> bytes:
-        """The connection file, from the store. The store may need a while until it is consistent: retry all."""
+        """Return the connection file, from the store. The store may need a while until it is consistent: retry all."""
         timeout = self.parameters.get("fetch_timeout", 600)
         deadline, pause = self.monotonic() + timeout, 1.0
         while True:
@@ -745,7 +745,7 @@ class Agent:
         return os.path.join(self.home, ".ipp-griffin", name) if self.root else self.path(name)
 
     def probe(self, python: str, user: str) -> Optional[Json]:
-        """What `choose` wants to know. Looks for ipyparallel without importing it, which takes seconds."""
+        """Return what `choose` wants to know. Looks for ipyparallel without importing it, which takes seconds."""
         code, output = self.run(
             [python, "-c", PROBE_PROGRAM], user=user, env=self.base_environment(user, python), timeout=60
         )
@@ -758,7 +758,7 @@ class Agent:
             return None
 
     def base_environment(self, user: str, python: str = "") -> Dict[str, str]:
-        """The environment that processes for ``user`` start with."""
+        """Return the environment that processes for ``user`` start with."""
         home = pwd.getpwnam(user).pw_dir if user else self.home
         path = SYSTEM_PATH if self.root else os.environ.get("PATH", SYSTEM_PATH)
         kept = ("LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
@@ -770,7 +770,7 @@ class Agent:
         return environment
 
     def needs_python(self) -> bool:
-        """Whether a Python is wanted besides the command that the user gave."""
+        """Return whether a Python is wanted besides the command that the user gave."""
         return bool(self.private_object.get("packages") or self.private_object.get("engine_python"))
 
     def prepare(self) -> None:
@@ -903,7 +903,7 @@ class Agent:
         return self.engine_path(newest)
 
     def proxy_environment(self) -> Dict[str, str]:
-        """What tells programs to use the proxy, but not towards the controller; in both spellings, as they differ."""
+        """Return what tells programs to use the proxy, but not towards the controller; in both spellings, as they differ."""
         proxy = self.parameters.get("proxy")
         if not proxy:
             return {}
@@ -929,7 +929,7 @@ class Agent:
         return controller_address(self.private_object["connection"], socket.gethostname())
 
     def unreachable(self) -> str:
-        """Which port of the controller does not answer, and why; "" if all do."""
+        """Return which port of the controller does not answer, and why; "" if all do."""
         connection = self.private_object["connection"]
         address = self.controller_address()
         for port in controller_ports(connection):
@@ -1048,7 +1048,7 @@ class Agent:
                 self.check_registration()
 
     def on_their_way(self) -> int:
-        """How many engines are about to register. One that takes long counts no more: it may be one that logs nothing."""
+        """Return how many engines are about to register. One that takes long counts no more: it may be one that logs nothing."""
         since = self.monotonic() - OVERDUE
         return sum(e.alive and not e.registered and e.started > since for e in self.engines)
 
@@ -1220,7 +1220,7 @@ class ControllerAgent(Agent):
         return str(self.private_object["controller"]["address"])
 
     def unreachable(self) -> str:
-        """Which port of the controller does not answer, and why; "" if all do."""
+        """Return which port of the controller does not answer, and why; "" if all do."""
         for port in controller_ports(self.kept["connection_files"]["engine"]):
             problem = self.connect(self.controller_address(), port)
             if problem:
@@ -1259,7 +1259,7 @@ class ControllerAgent(Agent):
             self.sleep(POLL)
 
     def lost_part(self) -> str:
-        """Which of ipcontroller's processes has ended, by a port that two looks in a row have found without a listener; "" for none.
+        """Return which of ipcontroller's processes has ended, by a port that two looks in a row have found without a listener; "" for none.
 
         ipcontroller itself never looks: without a scheduler tasks wait for ever, without the heart monitor engines end one by one.
         """
@@ -1297,7 +1297,7 @@ class ControllerAgent(Agent):
         return os.path.join(profile, "log", "engines.json")
 
     def hub_state(self, profile: str) -> Json:
-        """What the hub has written of its engines; nothing where it has not, or is just about to."""
+        """Return what the hub has written of its engines; nothing where it has not, or is just about to."""
         try:
             state = json.loads(read(self.hub_file(profile)).decode())
             return state if isinstance(state["next_id"], int) else {}
@@ -1352,7 +1352,7 @@ class ControllerAgent(Agent):
         self.report("engines", f"ipcontroller answers at {address}:{port}" + (", again" if again else ""))
 
     def connection_files(self, profile: str) -> Json:
-        """The content of both, once they are whole; else nothing."""
+        """Return the content of both, once they are whole; else nothing."""
         try:
             with acting_as(self.user):
                 return {name: json.loads(read(self.file_of(profile, name)).decode()) for name in ("engine", "client")}
@@ -1403,7 +1403,7 @@ class ControllerAgent(Agent):
         return super().needs_python() or bool(self.private_object["timeouts"].get("idle"))
 
     def ask_hub(self, profile: str, program: str) -> str:
-        """What a client prints that runs on this server; "" where it fails, which is logged once."""
+        """Return what a client prints that runs on this server; "" where it fails, which is logged once."""
         environment = self.base_environment(self.user, self.python)
         argv = [self.python, "-c", program, self.file_of(profile, "client")]
         code, output = self.run(argv, user=self.user, env=environment, timeout=60)
@@ -1413,7 +1413,7 @@ class ControllerAgent(Agent):
         return "" if code else output.strip().rpartition("\n")[2]
 
     def activity(self, profile: str) -> Tuple[str, str]:
-        """How much the engines have done, before and after this question, which is some work, too. Both are "" while one is at work,
+        """Return how much the engines have done, before and after this question, which is some work, too. Both are "" while one is at work,
         or where nobody knows."""
         try:
             before, after = json.loads(self.ask_hub(profile, ACTIVITY_PROGRAM))
@@ -1520,12 +1520,12 @@ def exit_text(code: int) -> str:
 
 
 def last_lines(text: str, most: int) -> str:
-    """The last lines, in one; its end where that is too long: what went wrong is said last."""
+    """Return the last lines, in one; its end where that is too long: what went wrong is said last."""
     return " | ".join(line.strip() for line in text.strip().splitlines()[-most:] if line.strip())[-700:]
 
 
 def said(output: str) -> str:
-    """The end of what a process has said, as a sentence without its full stop."""
+    """Return the end of what a process has said, as a sentence without its full stop."""
     return "Its last lines: " + output if output else "It said nothing"
 
 

@@ -265,7 +265,7 @@ class Reader:
 
 
 def changed(what: object) -> OSError:
-    """The error for a file that is not the same any more as when it was measured."""
+    """Return the error for a file that is not the same any more as when it was measured."""
     return OSError(f"{what} changed while it was read, or on its way: nothing is stored. Try again.")
 
 

@@ -80,7 +80,7 @@ class Results:
         self._store = open_store(self._cloud, container=container, servers_url=settings.store_url)
 
     def all(self) -> list[Result]:
-        """What there is, by name: of the cluster, or of the project. One request per 10,000."""
+        """Return what there is, by name: of the cluster, or of the project. One request per 10,000."""
         return self._listed(f"{self.uid}/" if self.uid else "")
 
     def put(self, what: uploader.What, name: str = "", *, overwrite: bool = False) -> str:
@@ -131,7 +131,7 @@ class Results:
         return target
 
     def read(self, name: str) -> bytes:
-        """The content of a result; ``name`` as for `get`."""
+        """Return the content of a result; ``name`` as for `get`."""
         file = BytesIO()
         self._fetch(self.find(name), file)
         return file.getvalue()
@@ -143,7 +143,7 @@ class Results:
         )
 
     def find(self, name: str) -> Result:
-        """The result of this name; without the uid where only one cluster has one. Raises `SettingError`."""
+        """Return the result of this name; without the uid where only one cluster has one. Raises `SettingError`."""
         if not isinstance(name, str):
             raise TypeError(f"The name of a result is text, not {type(name).__name__}.")
         if any("\ud800" <= character <= "\udfff" for character in name):
@@ -162,7 +162,7 @@ class Results:
         raise SettingError(f"There is no result {name!r}{self._of()}. There is: {names}{more}.")
 
     def uploader(self, name: str = "", *, seconds: float = DAY) -> Uploader:
-        """A function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
+        """Return a function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
 
         It holds a URL that stores results of this cluster for so many seconds, by the store's clock, and opens nothing else:
         keep it as you would keep the cluster's connection file. ``name``: store this one result only, which is all that
@@ -192,7 +192,7 @@ class Results:
         )
 
     def _full(self, name: str) -> str:
-        """The name in the container. Raises `SettingError` for one that can't be a new result's."""
+        """Return the name in the container. Raises `SettingError` for one that can't be a new result's."""
         try:
             name = uploader.check_name(name, self.uid)
         except ValueError as error:
@@ -204,7 +204,7 @@ class Results:
         return f" of cluster {self.uid}" if self.uid else ""
 
     def _largest(self) -> int:
-        """The most bytes that one object may have; 0 where the store does not say."""
+        """Return the most bytes that one object may have; 0 where the store does not say."""
         return int((self._store.account.capability("swift") or {}).get("max_file_size") or 0)
 
     def _listed(self, prefix: str) -> list[Result]:
@@ -212,7 +212,7 @@ class Results:
         return [Result(one.name, one.bytes, _in_utc(one.last_modified), one.hash) for one in found]
 
     def _at(self, name: str) -> Result | None:
-        """The result of exactly this name in the container. One request: listings may be behind."""
+        """Return the result of exactly this name in the container. One request: listings may be behind."""
         if not _is_plain(name):
             return next((one for one in self._listed(name) if one.name == name), None)
         found = self._store.head(NAME, name)
@@ -243,7 +243,7 @@ class Results:
 
 
 def _launcher_of(cluster: Any) -> Any:
-    """The launcher of an `ipyparallel.Cluster` that knows where it is. Raises `SettingError` where there is none."""
+    """Return the launcher of an `ipyparallel.Cluster` that knows where it is. Raises `SettingError` where there is none."""
     launchers = [getattr(cluster, "controller", None), *(getattr(cluster, "engines", None) or {}).values()]
     for launcher in launchers:
         if getattr(launcher, "uid", ""):
@@ -256,7 +256,7 @@ def _taken(name: str) -> SettingError:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether it is this name's object that a URL with it names: some programs on the way resolve ``..`` and ``.``."""
+    """Return whether it is this name's object that a URL with it names: some programs on the way resolve ``..`` and ``.``."""
     return not {".", ".."} & set(name.split("/"))
 
 
@@ -275,13 +275,13 @@ def _modified(headers: Mapping[str, str]) -> str:
 
 
 def _in_utc(listed: str) -> str:
-    """A listing's time, which names no zone."""
+    """Return a listing's time, which names no zone."""
     when = timestamp(listed)
     return iso(when) if when else ""
 
 
 def _target(path: str, name: str, overwrite: bool) -> Path:
-    """The file to fetch the result ``name`` into. Raises `SettingError` where it can't be, or is there already.
+    """Return the file to fetch the result ``name`` into. Raises `SettingError` where it can't be, or is there already.
 
     The last part of the name is a file's, if it could be one of a result: nothing else that somebody chose is for a file system.
     """

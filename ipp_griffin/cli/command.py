@@ -17,7 +17,7 @@ from ..common.errors import GriffinError
 
 
 def agreed(question: str) -> bool:
-    """Whether the person at the terminal says yes; the end of the input is a no."""
+    """Return whether the person at the terminal says yes; the end of the input is a no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -85,18 +85,18 @@ class Command(Application):
 
     @property
     def called(self) -> str:
-        """What the user typed to get here."""
+        """Return what the user typed to get here."""
         return "ipp-griffin" if self.name == "ipp-griffin" else f"ipp-griffin {self.name}"
 
     def run(self) -> None:
         raise NotImplementedError
 
     def given(self, option: str) -> bool:
-        """Whether the command line has this option of this command, be it an empty one."""
+        """Return whether the command line has this option of this command, be it an empty one."""
         return option in self.cli_config.get(type(self).__name__, {})
 
     def may_delete(self, count: int, *, yes: bool, ask: bool, look: str) -> bool:
-        """Whether the user agrees to delete what was just shown. ``look``: what else there is to say to see it only."""
+        """Return whether the user agrees to delete what was just shown. ``look``: what else there is to say to see it only."""
         if yes or not ask:
             return yes
         if not sys.stdin.isatty():
@@ -131,7 +131,7 @@ class ClustersCommand(Command):
     }
 
     def clusters(self) -> Clusters:
-        """Those of the project that the credentials are for. Raises `CloudError`."""
+        """Return those of the project that the credentials are for. Raises `CloudError`."""
         import os
 
         from ..cloud.cloud import Cloud

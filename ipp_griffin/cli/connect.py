@@ -83,7 +83,7 @@ class Connect(ClustersCommand):
             )
 
     def _local_name(self, cluster: Cluster) -> LocalName:
-        """What it is called here. Raises `SettingError` for what can't be a file's name: others may have chosen it."""
+        """Return what it is called here. Raises `SettingError` for what can't be a file's name: others may have chosen it."""
         from ..launchers.connect import LocalName
         from ..launchers.on_cloud import check_cluster_id
         from ..launchers.profiles import profile_path

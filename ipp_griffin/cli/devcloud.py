@@ -106,13 +106,13 @@ class DevCloud(Command):
 
 
 def openstack_clouds(path: Path) -> list[str]:
-    """The names of the clouds in a clouds.yaml."""
+    """Return the names of the clouds in a clouds.yaml."""
     import yaml
 
     return list(yaml.safe_load(path.read_text())["clouds"])
 
 
 def _option(command: DevCloudCommand) -> str:
-    """The --folder option to repeat in a hint, where it is not the default."""
+    """Return the --folder option to repeat in a hint, where it is not the default."""
     default = DevCloudCommand.folder.default_value
     return "" if command.folder == default else f" --folder {shlex.quote(command.folder)}"

@@ -50,7 +50,7 @@ class Logs(ClustersCommand):
 
 
 def collect(clusters: Clusters, cluster: Cluster, records: Iterable[Record]) -> tuple[list[ServerLog], list[str]]:
-    """What these servers said, and what is to be said of that. What can't be read is a remark, never a failure."""
+    """Return what these servers said, and what is to be said of that. What can't be read is a remark, never a failure."""
     logs: dict[int, ServerLog] = {}
     remarks: dict[int, list[str]] = {}
 

@@ -79,7 +79,7 @@ class MakePlan(Command):
             )
 
     def _started(self, config: Config) -> Cluster:
-        """What `ipcluster start` would start, as ipyparallel reads the profile."""
+        """Return what `ipcluster start` would start, as ipyparallel reads the profile."""
         from ipyparallel.cluster.cluster import Cluster
 
         if self.controller not in ("", LOCAL_CONTROLLER, SERVER_CONTROLLER):

@@ -66,7 +66,7 @@ SERVER_HEADINGS = ("CLUSTER", "SERVER", "FLAVOR", "PHASE", "ENGINES", "IDS", "AD
 
 
 def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
-    """A cluster as a line of the table."""
+    """Return a cluster as a line of the table."""
     servers = ", ".join(f"{phase}: {count}" for phase, count in sorted(cluster.phases.items())) or "none"
     return (
         cluster.uid,
@@ -82,7 +82,7 @@ def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
 
 
 def server_rows(cluster: Cluster, now: datetime, ids: Ids | None) -> list[tuple[str, ...]]:
-    """A line for each server of a cluster. ``ids``: what its controller lists; None: it can't be reached from here."""
+    """Return a line for each server of a cluster. ``ids``: what its controller lists; None: it can't be reached from here."""
     return [
         (
             cluster.uid,
@@ -109,7 +109,7 @@ def _hours(seconds: float) -> str:
 
 
 def _until(expires: str, now: datetime) -> str:
-    """An expiry as hours and minutes from now."""
+    """Return an expiry as hours and minutes from now."""
     when = timestamp(expires)
     if when is None:
         return "never"
@@ -117,7 +117,7 @@ def _until(expires: str, now: datetime) -> str:
 
 
 def as_json(cluster: Cluster, now: datetime, ids: Ids | None = None) -> dict[str, Any]:
-    """A cluster with all that is known of it. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
+    """Return a cluster with all that is known of it. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
     return {
         "uid": cluster.uid,
         **cluster.labels,

@@ -59,7 +59,7 @@ def _named(left: Leftover) -> str:
 
 
 def leftover_as_json(left: Leftover) -> dict[str, Any]:
-    """What was found, and why it is left over. ``server``, ``security_group`` and ``floating_ip``: what it is not is null, all for a container."""
+    """Return what was found, and why it is left over. ``server``, ``security_group`` and ``floating_ip``: what it is not is null, all for a container."""
     server = {"id": left.server.id, "name": left.server.name, "status": left.server.status} if left.server else None
     group = {"id": left.group.id, "name": left.group.name} if left.group else None
     floating_ip = {"id": left.floating_ip.id, "address": left.floating_ip.address} if left.floating_ip else None

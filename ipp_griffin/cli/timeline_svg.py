@@ -24,7 +24,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 
 
 def as_svg(shown: Timeline, title: str) -> str:
-    """A bar for each server, in the colours of its phases, over an axis in seconds."""
+    """Return a bar for each server, in the colours of its phases, over an axis in seconds."""
     footer = summary(shown)
     bottom = TOP + ROW * len(shown.tracks)
     height = bottom + 40 + 18 * len(footer)

@@ -20,7 +20,7 @@ MANY = 20  # certificates: nobody has picked them one by one, they are a whole s
 
 
 def read(path: Path) -> str:
-    """The text of a file, or of all files of a folder of certificates (whose hashed names are links to the others).
+    """Return the text of a file, or of all files of a folder of certificates (whose hashed names are links to the others).
 
     Raises OSError, or UnicodeDecodeError where it is no text.
     """
@@ -29,7 +29,7 @@ def read(path: Path) -> str:
 
 
 def private(text: str, *, system: Iterable[Path] | None = None, added: Iterable[Path] = ADDED) -> str:
-    """The certificates that images don't have of themselves, out of a cacert, which may be a whole system's.
+    """Return the certificates that images don't have of themselves, out of a cacert, which may be a whole system's.
 
     The public ones (certifi's) are left out; of very many, also what came with this ``system`` (default: where OpenSSL
     looks), but for what somebody ``added`` to it. Raises ValueError for what is no certificate.
@@ -43,7 +43,7 @@ def private(text: str, *, system: Iterable[Path] | None = None, added: Iterable[
 
 
 def _openssls() -> list[Path]:
-    """The file and the folder that OpenSSL was built to look at, whatever the environment says."""
+    """Return the file and the folder that OpenSSL was built to look at, whatever the environment says."""
     paths = ssl.get_default_verify_paths()
     return [Path(paths.openssl_cafile), Path(paths.openssl_capath)]
 

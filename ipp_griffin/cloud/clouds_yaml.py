@@ -37,7 +37,7 @@ _VARIABLES = {  # that the openstack command heeds beside OS_CLOUD, and the keys
 
 
 def configure(name: str, region: str, label: str) -> openstack.connection.Connection:
-    """The connection for the entry ``name`` ("": what OS_CLOUD says, else the OS_* variables), of which texts speak as
+    """Return the connection for the entry ``name`` ("": what OS_CLOUD says, else the OS_* variables), of which texts speak as
     ``label``; ``region`` "": the entry's. Raises `CredentialsError` for an entry that can't be used.
     """
     options: dict[str, Any] = {"cloud": name or None, **({"region_name": region} if region else {})}
@@ -75,7 +75,7 @@ def configure(name: str, region: str, label: str) -> openstack.connection.Connec
 
 
 def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
-    """An entry of clouds.yaml, with what concerns this program in it, for ``region`` ("": its own).
+    """Return an entry of clouds.yaml, with what concerns this program in it, for ``region`` ("": its own).
 
     Raises ValueError that names what can't be used.
     """
@@ -94,7 +94,7 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
 
 
 def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
-    """An entry may name its region, list the usual ones, and have settings for each of those."""
+    """Return an entry may name its region, list the usual ones, and have settings for each of those."""
     # An empty list means to the SDK: no region at all, whatever region_name says.
     regions = kept.pop("regions", None) or []
     regions = [regions] if isinstance(regions, str) else regions
@@ -112,12 +112,12 @@ def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
 
 
 def _values(region: dict[str, Any]) -> dict[str, Any]:
-    """The settings for one region, in an entry's list of them."""
+    """Return the settings for one region, in an entry's list of them."""
     return dict(region.get("values") or {})
 
 
 def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """What concerns this program, in an entry or in what it has for one region; ``beside``: what the other has.
+    """Return what concerns this program, in an entry or in what it has for one region; ``beside``: what the other has.
 
     Raises ValueError.
     """
@@ -136,14 +136,14 @@ def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any
 
 
 def _respected(key: str, settings: Mapping[str, Any]) -> bool:
-    """Whether this key counts here. The version of an endpoint that the entry names itself does: it saves the discovery."""
+    """Return whether this key counts here. The version of an endpoint that the entry names itself does: it saves the discovery."""
     if version := _VERSIONS.fullmatch(key):
         return version[2] == "api_version" and bool(settings.get(f"{version[1]}_endpoint_override"))
     return not _OTHERS.fullmatch(key)
 
 
 def _what_is_there(config: Any) -> str:
-    """Which clouds there are to choose from, or why there are none, as a sentence."""
+    """Return which clouds there are to choose from, or why there are none, as a sentence."""
     names = ", ".join(sorted(set(config.get_cloud_names()) - {"defaults"})) or "no cloud"
     if config.config_filename:
         return f"{config.config_filename} has: {names}. "

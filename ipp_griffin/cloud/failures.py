@@ -31,7 +31,7 @@ FEWER = "Start fewer engines, free what is no longer needed, or ask for more quo
 def from_status(
     what: str, status: int, text: object, headers: Mapping[str, str], *, over_quota: str = FEWER
 ) -> CloudError:
-    """The error for an answer of HTTP ``status`` with the service's message ``text``; ``what`` failed.
+    """Return the error for an answer of HTTP ``status`` with the service's message ``text``; ``what`` failed.
 
     ``over_quota``: what to do where a quota, or a lack of room, is the reason.
     """
@@ -54,7 +54,7 @@ _UNKNOWN_LOGIN = re.compile(r"(?i)could not (find application credential|find to
 
 
 def _kind(status: int, said: str, over_quota: str) -> tuple[type[CloudError], str]:
-    """What an HTTP status means, and what to do about it."""
+    """Return what an HTTP status means, and what to do about it."""
     if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
         return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
     over = (
@@ -74,7 +74,7 @@ def _kind(status: int, said: str, over_quota: str) -> tuple[type[CloudError], st
 
 
 def from_exception(what: str, error: Exception) -> CloudError:
-    """The error for an exception of keystoneauth, openstacksdk, requests or the operating system."""
+    """Return the error for an exception of keystoneauth, openstacksdk, requests or the operating system."""
     if isinstance(error, CloudError):
         return error
     said = one_line(_cause(str(error))).rstrip(". ") or type(error).__name__
@@ -106,7 +106,7 @@ _UNUSABLE = (
 
 
 def _tls(error: Exception) -> str:
-    """What is wrong between a certificate and this machine, and what next; "" if that isn't what failed.
+    """Return what is wrong between a certificate and this machine, and what next; "" if that isn't what failed.
 
     It may be wrapped in other errors, as deep as version discovery is: the text is all that is left of it.
     """
@@ -139,14 +139,14 @@ def _tls(error: Exception) -> str:
 
 
 def _cause(text: str) -> str:
-    """The words of a connection failure, without the insides of urllib3 around them."""
+    """Return the words of a connection failure, without the insides of urllib3 around them."""
     errno = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     head = re.split(r": HTTPS?Connection|: \(", text)[0]
     return f"{head}: {errno[1]}" if errno and errno[1] not in head else text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``Retry-After`` (seconds or an HTTP date) asks for; None without one that makes sense."""
+    """Return the seconds that ``Retry-After`` (seconds or an HTTP date) asks for; None without one that makes sense."""
     value = (headers.get("retry-after") or "").strip()
     if value.isdigit():
         return float(value)

@@ -52,7 +52,7 @@ class FloatingIps:
         self._ours: dict[str, set[str]] = {}  # the ports that each was attached to from here
 
     def all(self) -> list[FloatingIp]:
-        """Those that were allocated for clusters. One request a page; none on a cloud that has no floating IPs, or where these
+        """Return those that were allocated for clusters. One request a page; none on a cloud that has no floating IPs, or where these
         credentials may not see any: then they can't have allocated one."""
         try:
             return [floating for floating in self._listed() if floating.uid]
@@ -62,11 +62,11 @@ class FloatingIps:
             return []
 
     def of(self, uid: str) -> list[FloatingIp]:
-        """Those that were allocated for one cluster. One request a page."""
+        """Return those that were allocated for one cluster. One request a page."""
         return [floating for floating in self.all() if floating.uid == uid]
 
     def reserve(self, uid: str, wanted: str, pool: str) -> FloatingIp:
-        """The floating IP for a cluster, not attached yet. Idempotent.
+        """Return the floating IP for a cluster, not attached yet. Idempotent.
 
         ``wanted``: "auto", one that is allocated for the cluster from the external network ``pool`` (its name or id, "" for the only
         one); else the address of one that the project has.
@@ -161,7 +161,7 @@ class FloatingIps:
         return parse(what, response, lambda answer: _floating(answer["floatingip"]))
 
     def _external(self, pool: str) -> tuple[str, str]:
-        """Id and name of the external network that ``pool`` says. Raises `SettingError` naming what there is."""
+        """Return the id and name of the external network that ``pool`` says. Raises `SettingError` naming what there is."""
         params = {"router:external": "true"}
         listed = self._api.listing("network", "/networks", "networks", _external, params=params)
         networks = [network for network in listed if network is not None]
@@ -180,7 +180,7 @@ class FloatingIps:
         raise SettingError(f"Several external networks {several}: {there}. Set {POOL} to the id of one of them.")
 
     def _find(self, wanted: str) -> FloatingIp:
-        """The one with this address, which nobody uses. Raises `SettingError` naming those that are free."""
+        """Return the one with this address, which nobody uses. Raises `SettingError` naming those that are free."""
         address = _address(wanted)
         if not address:
             raise SettingError(f'{TRAIT} {wanted!r} is neither "{AUTO}" nor an IP address.')
@@ -221,7 +221,7 @@ def _in_use(floating: FloatingIp, listed: list[FloatingIp]) -> SettingError:
 
 
 def _others(listed: list[FloatingIp]) -> str:
-    """What to set instead."""
+    """Return what to set instead."""
     free = ", ".join(sorted(found.address for found in listed if not found.port_id and not found.uid)) or "none"
     return f'Set {TRAIT} to one that is free ({free}), or to "{AUTO}".'
 
@@ -239,7 +239,7 @@ def _address(text: object) -> str:
 
 
 def _external(found: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Id and name; None for a network that is not external: the filter alone is not trusted."""
+    """Return the id and name; None for a network that is not external: the filter alone is not trusted."""
     return (str(found["id"]), one_line(found.get("name") or "")) if found.get("router:external") else None
 
 

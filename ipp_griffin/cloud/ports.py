@@ -36,23 +36,23 @@ class Ports:
         self._api = api
 
     def head(self, address: str, macs: Collection[str]) -> Port | None:
-        """The port with this IPv4 ``address`` and one of these MAC addresses, which are this machine's: another network may have
+        """Return the port with this IPv4 ``address`` and one of these MAC addresses, which are this machine's: another network may have
         the same address. None: this machine is no server of the project."""
         wanted = {mac.lower() for mac in macs}
         return next((port for port in self._listed({"fixed_ips": f"ip_address={address}"}) if port.mac in wanted), None)
 
     def of_server_at(self, address: str) -> Port | None:
-        """The one port of a server of this project that has this IPv4 ``address``; None where there is none, or several."""
+        """Return the one port of a server of this project that has this IPv4 ``address``; None where there is none, or several."""
         found = [port for port in self._listed({"fixed_ips": f"ip_address={address}"}) if port.server]
         return found[0] if len(found) == 1 else None
 
     def of_group(self, group_id: str) -> list[Port]:
-        """Those in a security group."""
+        """Return those in a security group."""
         # Old releases don't filter by it.
         return [port for port in self._listed({"security_groups": group_id}) if group_id in port.groups]
 
     def of_servers(self, server_ids: Iterable[str]) -> list[Port]:
-        """Those of these servers. One request for a hundred of them, all at the same time; none where these credentials may not see any."""
+        """Return those of these servers. One request for a hundred of them, all at the same time; none where these credentials may not see any."""
         ids = sorted(server_ids)
         chunks = [ids[start : start + MOST_NAMED] for start in range(0, len(ids), MOST_NAMED)]
         try:

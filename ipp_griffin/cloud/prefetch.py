@@ -35,7 +35,7 @@ class Prefetch:
                     self._asked[name] = self._clock(), future
 
     def answers(self, questions: Questions, once: Collection[str] = ()) -> dict[str, Any]:
-        """The answer to each: one that was asked for in the last seconds, or a new one, where it was not or where that failed.
+        """Return the answer to each: one that was asked for in the last seconds, or a new one, where it was not or where that failed.
 
         All at the same time. ``once``: the names of answers that are good for one use. Raises what a question raises.
         """

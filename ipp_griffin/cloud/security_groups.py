@@ -50,11 +50,11 @@ class ClusterGroups:
         self._api, self._ports = api, ports
 
     def all(self) -> list[SecurityGroup]:
-        """Those of all clusters. One request a page."""
+        """Return those of all clusters. One request a page."""
         return self._listed({})
 
     def of(self, uid: str) -> list[SecurityGroup]:
-        """Those of one cluster. One request."""
+        """Return those of one cluster. One request."""
         found = self._listed({"name": [group_name(uid, part) for part in (ENGINES, CONTROLLER)]})
         return [group for group in found if group.uid == uid]
 
@@ -108,7 +108,7 @@ class ClusterGroups:
             self._api.delete(f"Can't delete security group rule {id}", "network", path)
 
     def exist(self, uid: str) -> bool:
-        """Whether a cluster has any. One request; none where these credentials may not see any, or the cloud has no groups."""
+        """Return whether a cluster has any. One request; none where these credentials may not see any, or the cloud has no groups."""
         try:
             return bool(self.of(uid))
         except CloudError as error:
@@ -117,7 +117,7 @@ class ClusterGroups:
             return False
 
     def has_controller(self, uid: str) -> bool:
-        """Whether the controller's port, of whichever server, is in a group of the cluster's. One request."""
+        """Return whether the controller's port, of whichever server, is in a group of the cluster's. One request."""
         return any(group.part == CONTROLLER for group in self.of(uid))
 
     def remove(
@@ -162,7 +162,7 @@ class ClusterGroups:
         return [group for group in found if group is not None]
 
     def _ensure(self, uid: str, part: str) -> SecurityGroup:
-        """The group of that part. A POST whose answer was lost may have made it: listed before each try."""
+        """Return the group of that part. A POST whose answer was lost may have made it: listed before each try."""
         name = group_name(uid, part)
         what = f"Can't make security group {name}"
         text = f"ipp-griffin: {part} of cluster {uid}, user {self._api.user_id}"
@@ -178,7 +178,7 @@ class ClusterGroups:
         return self._api.retry(attempt)
 
     def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> str:
-        """The id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
+        """Return the id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
         rule = {
             "security_group_id": controller.id,
             **remote,
@@ -202,7 +202,7 @@ class ClusterGroups:
             return ""
 
     def _delete(self, group: SecurityGroup) -> bool:
-        """Whether it is gone; False if ports are in it still."""
+        """Return whether it is gone; False if ports are in it still."""
         if group.part == CONTROLLER:
             for port in self._ports.of_group(group.id):
                 self._ports.change_groups(port.id, lambda now: [id for id in now if id != group.id])

@@ -27,7 +27,7 @@ _connecting = threading.Lock()
 
 
 def connect(cluster: Any, name: str, region: str) -> Cloud:
-    """The connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
+    """Return the connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
 
     Raises `CloudError` where the cloud can't be reached or refuses the credentials.
     """
@@ -43,7 +43,7 @@ def connect(cluster: Any, name: str, region: str) -> Cloud:
 
 
 def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
-    """The object store of ``cloud``; always the same, which remembers what it has asked. Raises `Unsupported` where
+    """Return the object store of ``cloud``; always the same, which remembers what it has asked. Raises `Unsupported` where
     there is none."""
     from ..cloud.store.store import Store
 

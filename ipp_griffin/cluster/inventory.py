@@ -131,7 +131,7 @@ class Leftover:
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
-    """What of a cluster can't become or be part of it. Pure.
+    """Return what of a cluster can't become or be part of it. Pure.
 
     Servers past their expiry, those that Nova says are off or broken, those whose agent never reported, or has reported its end and
     did not switch its server off, or came no further than its start for an hour after its deadline. Of all but the first never
@@ -185,7 +185,7 @@ class Clusters:
         self.store_trouble = ""
 
     def all(self, *, everyone: bool = False) -> list[Cluster]:
-        """One's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
+        """Return one's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
         two for the container of each that has no server, or servers of others."""
         return self._known(self._by_uid(strict=False), everyone, strict=False)
 
@@ -239,7 +239,7 @@ class Clusters:
         return any(cluster.uid == uid for cluster in self.all(everyone=True)) or bool(self.store_trouble)
 
     def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
-        """What may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
+        """Return what may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
         time as another, can be repeated: nothing, security groups or a floating IP. None for what is no uid. Raises `SettingError` for somebody else's.
         """
         if not re.fullmatch("[0-9a-f]{12}", uid):
@@ -433,7 +433,7 @@ def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
 
 
 def _read(store: Store, uid: str, name: str) -> bytes:
-    """An object that need not be there."""
+    """Return an object that need not be there."""
     try:
         return store.get(uid, name, HISTORY_LIMIT)
     except CloudError as error:

@@ -55,12 +55,12 @@ class Reconciler:
 
     @property
     def engine_set(self) -> EngineSet:
-        """The engine set on the cloud. Opening it may ask the cloud, and raise `GriffinError`."""
+        """Return the engine set on the cloud. Opening it may ask the cloud, and raise `GriffinError`."""
         return self._open_engine_set()
 
     @property
     def servers(self) -> list[str]:
-        """The ids of the set's servers."""
+        """Return the ids of the set's servers."""
         return [slot.id for slot in self.roster.slots if slot.id and not slot.given_up]
 
     def create(self, servers: Sequence[ServerPlan], *beside: Callable[[], None]) -> None:

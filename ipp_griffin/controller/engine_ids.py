@@ -25,7 +25,7 @@ Ids = dict[tuple[str, int, int], list[int]]  # engine set, slot, incarnation -> 
 
 
 def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
-    """The uid of each cluster with a client's connection file in a profile of this IPython folder -> what is in it."""
+    """Return the uid of each cluster with a client's connection file in a profile of this IPython folder -> what is in it."""
     found = {}
     for path in islice(ipython_dir.glob("profile_*/security/ipcontroller*-client.json"), MOST_FILES):
         try:
@@ -38,7 +38,7 @@ def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_TIMEOUT) -> dict[str, Ids]:
-    """What the controllers of these clusters list; without those that can't be reached from here. Takes twice
+    """Return what the controllers of these clusters list; without those that can't be reached from here. Takes twice
     ``timeout`` seconds at most, however many there are."""
     known = controllers(ipython_dir)
     answers: dict[str, Ids] = {}

@@ -36,7 +36,7 @@ ANSWER = 15  # seconds that a gateway may take to let somebody in
 
 
 def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
-    """The IPv4 address that a gateway has for whoever comes through it, "" if it does not say.
+    """Return the IPv4 address that a gateway has for whoever comes through it, "" if it does not say.
 
     Raises `SettingError` where it does not let this user in without a question, as tunnels need it.
     """
@@ -69,7 +69,7 @@ def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
 
 
 def resolved(ssh_server: str) -> str:
-    """The IPv4 address of a gateway by its name. Raises `SettingError` where it has none."""
+    """Return the IPv4 address of a gateway by its name. Raises `SettingError` where it has none."""
     host = ssh_server.rpartition("@")[2].partition(":")[0]
     try:
         return socket.gethostbyname(host)
@@ -103,7 +103,7 @@ class Tunnel:
 
     @property
     def record(self) -> list[float]:
-        """What `close_tunnel` ends it by."""
+        """Return what `close_tunnel` ends it by."""
         return [self.pid, self.created]
 
     @property
@@ -112,7 +112,7 @@ class Tunnel:
 
     @property
     def said(self) -> str:
-        """What `ssh` has said last: that the gateway does not forward, perhaps."""
+        """Return what `ssh` has said last: that the gateway does not forward, perhaps."""
         # `ssh` writes where this process would have read to: they share the place in the file.
         return _last_line(os.pread(self._said.fileno(), SAID, 0).decode(errors="replace"))
 
@@ -167,7 +167,7 @@ def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
 
 
 def is_open(pid: float, created: float) -> bool:
-    """Whether the process of that tunnel lives."""
+    """Return whether the process of that tunnel lives."""
     return process_of(pid, created) is not None
 
 
@@ -180,7 +180,7 @@ def close_tunnel(pid: float, created: float) -> None:
 
 
 def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Whether something listens on the port before ``process`` ends, or time is up."""
+    """Return whether something listens on the port before ``process`` ends, or time is up."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> boo
 
 
 def check_name(ssh_server: str) -> str:
-    """What is given. Raises `SettingError` for what is no gateway."""
+    """Return what is given. Raises `SettingError` for what is no gateway."""
     found = re.fullmatch(r"(?:[\w.-]+@)?[\w.-]+(?::(\d{1,5}))?", ssh_server, re.ASCII)
     if not found or ssh_server.startswith("-") or not 0 < int(found[1] or 22) < 1 << 16:
         raise SettingError(

@@ -57,7 +57,7 @@ class Call:
         return self.query[name][-1] if name in self.query else default
 
     def number(self, name: str, default: int) -> int:
-        """A query parameter that is a count; raises `ApiError` 400 if it isn't one."""
+        """Return a query parameter that is a count; raises `ApiError` 400 if it isn't one."""
         text = self.param(name, str(default))
         if not text.isdigit():
             raise ApiError(400, f"Invalid input for query parameters {name}. Value: {text}.")
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def auth(self) -> Token:
-        """The caller's token; raises `ApiError` 401 if there is none."""
+        """Return the caller's token; raises `ApiError` 401 if there is none."""
         if self.token is None:
             raise ApiError(401, "The request you have made requires authentication.")
         return self.token
@@ -120,7 +120,7 @@ _CONTROL = {"fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"}
 
 
 def fits(call: Call, body: dict[str, Any]) -> bool:
-    """Whether the query's filters let this thing through, as Glance and Neutron filter: any of several values is enough."""
+    """Return whether the query's filters let this thing through, as Glance and Neutron filter: any of several values is enough."""
     for name, values in call.query.items():
         if name in _CONTROL or name not in body:
             continue

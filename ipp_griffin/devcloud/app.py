@@ -147,7 +147,7 @@ class DevCloud:
         return self.folder / "clouds.yaml"
 
     def servers(self) -> list[dict[str, Any]]:
-        """The servers of all projects: id, name, status, task, tags, metadata, address, project, flavor, image."""
+        """Return the servers of all projects: id, name, status, task, tags, metadata, address, project, flavor, image."""
         return [
             {
                 "id": s.id,

@@ -66,12 +66,12 @@ class Faults:
         self.set()
 
     def snapshot(self) -> list[Fault]:
-        """What is in force, with the remaining counts."""
+        """Return what is in force, with the remaining counts."""
         with self._lock:
             return [dict(f) for f in self._faults]
 
     def for_request(self, service: str, method: str, path: str) -> Fault | None:
-        """The first fault that fits this request; its count goes down."""
+        """Return the first fault that fits this request; its count goes down."""
 
         def fits(fault: Fault) -> bool:
             return (
@@ -85,7 +85,7 @@ class Faults:
         return found[0] if found else None
 
     def for_server(self, name: str, keys: Set[str] = _SERVER.keys()) -> Fault:
-        """All faults of this server that have one of ``keys``, as one dict; their counts go down."""
+        """Return all faults of this server that have one of ``keys``, as one dict; their counts go down."""
         merged: Fault = {}
         for fault in self._take(lambda f: "server" in f and re.search(f["server"], name) and keys & f.keys()):
             merged.update(fault)
@@ -105,7 +105,7 @@ class Faults:
 
 
 def check(fault: Mapping[str, Any]) -> Fault:
-    """A copy of ``fault``; raises ValueError if a key is unknown or a value is of the wrong kind."""
+    """Return a copy of ``fault``; raises ValueError if a key is unknown or a value is of the wrong kind."""
     if not isinstance(fault, Mapping):
         raise ValueError(f"A fault is a JSON object, not {fault!r}.")
     known: dict[str, Any] = _SERVER if "server" in fault else _REQUEST

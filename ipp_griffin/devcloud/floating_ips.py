@@ -73,7 +73,7 @@ def _check(given: dict[str, Any], known: set[str]) -> None:
 
 
 def _checked_port(call: Call, port_id: str | None, floating: FloatingIp | None, fixed: str | None = None) -> str:
-    """The id of a port that ``floating``, or one that is to be made, may be attached to; "" for none."""
+    """Return the id of a port that ``floating``, or one that is to be made, may be attached to; "" for none."""
     if not port_id:
         if fixed:
             raise _bad("fixed_ip_address cannot be specified without a port_id")

@@ -64,7 +64,7 @@ class Forwarding:
             self._timer = asyncio.get_running_loop().call_later(PERIOD, self._tick)
 
     def _running(self) -> dict[str, Server]:
-        """The servers that run and have a floating IP, by this."""
+        """Return the servers that run and have a floating IP, by this."""
         servers = {s.port_id: s for s in self._state.servers.values() if s.address and s.status == "ACTIVE"}
         attached = self._state.floating_ips.values()
         return {f.address: servers[f.port_id] for f in attached if f.port_id in servers}
@@ -166,7 +166,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def opens(rule: Rule, port: int, client: str = "") -> bool:
-    """Whether a security group's rule lets an IPv4 address in to a TCP port; without ``client``: any at all. Pure."""
+    """Return whether a security group's rule lets an IPv4 address in to a TCP port; without ``client``: any at all. Pure."""
     if rule.get("direction") != "ingress" or rule.get("ethertype") not in (None, "IPv4"):
         return False
     if str(rule.get("protocol")).lower() not in ("none", "any", "tcp", "6", "0") or rule.get("remote_group_id"):
@@ -179,7 +179,7 @@ def opens(rule: Rule, port: int, client: str = "") -> bool:
 
 
 def listening(addresses: Collection[str]) -> dict[str, set[int]]:
-    """The TCP ports that are listened on at exactly these IPv4 addresses of this machine; none where it has no /proc."""
+    """Return the TCP ports that are listened on at exactly these IPv4 addresses of this machine; none where it has no /proc."""
     names = {_as_in_proc(address): address for address in addresses}
     found: dict[str, set[int]] = {}
     try:

@@ -12,7 +12,7 @@ routes = Routes()
 
 
 def html(status: int, title: str, text: str) -> str:
-    """An error page as WebOb makes it."""
+    """Return an error page as WebOb makes it."""
     return (
         f"<html>\n <head>\n  <title>{status} {title}</title>\n </head>\n <body>\n"
         f"  <h1>{status} {title}</h1>\n  {text}<br /><br />\n\n\n\n </body>\n</html>"

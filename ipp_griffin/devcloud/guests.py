@@ -75,7 +75,7 @@ class Guests:
         shutil.rmtree(self._folder / server_id, ignore_errors=True)
 
     def console(self, server_id: str, lines: int | None = None) -> str:
-        """The tail of what the guest printed."""
+        """Return the tail of what the guest printed."""
         try:
             with self._console(server_id).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _CONSOLE_BYTES))

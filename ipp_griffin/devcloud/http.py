@@ -129,7 +129,7 @@ class Handler(RequestHandler):
 
 
 def _common_headers(service: str, call: Call, reply: Reply) -> dict[str, str]:
-    """What every answer of a service bears."""
+    """Return what every answer of a service bears."""
     if service == "object-store":
         trans_id = f"tx{uuid.uuid4().hex[:21]}-{int(time.time()):010x}"
         date = {"Date": formatdate(call.state.clock(), usegmt=True)}
@@ -147,7 +147,7 @@ def _common_headers(service: str, call: Call, reply: Reply) -> dict[str, str]:
 
 
 def _disturbed(fault: Fault, call: Call, render: _Render) -> Reply:
-    """The answer that ``fault`` asks for, in the service's own form where it gives no body."""
+    """Return the answer that ``fault`` asks for, in the service's own form where it gives no body."""
     status = fault.get("status", 200 if "malformed" in fault or "body" in fault else 500)
     reply = render(call, ApiError(status, "A fault of the dev cloud."))
     if fault.get("malformed"):

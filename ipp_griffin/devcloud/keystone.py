@@ -67,7 +67,7 @@ def validate(call: Call) -> Reply:
 
 
 def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | None) -> Token:
-    """A token for whose credentials these are. Raises `ApiError` 401, or 404 for what is not known."""
+    """Return a token for whose credentials these are. Raises `ApiError` 401, or 404 for what is not known."""
     method = identity["methods"][0]
     given = identity[method]
     if method == "application_credential":
@@ -90,7 +90,7 @@ def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | 
 
 
 def _credential(call: Call, given: dict[str, Any]) -> Credential:
-    """The application credential that is named; raises `ApiError` 404 if there is none."""
+    """Return the application credential that is named; raises `ApiError` 404 if there is none."""
     for credential in call.state.credentials:
         named = given.get("name") == credential.name and _is_user(given.get("user", {}), credential.user)
         if given.get("id") == credential.id or named:
@@ -202,7 +202,7 @@ def delete_credential(call: Call, user_id: str, credential_id: str) -> Reply:
 
 
 def _own(call: Call, user_id: str) -> User:
-    """The caller; raises `ApiError` 403 if that is another user, or an application credential."""
+    """Return the caller; raises `ApiError` 403 if that is another user, or an application credential."""
     refused = "You are not authorized to perform the requested action: "
     if call.auth.credential:
         how = "Using method 'application_credential' is not allowed for managing additional application credentials."

@@ -49,7 +49,7 @@ _ADMIN = stable_id("project", "admin").replace("-", "")  # whose the external ne
 
 
 def _networks(call: Call) -> list[dict[str, Any]]:
-    """Those of servers, and the external one, which each project sees."""
+    """Return those of servers, and the external one, which each project sees."""
     public = _network(Network(PUBLIC_ID, PUBLIC, None, EPOCH, PUBLIC_SUBNET_ID), _ADMIN)
     ours = [_network(network, call.auth.project.id) for network in call.state.networks_of(call.auth.project)]
     return [*ours, {**public, "router:external": True, "is_default": False}]
@@ -106,7 +106,7 @@ def create_network(call: Call) -> Reply:
 
 @routes("POST", "/network/v2.0/subnets")
 def create_subnet(call: Call) -> Reply:
-    """A network has at most one here, of this machine's loopback addresses: servers are to be reached there."""
+    """Return a network has at most one here, of this machine's loopback addresses: servers are to be reached there."""
     given = call.json().get("subnet") or {}
     network = _find_network(call, given.get("network_id"))
     try:
@@ -328,7 +328,7 @@ def update_port(call: Call, thing_id: str) -> Reply:
 
 @routes("DELETE", "/network/v2.0/ports/{}")
 def delete_port(call: Call, thing_id: str) -> Reply:
-    """Those of servers only an administrator may delete, in Neutron of 2025 and later."""
+    """Return those of servers only an administrator may delete, in Neutron of 2025 and later."""
     owners = {server.port_id: "compute:nova" for server in call.state.of_project(call.auth.project)}
     port = call.state.ports.get(thing_id)
     owner = port.device_owner if port else owners.get(thing_id, "")

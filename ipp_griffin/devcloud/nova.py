@@ -15,7 +15,7 @@ _KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "confli
 
 
 def microversion(call: Call) -> tuple[int, int]:
-    """What the caller speaks; raises `ApiError` 406 if it isn't spoken here."""
+    """Return what the caller speaks; raises `ApiError` 406 if it isn't spoken here."""
     version = _asked_version(call)
     if not (2, 1) <= version <= NEWEST:
         raise ApiError(
@@ -57,7 +57,7 @@ routes = Routes(check=_check)
 
 
 def headers(call: Call, request_id: str, reply: Reply) -> dict[str, str]:
-    """What every answer bears: ids, and, unless it comes from the login or the root, which microversion was asked for."""
+    """Return what every answer bears: ids, and, unless it comes from the login or the root, which microversion was asked for."""
     if call.path.rstrip("/") == "/compute":
         return {}
     ids = {"x-openstack-request-id": request_id, "x-compute-request-id": request_id}

@@ -179,7 +179,7 @@ def _counts(given: dict[str, Any]) -> tuple[int, int]:
 
 
 def _within_quota(call: Call, flavor: Flavor, least: int, most: int) -> int:
-    """How many of ``least`` to ``most`` servers there is room for; 403 if for fewer than ``least``."""
+    """Return how many of ``least`` to ``most`` servers there is room for; 403 if for fewer than ``least``."""
     project = call.auth.project
     own = call.state.of_project(project)
     cores = sum(server.flavor.vcpus for server in own)

@@ -70,7 +70,7 @@ def _image(call: Call, server: Server) -> dict[str, Any]:
 
 
 def _by_microversion(call: Call, server: Server) -> dict[str, Any]:
-    """What a server shows only from some microversion on."""
+    """Return what a server shows only from some microversion on."""
     version, flavor = microversion(call), server.flavor
     body: dict[str, Any] = {"flavor": {"id": flavor.id, "links": links(call, "flavors", flavor.id)[1:]}}
     size = {"vcpus": flavor.vcpus, "ram": flavor.ram, "disk": flavor.disk, "ephemeral": 0, "swap": 0}

@@ -45,7 +45,7 @@ _GATEWAY_INFO: dict[str, Any] = {
 
 
 def account_path(kind: str, project: Project) -> str:
-    """The path of the project's account in the catalog."""
+    """Return the path of the project's account in the catalog."""
     return {"rgw": f"/swift/v1/AUTH_{project.id}", "rgw-no-account": "/swift/v1"}.get(kind, f"/v1/AUTH_{project.id}")
 
 
@@ -104,7 +104,7 @@ def _parts(call: Call) -> tuple[str, str, str]:
 
 
 def _account(call: Call, account: str) -> Reply:
-    """The account's keys are metadata of it."""
+    """Return the account's keys are metadata of it."""
     keys = call.state.account_keys.setdefault(account.removeprefix("AUTH_"), {})
     if call.method == "POST" and "bulk-delete" not in call.query:
         swift.routes.answer(replace(call, method="HEAD"))  # whether the caller may look
@@ -123,7 +123,7 @@ def _account(call: Call, account: str) -> Reply:
 
 
 def _by_temp_url(call: Call, container: str, name: str) -> Reply:
-    """The keys are those of the account that owns the container, whatever the container's metadata say."""
+    """Return the keys are those of the account that owns the container, whatever the container's metadata say."""
     owners = [user for user in call.state.users if (user.project.id, container) in call.state.containers]
     expires = call.param("temp_url_expires")
     keys = call.state.account_keys.get(owners[0].project.id) if owners and name else None

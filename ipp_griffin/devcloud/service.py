@@ -67,7 +67,7 @@ class _Record:
             return None
 
     def process(self) -> psutil.Process | None:
-        """The process if it lives."""
+        """Return the process if it lives."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)
             if abs(process.create_time() - self.created) < 1 and process.status() != psutil.STATUS_ZOMBIE:
@@ -138,7 +138,7 @@ def stop(folder: Path, *, timeout: float = 15.0) -> bool:
 
 
 def status(folder: Path) -> Info:
-    """Whether the dev cloud of ``folder`` runs and answers."""
+    """Return whether the dev cloud of ``folder`` runs and answers."""
     folder = Path(folder).absolute()
     record = _Record.load(folder)
     process = record.process() if record else None
@@ -155,7 +155,7 @@ def status(folder: Path) -> Info:
 
 
 def env(folder: Path) -> dict[str, str]:
-    """The environment variables that point OpenStack clients to it. Raises `DevCloudError` if it doesn't run."""
+    """Return the environment variables that point OpenStack clients to it. Raises `DevCloudError` if it doesn't run."""
     info = status(folder)
     if not info.running:
         raise DevCloudError(
@@ -179,7 +179,7 @@ _BUSY = 3  # exit status: another dev cloud runs in that folder
 
 
 def serve(folder: Path, options: Mapping[str, Any]) -> int:
-    """What the background process does until SIGTERM or SIGINT. Returns its exit status."""
+    """Return what the background process does until SIGTERM or SIGINT. Returns its exit status."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
@@ -228,7 +228,7 @@ def _last_line(folder: Path) -> str:
 
 
 def _ask(url: str, body: bytes | None = None) -> dict[str, Any]:
-    """The JSON that ``url`` answers, past any proxy."""
+    """Return the JSON that ``url`` answers, past any proxy."""
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=5) as response:

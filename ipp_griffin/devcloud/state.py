@@ -99,7 +99,7 @@ class CloudState:
         credential: Credential | None = None,
         parent: Token | None = None,
     ) -> Token:
-        """A new token; ``parent``: the one that it was got by, at whose end it ends."""
+        """Return a new token; ``parent``: the one that it was got by, at whose end it ends."""
         now = self.clock()
         token = Token(
             id=secrets.token_hex(24),
@@ -116,14 +116,14 @@ class CloudState:
         return token
 
     def token(self, token_id: str) -> Token | None:
-        """The token if it exists and has not expired."""
+        """Return the token if it exists and has not expired."""
         token = self.tokens.get(token_id)
         return token if token and token.expires > self.clock() else None
 
     # Networks
 
     def networks_of(self, project: Project) -> list[Network]:
-        """Those that a project sees; not the external one."""
+        """Return those that a project sees; not the external one."""
         return [network for network in self.networks.values() if network.project in (None, project)]
 
     def create_network(self, project: Project, name: str) -> Network:
@@ -169,7 +169,7 @@ class CloudState:
         address: str | None = None,
         device: tuple[str, str] = ("", ""),
     ) -> Port:
-        """A port on the network, in the default security group. ``device``: its owner and id."""
+        """Return a port on the network, in the default security group. ``device``: its owner and id."""
         id = str(uuid.uuid4())
         mac = mac or "fa:16:3e:" + ":".join(id[i : i + 2] for i in (0, 2, 4))
         default = stable_id("security-group", project.name)
@@ -203,7 +203,7 @@ class CloudState:
         return made
 
     def floating_ip_at(self, port_id: str) -> FloatingIp | None:
-        """The one that is attached to this port."""
+        """Return the one that is attached to this port."""
         return next((floating for floating in self.floating_ips.values() if floating.port_id == port_id), None)
 
     def attach(self, floating: FloatingIp, port_id: str) -> None:
@@ -224,7 +224,7 @@ class CloudState:
         return [s for s in reversed(list(self.servers.values())) if s.project is project]
 
     def create(self, **what: Any) -> Server:
-        """A new server in BUILD. ``what``: fields of `Server` that the request gave. Quota is not looked at."""
+        """Return a new server in BUILD. ``what``: fields of `Server` that the request gave. Quota is not looked at."""
         now = self.clock()
         server = Server(id=str(uuid.uuid4()), created=now, updated=now, **what)
         server.faults = faults = self.faults.for_server(server.name)
@@ -319,7 +319,7 @@ class CloudState:
         return self._free(network.cidr, used) if network.cidr else ""
 
     def _free(self, network: ipaddress.IPv4Network, used: Collection[str]) -> str:
-        """The next address of ``network`` that is not ``used``; "" where all are."""
+        """Return the next address of ``network`` that is not ``used``; "" where all are."""
         size = network.num_addresses - 20
         first = self._next.get(network, secrets.randbelow(size))
         for number in range(first, first + size):

@@ -86,7 +86,7 @@ def info(call: Call) -> Reply:
 
 
 def _project(call: Call, account: str) -> Project:
-    """The account's project, if the token is one of it, with the role that the request needs."""
+    """Return the account's project, if the token is one of it, with the role that the request needs."""
     if "temp_url_sig" in call.query:  # opens objects only
         raise ApiError(401, INVALID)
     if call.token is None:
@@ -109,7 +109,7 @@ def _container(call: Call, account: str, name: str) -> Container:
 
 
 def temp_url_fits(call: Call, account: str, container: str, name: str) -> bool:
-    """Whether the TempURL parameters allow the request, by this cloud's clock and the container's keys."""
+    """Return whether the TempURL parameters allow the request, by this cloud's clock and the container's keys."""
     stored = _stored(call, account.removeprefix("AUTH_"), container)
     given, expires = call.param("temp_url_sig"), _expiry(call.param("temp_url_expires"))
     prefix = call.query.get("temp_url_prefix")
@@ -141,7 +141,7 @@ def _expiry(text: str) -> int | None:
 
 
 def _signature(text: str) -> tuple[str, bytes]:
-    """The digest's name ("" if it makes no sense) and the raw signature: hex, or ``digest:base64``."""
+    """Return the digest's name ("" if it makes no sense) and the raw signature: hex, or ``digest:base64``."""
     digest, colon, encoded = text.partition(":")
     try:
         if colon and digest in ("sha1", "sha256", "sha512"):
@@ -363,7 +363,7 @@ def container_delete(call: Call, account: str, name: str) -> Reply:
 
 
 def _open(call: Call, account: str, container: str, name: str) -> Container:
-    """The container, if a TempURL or a token lets the caller at this object."""
+    """Return the container, if a TempURL or a token lets the caller at this object."""
     if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
         if not temp_url_fits(call, account, container, name):
             raise ApiError(401, INVALID)
@@ -402,7 +402,7 @@ def object_get(call: Call, account: str, container: str, name: str) -> Reply:
 
 
 def _ranged(wanted: str, data: bytes, headers: dict[str, str]) -> Reply:
-    """The object, or the bytes that are ``wanted``: "bytes=FIRST-LAST" only."""
+    """Return the object, or the bytes that are ``wanted``: "bytes=FIRST-LAST" only."""
     match = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted)
     if match is None:
         return Reply(200, data, headers)

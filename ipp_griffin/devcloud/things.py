@@ -21,7 +21,7 @@ _SPACE = uuid.UUID("5d0e8cbb-7a4f-4b0d-9a6c-0e9d3f6a2c11")
 
 @functools.lru_cache(1024)
 def stable_id(*names: str) -> str:
-    """The same id for the same thing in every dev cloud."""
+    """Return the same id for the same thing in every dev cloud."""
     return str(uuid.uuid5(_SPACE, "/".join(names)))
 
 

@@ -63,7 +63,7 @@ def check_user(name: str, user: str) -> None:
 
 
 def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that an engine set of this id was started with before in this process, if none are ``given`` now.
+    """Return the settings that an engine set of this id was started with before in this process, if none are ``given`` now.
 
     ipyparallel's ``restart_engines`` stops a set, and starts one of that id without what ``start_engines`` had been given.
     """
@@ -117,7 +117,7 @@ def check_args(user: Iterable[str]) -> None:
 
 
 def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:
-    """The first and the last of "FIRST-LAST". Raises `SettingError`, naming the ``setting``, where that is no range of ``count`` ports."""
+    """Return the first and the last of "FIRST-LAST". Raises `SettingError`, naming the ``setting``, where that is no range of ``count`` ports."""
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
     first, last = (int(match[1]), int(match[2])) if match else (0, 0)
     if not match or last - first + 1 < count or not 0 < first <= last <= 65535:
@@ -128,7 +128,7 @@ def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:
 
 
 def value_of(args: Iterable[str], *names: str) -> str:
-    """The value that a user's own command line arguments give one of these options, "" for none."""
+    """Return the value that a user's own command line arguments give one of these options, "" for none."""
     args = list(args)
     for position, arg in enumerate(args):
         name, equals, value = arg.lstrip("-").partition("=")

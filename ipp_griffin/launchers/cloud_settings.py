@@ -106,7 +106,7 @@ class GriffinCloud(LoggingConfigurable):
     )
 
     def cloud_name(self) -> str:
-        """The name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
+        """Return the name of the cloud in clouds.yaml, "" for the plain OS_* variables."""
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
     def prefetch(self, cloud: Cloud) -> None:
@@ -115,12 +115,12 @@ class GriffinCloud(LoggingConfigurable):
         _prefetch_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
 
     def look_up(self, cloud: Cloud) -> Catalogue:
-        """What there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
+        """Return what there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
         once = ("limits",)  # servers will be made of them
         return Catalogue(**_prefetch_of(cloud).answers(self._kinds(cloud), once))
 
     def networks(self, cloud: Cloud) -> Sequence[Network]:
-        """Those of the cloud. Blocking."""
+        """Return those of the cloud. Blocking."""
         return list(_prefetch_of(cloud).answers({"networks": cloud.networks})["networks"])
 
     def _kinds(self, cloud: Cloud) -> dict[str, Callable[[], Any]]:
@@ -143,7 +143,7 @@ class GriffinCloud(LoggingConfigurable):
         naming: Naming = shared_setting,
         **request: Any,
     ) -> Plan:
-        """What these settings mean on a cloud that has what is ``there``, for a ``request`` as `plan.make_plan` takes it. Pure.
+        """Return what these settings mean on a cloud that has what is ``there``, for a ``request`` as `plan.make_plan` takes it. Pure.
 
         ``naming``: what errors call a setting that is to be changed.
 
@@ -170,7 +170,7 @@ class GriffinCloud(LoggingConfigurable):
         return plan
 
     def limits(self, cloud: Cloud) -> Limits:
-        """The quota; none where this cloud does not tell it, and where creating servers will show it."""
+        """Return the quota; none where this cloud does not tell it, and where creating servers will show it."""
         from ..common.errors import CloudError, Unavailable
 
         try:
@@ -206,7 +206,7 @@ class GriffinCloud(LoggingConfigurable):
         cloud.check_services(self.store_url if self.store_url in INTERFACES else "")
 
     def ca_text(self, default: str | None = "") -> str:
-        """The CA certificates for servers, as PEM text. ``default``: the file or folder that clouds.yaml names; "": none;
+        """Return the CA certificates for servers, as PEM text. ``default``: the file or folder that clouds.yaml names; "": none;
         None: this machine does not check certificates, which servers always do.
 
         Raises `SettingError` where a file can't be read.
@@ -228,7 +228,7 @@ class GriffinCloud(LoggingConfigurable):
 
 
 def _url_parts(url: str) -> SplitResult | None:
-    """An http or https URL with a host, taken apart; None if it is none."""
+    """Return an http or https URL with a host, taken apart; None if it is none."""
     try:
         parts = urlsplit(url)
         _ = parts.port

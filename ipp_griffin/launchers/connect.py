@@ -43,7 +43,7 @@ class LocalName:
 
     @property
     def file(self) -> Path:
-        """The cluster file."""
+        """Return the cluster file."""
         return profile_path(self.profile) / "security" / f"cluster-{self.cluster_id}.json"
 
     def cluster(self) -> ipyparallel.Cluster:
@@ -60,7 +60,7 @@ class LocalName:
         return local
 
     def check(self, uid: str, project: str, exists: Callable[[str], bool]) -> list[list[float]]:
-        """The tunnels that are on record under this name. Raises `SettingError` where that is another cluster than ``uid``.
+        """Return the tunnels that are on record under this name. Raises `SettingError` where that is another cluster than ``uid``.
 
         One whose controller was on a server of ``project``, and that does not exist there any more, may be replaced.
         """

@@ -173,7 +173,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
                     time.sleep(0.1)
 
     def get_output(self, remove: bool = False) -> str:
-        """What ipcontroller has printed, without keys, and with control characters made visible."""
+        """Return what ipcontroller has printed, without keys, and with control characters made visible."""
         with contextlib.suppress(OSError):
             if self._output is None:
                 self._output = Path(self.output_file).read_text(errors="backslashreplace")
@@ -251,7 +251,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
 
     def _starts_engines_on_servers(self) -> bool:
-        """Whether engine sets of this cluster, which start when the controller has, will ask the cloud what it has."""
+        """Return whether engine sets of this cluster, which start when the controller has, will ask the cloud what it has."""
         return issubclass(getattr(self.parent, "engine_launcher_class", object), OnCloud)
 
     def _give_back_reservation(self) -> None:
@@ -265,7 +265,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             Path(path).unlink(missing_ok=True)
 
     def _decide_args(self, settings: GriffinCloud) -> list[str]:
-        """What must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
+        """Return what must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
         check_args(user)
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
@@ -283,7 +283,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
 
 def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
-    """The local address that servers can reach: on their network, else the one used towards the cloud. Blocking.
+    """Return the local address that servers can reach: on their network, else the one used towards the cloud. Blocking.
 
     Where `GriffinCloud` names no network, engine sets may name theirs: then any of the project's that this machine is on will
     do. Raises `SettingError` where that leaves a choice.
@@ -340,7 +340,7 @@ def check_address(address: str) -> None:
 
 
 def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket]:
-    """The first of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on, and a reservation.
+    """Return the first of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on, and a reservation.
 
     The reservation, to be closed when the ports are in use, keeps a cluster that starts at the same moment on this
     machine from choosing the same: it is the first port's UDP namesake, which nobody else wants.

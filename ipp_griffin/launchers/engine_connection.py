@@ -20,7 +20,7 @@ PROBE_TIMEOUT = 10  # seconds
 
 
 async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
-    """The content of ipcontroller-engine.json, for engines on ``network``.
+    """Return the content of ipcontroller-engine.json, for engines on ``network``.
 
     ipyparallel's own default controller, which listens on loopback, is restarted as a griffin controller where
     servers can't reach it. Raises `SettingError` before anything is made where no controller can be used.
@@ -64,7 +64,7 @@ def _probe(launcher: Any) -> None:
 
 
 def _has_lost_tunnel(path: Path) -> bool:
-    """Whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
+    """Return whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         tunnel = json.loads(path.read_text()).get(TUNNEL)
         return bool(tunnel) and not is_open(*tunnel)
@@ -79,7 +79,7 @@ def _unreachable(launcher: Any, address: str, network: Network) -> str:
 
 
 async def _may_restart(launcher: Any) -> bool:
-    """Whether the controller is ipyparallel's default one, untouched by the user, and has no engine yet."""
+    """Return whether the controller is ipyparallel's default one, untouched by the user, and has no engine yet."""
     cluster: Any = launcher.parent
     controller: Any = getattr(cluster, "controller", None)
     if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:

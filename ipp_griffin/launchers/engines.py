@@ -138,12 +138,12 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             leftovers.cancel()
 
     def _lives_on(self) -> bool:
-        """Whether this process goes on after the start, and may see to stragglers."""
+        """Return whether this process goes on after the start, and may see to stragglers."""
         app = ipcluster.application(self)
         return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
 
     def _cluster_has_groups(self) -> bool:
-        """Whether the cluster that this set joins has security groups of its own, whatever is set here. Blocking.
+        """Return whether the cluster that this set joins has security groups of its own, whatever is set here. Blocking.
 
         Only its engines are let in to its controller then. It may have been started with another profile, or on another machine.
         """
@@ -154,7 +154,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         return joins and self.connect().groups.exist(self.uid)
 
     def _private_object(self, connection: dict[str, Any]) -> bytes:
-        """What agents read in the object store."""
+        """Return what agents read in the object store."""
         import ipyparallel
 
         return build(
@@ -179,7 +179,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             return dataclasses.replace(plan, security_groups=(*plan.security_groups, group))
 
     def _ipengine_config(self, connection: dict[str, Any]) -> str:
-        """The profile's ipengine_config.py, which travels with the connection file; "" where there is none."""
+        """Return the profile's ipengine_config.py, which travels with the connection file; "" where there is none."""
         path = Path(self.profile_dir, "ipengine_config.py")
         config = path.read_text() if path.is_file() else ""
         return heartbeats.for_engine(config, connection)
@@ -199,7 +199,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         return bool(self.replace)
 
     def _goes_on(self) -> bool:
-        """Whether the cluster is to live on, so that a new server makes sense."""
+        """Return whether the cluster is to live on, so that a new server makes sense."""
         return super()._goes_on() and not has_ended(getattr(self.parent, "controller", None))
 
     # --- stop
@@ -229,7 +229,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._finish({"exit_code": 0, "identifier": self.identifier})
 
     def _is_last_without_controller(self) -> bool:
-        """Whether nobody else will sweep up what the cluster's uid still has: the controller died, say.
+        """Return whether nobody else will sweep up what the cluster's uid still has: the controller died, say.
 
         Only of a cluster that came out of its file: what `ipcluster engines` adds has a controller elsewhere.
         """
@@ -293,7 +293,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             self.log.warning(f"No engine of {self.identifier} is connected: signal {sig} reached none.")
 
     def engine_ids(self) -> list[int]:
-        """The ids of this set's engines that the controller lists now, as for ``rc[engine_set.engine_ids()]``. Blocking.
+        """Return the ids of this set's engines that the controller lists now, as for ``rc[engine_set.engine_ids()]``. Blocking.
 
         Raises `GriffinError` where no controller answers.
         """
@@ -303,7 +303,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             return sorted(hub.engines(self.engine_set).values())
 
     def get_output(self, remove: bool = False) -> str:
-        """The engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
+        """Return the engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
         of the servers' consoles, also where another process on this machine stopped them. That is in log/ of the profile, too."""
         return self._read_output(self.output_servers)
 
@@ -316,7 +316,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
 
 
 def _count(given: Any) -> int:
-    """The number of engines. Raises `SettingError` for what is none."""
+    """Return the number of engines. Raises `SettingError` for what is none."""
     try:
         n = operator.index(given)
     except TypeError:  # 2.5, or "2"

@@ -28,7 +28,7 @@ from .profiles import check_files
 
 
 def application(launcher: Any) -> Any | None:
-    """The `ipcluster start` or `ipcluster engines` application that this launcher runs under, if any."""
+    """Return the `ipcluster start` or `ipcluster engines` application that this launcher runs under, if any."""
     from ipyparallel.cluster.app import IPClusterEngines
 
     parent = launcher.parent
@@ -234,7 +234,7 @@ class SharedClusterFile:
                 content.get("engines", {}).get("sets", {}).pop(engine_set_id, None)
 
     def _read(self) -> str | None:
-        """The file's text, None where there is none. ipyparallel writes it in place: it may be half there for a moment."""
+        """Return the file's text, None where there is none. ipyparallel writes it in place: it may be half there for a moment."""
         for _ in range(20):
             try:
                 text = self.path.read_text()

@@ -112,7 +112,7 @@ class Attaching(OnServers, ControllerSettings):
         return own_address(address)
 
     def advice(self, client: Mapping[str, Any], setting: str) -> str:
-        """What to do where the controller can't be reached. ``setting``: what names the ``client_address``."""
+        """Return what to do where the controller can't be reached. ``setting``: what names the ``client_address``."""
         if not self.has_groups:
             return f"{how_to_let_in(client)}."
         through_gateway = client.get("ssh") and not client.get(TO_SERVER)
@@ -137,7 +137,7 @@ class Attaching(OnServers, ControllerSettings):
             raise
 
     def _reach(self, client: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The content of the connection file for this machine: it names the ends of a tunnel where there is a gateway."""
+        """Return the content of the connection file for this machine: it names the ends of a tunnel where there is a gateway."""
         deadline = time.monotonic() + self.reach_timeout
         while True:
             check_not_stopped(self._stopping)
@@ -164,7 +164,7 @@ class Attaching(OnServers, ControllerSettings):
         return self._tunnel.info
 
     def _said_by_tunnel(self) -> str:
-        """Why one that is open may lead nowhere: only `ssh` knows that a gateway does not forward."""
+        """Return why one that is open may lead nowhere: only `ssh` knows that a gateway does not forward."""
         said = self._tunnel.said if self._tunnel is not None and not self._tunnel.ended else ""
         return said and f" ssh says: {said}"
 
@@ -205,7 +205,7 @@ class Attaching(OnServers, ControllerSettings):
     # --- connection files
 
     async def get_connection_info(self, timeout: float | None = None) -> Any:
-        """What is in the connection files; where this machine has none, as the object store has them."""
+        """Return what is in the connection files; where this machine has none, as the object store has them."""
         if self.uid and (self._lacks_files() or self._is_cut_off()):
             await in_thread(self._fetch)
         return await super().get_connection_info(timeout)  # type: ignore[misc]  # ipyparallel's
@@ -214,7 +214,7 @@ class Attaching(OnServers, ControllerSettings):
         return not all(Path(path).exists() for path in self.connection_files.values())
 
     def _is_cut_off(self) -> bool:
-        """Whether clients of this machine go through a tunnel that is gone: it was rebooted, or is on another network."""
+        """Return whether clients of this machine go through a tunnel that is gone: it was rebooted, or is on another network."""
         record = self._tunnel_of_clients()
         return bool(record) and not is_open(*record)
 
@@ -278,7 +278,7 @@ def _told(client: Mapping[str, Any], why: str) -> str:
 
 
 def how_to_let_in(client: Mapping[str, Any]) -> str:
-    """What to type where a cluster has no security groups of its own."""
+    """Return what to type where a cluster has no security groups of its own."""
     first, last = clients_way(client)[0][0]
     if not client.get(TO_SERVER):
         last = first + PORTS_NEEDED - 1  # those of engines are among them

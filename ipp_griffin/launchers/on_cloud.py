@@ -98,7 +98,7 @@ class OnCloud(HasTraits):
         self.region, self.project = cloud.region or self.region, cloud.project_id
 
     def connect(self) -> Cloud:
-        """The connection that the launchers of one `ipyparallel.Cluster` share. Blocking.
+        """Return the connection that the launchers of one `ipyparallel.Cluster` share. Blocking.
 
         Raises `SettingError` where it leads to another project than the one that the servers are in.
         """
@@ -118,7 +118,7 @@ class OnCloud(HasTraits):
                 await take_down()
 
     def try_again(self) -> str:
-        """What to do when something could not be taken down."""
+        """Return what to do when something could not be taken down."""
         path = getattr(self.parent, "cluster_file", "")
         return "Run the same stop again" + (f"; if that cloud is gone for good, delete {path}." if path else ".")
 
@@ -133,11 +133,11 @@ class OnCloud(HasTraits):
             raise
 
     def open_store(self, servers_url: str = "") -> Store:
-        """The object store of that cloud; the launchers of one `ipyparallel.Cluster` share it. Blocking."""
+        """Return the object store of that cloud; the launchers of one `ipyparallel.Cluster` share it. Blocking."""
         return open_store(self.connect(), container=self.container, servers_url=servers_url)
 
     def open_hub(self, timeout: float = 30) -> Hub:
-        """A client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""
+        """Return a client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""
         from ..controller.hub import Hub
 
         path = self.connection_files["client"]

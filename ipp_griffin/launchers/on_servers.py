@@ -73,7 +73,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- what differs
 
     def _open(self, servers_url: str) -> EngineSet:
-        """The doors to the servers' part of the cloud. Blocking."""
+        """Return the doors to the servers' part of the cloud. Blocking."""
         raise NotImplementedError
 
     def _tear_down(self, *, through_hub: bool = True) -> None:
@@ -81,7 +81,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         raise NotImplementedError
 
     def _replaces(self) -> bool:
-        """Whether servers that are lost while the launcher runs are replaced."""
+        """Return whether servers that are lost while the launcher runs are replaced."""
         return False
 
     def _finish(self, data: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
             return
 
     def look_up(self, settings: GriffinCloud) -> Catalogue:
-        """What there is on the cloud, and whether its object store can be used. Blocking."""
+        """Return what there is on the cloud, and whether its object store can be used. Blocking."""
         there: Catalogue
         there, _ = concurrently(
             lambda: settings.look_up(self.connect()),
@@ -165,7 +165,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return there
 
     def _plan_servers(self, n: int, settings: GriffinCloud, there: Catalogue, network: Network, **request: Any) -> Plan:
-        """Which servers. Blocking. Raises `SettingError` where a name does not exist, or the quota can't hold them."""
+        """Return which servers. Blocking. Raises `SettingError` where a name does not exist, or the quota can't hold them."""
         self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
         plan = settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
         check_quota(plan, there.limits, role=self.role)
@@ -243,7 +243,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return launcher
 
     def _reconciler_of(self, plan: Plan, settings: GriffinCloud, **limits: Any) -> Reconciler:
-        """A reconciler that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
+        """Return a reconciler that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
         roster = Roster.of_plan(
             plan.servers,
             time.monotonic(),
@@ -271,7 +271,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return reconciler
 
     def _goes_on(self) -> bool:
-        """Whether the cluster is to live on, so that a new server makes sense."""
+        """Return whether the cluster is to live on, so that a new server makes sense."""
         return not (self._expires and time.time() > self._expires)
 
     def _watch(self, reconciler: Reconciler) -> None:
@@ -319,12 +319,12 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
 
     @property
     def _output_file(self) -> Path:
-        """Where the output is after the end; `ipcluster clean` removes it."""
+        """Return where the output is after the end; `ipcluster clean` removes it."""
         name = f"ipcontroller-{self.uid}" if self.role else f"ipengine-{self._on_cloud().engine_set}"
         return Path(self.profile_dir, "log", f"{name}.log")
 
     def _read_output(self, servers: int) -> str:
-        """The output as agents last reported it; after the end, as it was then, and with the last lines of consoles, whichever
+        """Return the output as agents last reported it; after the end, as it was then, and with the last lines of consoles, whichever
         process of this machine ended it."""
         if self.running and not self._stopping.is_set() and self.uid:
             with contextlib.suppress(GriffinError):

@@ -21,7 +21,7 @@ PROFILE_FILES = (
 
 
 def profile_files(**settings: str) -> dict[str, str]:
-    """Name -> text of the files of the profile, with these settings of `GriffinCloud` written in ("": the default stays)."""
+    """Return the name -> text of the files of the profile, with these settings of `GriffinCloud` written in ("": the default stays)."""
     shipped = resources.files("ipp_griffin.profile_griffin")
     files = {name: shipped.joinpath(name).read_text() for name in PROFILE_FILES}
     for name, value in settings.items():
@@ -34,7 +34,7 @@ def profile_files(**settings: str) -> dict[str, str]:
 
 
 def profile_config(name: str) -> Config:
-    """What `ipcluster` would read of a profile. Raises `SettingError` where there is none, or where it is broken."""
+    """Return what `ipcluster` would read of a profile. Raises `SettingError` where there is none, or where it is broken."""
     folder = profile_path(name)
     if not folder.exists():
         raise SettingError(f"There is no profile {name!r} yet: make it with `ipp-griffin init --profile={name}`.")
@@ -66,12 +66,12 @@ def check_files(profile: Path) -> None:
 
 
 def is_blank(folder: Path) -> bool:
-    """Whether no file of this profile does anything: `ipcluster` makes such profiles."""
+    """Return whether no file of this profile does anything: `ipcluster` makes such profiles."""
     return not any(_statements(text) for text in _texts(folder))
 
 
 def names_griffin(folder: Path) -> bool:
-    """Whether this profile's `ipcluster` has to do with griffin: else it starts its engines elsewhere."""
+    """Return whether this profile's `ipcluster` has to do with griffin: else it starts its engines elsewhere."""
     return any("griffin" in line.lower() for text in _texts(folder) for line in _statements(text))
 
 
@@ -81,7 +81,7 @@ def _texts(folder: Path) -> list[str]:
 
 
 def is_pristine(name: str, text: str) -> bool:
-    """Whether the user has not edited this file, apart from the name of the cloud that `init` writes."""
+    """Return whether the user has not edited this file, apart from the name of the cloud that `init` writes."""
     shipped = profile_files()[name]
     return without_cloud(text) == without_cloud(shipped) or not _statements(text)
 
@@ -91,13 +91,13 @@ def without_cloud(text: str) -> list[str]:
 
 
 def _statements(text: str) -> list[str]:
-    """What does something in a config file; none in those that `ipython profile create --parallel` makes."""
+    """Return what does something in a config file; none in those that `ipython profile create --parallel` makes."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not re.fullmatch(r"#.*|c = get_config\(\)\s*(#.*)?", line)]
 
 
 def profile_path(name: str) -> Path:
-    """Where the profile of that name is, or would be. Raises `SettingError` for what is no name of a profile."""
+    """Return where the profile of that name is, or would be. Raises `SettingError` for what is no name of a profile."""
     from IPython.paths import get_ipython_dir
 
     if not re.fullmatch(r"[\w-]+", name, re.ASCII):
@@ -106,7 +106,7 @@ def profile_path(name: str) -> Path:
 
 
 def profile_folder(name: str) -> Path:
-    """The folder of a profile, made where there is none. Raises `SettingError` for what is no name of a profile."""
+    """Return the folder of a profile, made where there is none. Raises `SettingError` for what is no name of a profile."""
     from IPython.core.profiledir import ProfileDir, ProfileDirError
 
     ipython = str(profile_path(name).parent)

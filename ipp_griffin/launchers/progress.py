@@ -62,7 +62,7 @@ class Progress:
 
 
 def _has_terminal() -> bool:
-    """Whether there is room to draw in: a terminal that nobody looks at, such as a container's, may have no columns."""
+    """Return whether there is room to draw in: a terminal that nobody looks at, such as a container's, may have no columns."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # no file descriptor, or none of a terminal
@@ -70,7 +70,7 @@ def _has_terminal() -> bool:
 
 
 def _in_kernel() -> bool:
-    """Whether this is a notebook's (or another Jupyter front end's) kernel."""
+    """Return whether this is a notebook's (or another Jupyter front end's) kernel."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()

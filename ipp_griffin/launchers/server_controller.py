@@ -102,7 +102,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self._watch(reconciler)
 
     def _checked_args(self) -> list[str]:
-        """The user's own arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
+        """Return the user's own arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
         user = list(self.controller_args)
         check_args(user)
         port_range(self.ports, PORTS_NEEDED, "GriffinServerControllerLauncher.ports")

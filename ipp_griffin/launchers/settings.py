@@ -96,12 +96,12 @@ class AgentSettings(HasTraits):
     )
 
     def for_every_agent(self) -> dict[str, Any]:
-        """What agents go by, whatever they run; see `model.connection`."""
+        """Return what agents go by, whatever they run; see `model.connection`."""
         names = ("packages", "pip_args", "restarts", "log_interval", "controller_gone_timeout")
         return {name: getattr(self, name) for name in names}
 
     def replacements(self, servers: int) -> int:
-        """How many of so many servers may be replaced in an hour."""
+        """Return how many of so many servers may be replaced in an hour."""
         return self.max_replacements if self.max_replacements >= 0 else max(3, servers // 10)
 
 
@@ -134,12 +134,12 @@ class ServerSettings(HasTraits):
     )
 
     def own_settings(self) -> dict[str, Any]:
-        """Those that are set: what is to take the place of GriffinCloud's."""
+        """Return those that are set: what is to take the place of GriffinCloud's."""
         values = {name: getattr(self, name) for name in ServerSettings.class_own_traits(config=True)}
         return {name: value for name, value in values.items() if value}
 
     def naming(self, name: str) -> str:
-        """What errors call the setting of this name: the launcher's own, if that is what counts, else both."""
+        """Return what errors call the setting of this name: the launcher's own, if that is what counts, else both."""
         own = f"{type(self).__name__}.{name}"
         return own if getattr(self, name) else f"{shared_setting(name)} (or {own}, for these servers alone)"
 
@@ -220,16 +220,16 @@ class EngineSettings(AgentSettings):
     )
 
     def for_agents(self) -> dict[str, Any]:
-        """What agents go by; see `model.connection.build`."""
+        """Return what agents go by; see `model.connection.build`."""
         names = ("engine_user", "engine_python", "controller_timeout", "register_timeout")
         return {**self.for_every_agent(), **{name: getattr(self, name) for name in names}}
 
     def deadlines(self) -> Deadlines:
-        """How long a server may stay in each phase."""
+        """Return how long a server may stay in each phase."""
         return Deadlines(self.build_timeout, self.agent_timeout, self.connection_timeout, self.engines_timeout)
 
     def quorum(self, n: int) -> int:
-        """How many of ``n`` engines a start can't do without. Raises `SettingError` where that is more than there are."""
+        """Return how many of ``n`` engines a start can't do without. Raises `SettingError` where that is more than there are."""
         if self.min_engines > n:
             raise SettingError(
                 f"GriffinEngineSetLauncher.min_engines is {self.min_engines}, of {n} engines: it must be {n} or less, or 0 for all."
@@ -296,6 +296,6 @@ class ControllerSettings(AgentSettings):
     )
 
     def deadlines(self) -> Deadlines:
-        """How long the controller's server may stay in each phase."""
+        """Return how long the controller's server may stay in each phase."""
         answer = self.controller_timeout + 30  # its agent gives up first, and says why
         return Deadlines(self.build_timeout, self.agent_timeout, self.connection_timeout, answer, "controller_timeout")

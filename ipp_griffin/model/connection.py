@@ -22,7 +22,7 @@ VERSION = 1
 
 
 def cluster_uid(connection: Mapping[str, Any]) -> str:
-    """Name of one run of one controller in the whole cloud project: 12 hexadecimal digits.
+    """Return the name of one run of one controller in the whole cloud project: 12 hexadecimal digits.
 
     Derived from what the engines' and the clients' connection file have in common, so that whoever holds
     either file can find the cluster's servers. The keys in it are random, so the hash tells nothing of them; and they are
@@ -34,7 +34,7 @@ def cluster_uid(connection: Mapping[str, Any]) -> str:
 
 
 def parse_connection(text: str, origin: str) -> dict[str, Any]:
-    """The content of ipcontroller-engine.json. Raises `SettingError` naming ``origin`` where it is none."""
+    """Return the content of ipcontroller-engine.json. Raises `SettingError` naming ``origin`` where it is none."""
     try:
         connection = json.loads(text)
         if not connection["interface"].startswith("tcp://") or not int(connection["registration"]):
@@ -45,7 +45,7 @@ def parse_connection(text: str, origin: str) -> dict[str, Any]:
 
 
 def controller_address(connection: Mapping[str, Any]) -> str:
-    """The address that engines will connect to, as ipyparallel works it out from interface and location."""
+    """Return the address that engines will connect to, as ipyparallel works it out from interface and location."""
     address = connection["interface"].partition("://")[2]
     if address in ("0.0.0.0", "*", "", "::"):
         return str(connection.get("location", ""))
@@ -53,13 +53,13 @@ def controller_address(connection: Mapping[str, Any]) -> str:
 
 
 def controller_ports(connection: Mapping[str, Any]) -> tuple[int, int]:
-    """The lowest and the highest of the ports that engines connect to."""
+    """Return the lowest and the highest of the ports that engines connect to."""
     ports = ports_of(connection)
     return min(ports), max(ports)
 
 
 def ports_of(connection: Mapping[str, Any]) -> set[int]:
-    """The ports of a connection file, of engines or of clients."""
+    """Return the ports of a connection file, of engines or of clients."""
     names = ("registration", "control", "mux", "task", "iopub", "notification", "hb_ping", "hb_pong", "broadcast")
     given = [connection[name] for name in names if connection.get(name)]
     return {int(port) for one in given for port in (one if isinstance(one, list) else [one])}
@@ -98,7 +98,7 @@ def build(
     register_timeout: float = 120,
     **common: Any,
 ) -> bytes:
-    """The object's bytes, for a server of engines. Times in seconds; ``common``: as `_common` takes it, where
+    """Return the object's bytes, for a server of engines. Times in seconds; ``common``: as `_common` takes it, where
     ``environment`` and ``ipengine_config`` may hold secrets.
     """
     private_object = _common(**common)
@@ -119,7 +119,7 @@ def build_for_controller(
     idle_timeout: float = 0,
     **common: Any,
 ) -> bytes:
-    """The same for the controller's server. ``server``: its name; ``address``: its own, that engines connect to. The agent of any other
+    """Return the same for the controller's server. ``server``: its name; ``address``: its own, that engines connect to. The agent of any other
     asks again: one that is replaced, and one whose address is not known yet. ``ports``: FIRST-LAST.
     """
     private_object = _common(**common)
@@ -148,7 +148,7 @@ def _common(
     log_interval: float = 60,
     restarts: int = 5,
 ) -> dict[str, Any]:
-    """What every agent is told. ``engine_cmd``, ``engine_user``, ``engine_python``: of what it runs, also where that is the controller."""
+    """Return what every agent is told. ``engine_cmd``, ``engine_user``, ``engine_python``: of what it runs, also where that is the controller."""
     return {
         "version": VERSION,
         "environment": {k: v for k, v in (environment or {}).items() if k != "IPP_CONNECTION_INFO"},
@@ -165,7 +165,7 @@ def _common(
 
 
 def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
-    """Whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
+    """Return whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
 
     A loopback address is reachable only from servers that live on this very machine, that is, whose
     subnets are loopback too. A host name or any other address is given the benefit of the doubt.
@@ -183,7 +183,7 @@ Json = dict[str, Any]
 
 
 def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
-    """The connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
+    """Return the connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
 
     Where it names a gateway, each machine needs a tunnel: see `controller.ssh_tunnel`.
     """
@@ -206,7 +206,7 @@ def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
 
 
 def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
-    """What a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
+    """Return what a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
 
     ``info``: their connection file as `client_view` made it. With a gateway, it is that that is let in. Pure.
     """

@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def enough(self) -> bool:
-        """Whether the quota holds it now."""
+        """Return whether the quota holds it now."""
         return all(quota.enough for quota in self.quota.values())
 
     @property
@@ -71,7 +71,7 @@ class Forecast:
 
     @property
     def requests(self) -> int:
-        """Those until the last server is asked for; each poll of the servers, of any number, is one or two more.
+        """Return those until the last server is asked for; each poll of the servers, of any number, is one or two more.
 
         Security groups and floating IPs of the cluster's own are not counted.
         """

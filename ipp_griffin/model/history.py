@@ -60,7 +60,7 @@ class Record:
 
 
 def parse_history(body: bytes) -> dict[tuple[int, int], Former]:
-    """The servers in a history, by slot and incarnation. What is broken in it is left out."""
+    """Return the servers in a history, by slot and incarnation. What is broken in it is left out."""
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):
@@ -101,7 +101,7 @@ def records(
 
 
 def select(known: Iterable[Record], name: str) -> list[Record]:
-    """The records that ``name`` means: a server's name, a slot, or set/slot; of a slot all incarnations, unless one is
+    """Return the records that ``name`` means: a server's name, a slot, or set/slot; of a slot all incarnations, unless one is
     named (2.1, set/2.1). Raises `SettingError` if there is none."""
     known = list(known)
     match = re.fullmatch(r"(?:([0-9a-z]{1,64})/)?([0-9]{1,9})(?:\.([0-9]{1,9}))?", name)

@@ -62,7 +62,7 @@ def merge(logs: Iterable[ServerLog]) -> Iterator[Line]:
 
 
 def clock_difference(report: Report, content: Content) -> float:
-    """Seconds that the server's clock was behind the object store's when it wrote this report; 0 if that may be chance."""
+    """Return the seconds that the server's clock was behind the object store's when it wrote this report; 0 if that may be chance."""
     said, written = _time_of(content), timestamp(report.written)
     behind = (written - said).total_seconds() if said and written else 0.0
     return behind if abs(behind) > GROSS else 0.0
@@ -136,7 +136,7 @@ def _dated(source: str, lines: Iterable[tuple[datetime | None, str]], otherwise:
 
 
 def _ranked(lines: Iterable[Line]) -> list[tuple[datetime, Line]]:
-    """Each line with the latest time that this voice has had."""
+    """Return each line with the latest time that this voice has had."""
     latest, found = NEVER, []
     for line in lines:
         latest = max(latest, line.when or NEVER)
@@ -154,7 +154,7 @@ def _shown(text: str) -> str:
 
 
 def _time_of(content: Content) -> datetime | None:
-    """When the server says it wrote this report."""
+    """Return when the server says it wrote this report."""
     seconds = _number(content.get("time"))
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)

@@ -40,7 +40,7 @@ class Place:
 
 
 def place_of(tags: Iterable[str]) -> Place | None:
-    """The reverse of `server_tags`; None for the tags of no server of ours: anybody in the project can tag one."""
+    """Return the reverse of `server_tags`; None for the tags of no server of ours: anybody in the project can tag one."""
     found = dict(tag.removeprefix("griffin-").split("=", 1) for tag in tags if re.match("griffin-[a-z]+=", tag))
     names = [found.get(name, "") for name in ("uid", "set", "slot", "incarnation")]
     if not re.fullmatch("[0-9a-f]{12} [0-9a-z]{1,64} [0-9]{1,9} [0-9]{1,9}", " ".join(names)):
@@ -54,12 +54,12 @@ def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
 
 
 def engine_uuid(engine_set: str, slot: int, incarnation: int, index: int, generation: int) -> str:
-    """Name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
+    """Return the name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
     return f"{engine_set}-{slot}-{incarnation}-{index}-{generation}"
 
 
 def place_of_engine(uuid: str) -> tuple[str, int, int, int] | None:
-    """The reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
+    """Return the reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
     match = re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+", uuid)
     return (match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
 
@@ -68,7 +68,7 @@ PREFIX = "ipp-griffin"
 
 
 def container_name(uid: str, prefix: str = PREFIX) -> str:
-    """The name of a cluster's own container."""
+    """Return the name of a cluster's own container."""
     return f"{prefix}-{uid}"
 
 

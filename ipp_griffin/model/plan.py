@@ -21,7 +21,7 @@ Naming = Callable[[str], str]  # what errors call the setting of this name
 
 
 def shared_setting(name: str) -> str:
-    """What errors call a setting that all servers of a cluster share."""
+    """Return what errors call a setting that all servers of a cluster share."""
     return f"GriffinCloud.{name}"
 
 
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def on(self) -> str:
-        """What the servers are, for people."""
+        """Return what the servers are, for people."""
         return f"image {self.image.name}, flavor {self.flavor.name} ({self.flavor.vcpus} vCPU), network {self.network.name}"
 
 
@@ -175,7 +175,7 @@ def make_plan(
 
 
 def choose_image(wanted: str, images: Iterable[Image], naming: Naming = shared_setting) -> Image:
-    """The image with this id or name, else the latest one whose name matches the pattern.
+    """Return the image with this id or name, else the latest one whose name matches the pattern.
 
     Latest means the highest number in the name, so that snapshot10 beats snapshot2; among equal numbers,
     and names without one, the most recently created. An exact name that several images bear is the
@@ -192,7 +192,7 @@ def choose_image(wanted: str, images: Iterable[Image], naming: Naming = shared_s
 
 
 def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image, naming: Naming = shared_setting) -> Flavor:
-    """The flavor with this id or name; for "" the smallest that the image fits on."""
+    """Return the flavor with this id or name; for "" the smallest that the image fits on."""
     flavors = list(flavors)
     if wanted:
         return _one("flavor", wanted, flavors, lambda f: f"{f.name} ({f.vcpus} vCPU, {f.ram} MiB)", naming)
@@ -207,7 +207,7 @@ def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image, naming: 
 
 
 def choose_network(wanted: str, networks: Iterable[Network], naming: Naming = shared_setting) -> Network:
-    """The network with this id or name; for "" the project's only one. An external one has to be asked for."""
+    """Return the network with this id or name; for "" the project's only one. An external one has to be asked for."""
     networks = list(networks)
     if wanted:
         return _one("network", wanted, networks, lambda network: network.name or network.id, naming)
@@ -227,7 +227,7 @@ def choose_network(wanted: str, networks: Iterable[Network], naming: Naming = sh
 
 
 def _labels(networks: Iterable[Network]) -> str:
-    """A list of names, with the id where a name is not enough."""
+    """Return a list of names, with the id where a name is not enough."""
     networks = list(networks)
     names = [network.name for network in networks]
     return _listing(

@@ -37,7 +37,7 @@ class Report:
 
     @classmethod
     def parse(cls, name: str, written: str = "") -> Report | None:
-        """The report of this object name; None if it is no report's."""
+        """Return the report of this object name; None if it is no report's."""
         match = re.fullmatch(r"([0-9a-z]{1,64})/([0-9]{1,9})\.([0-9]{1,9})/([0-9]{4,9})-([a-z]{1,32})", name)
         if match is None:
             return None
@@ -47,7 +47,7 @@ class Report:
 
 
 def last_output(reports: Iterable[Report]) -> Report | None:
-    """Which of one server's reports, the later ones last, has the newest output of engines; None if there is none.
+    """Return which of one server's reports, the later ones last, has the newest output of engines; None if there is none.
 
     The report of logs has one name, and so one number, however often it is written: only the store knows its age.
     """
@@ -58,7 +58,7 @@ def last_output(reports: Iterable[Report]) -> Report | None:
 
 
 def content(body: bytes) -> dict[str, Any]:
-    """What a report says; empty if it is broken.
+    """Return what a report says; empty if it is broken.
 
     ``message`` is one printable line ("" if there was none), ``engines`` a list of objects; the rest, and
     all that is in ``engines``, is as it was written.

@@ -215,7 +215,7 @@ class Roster:
         return explained
 
     def replace(self, failure: Failure, now: float) -> ServerPlan | None:
-        """The next incarnation for the slot of ``failure``, which is to be created once the failed server is gone; None where
+        """Return the next incarnation for the slot of ``failure``, which is to be created once the failed server is gone; None where
         there are enough of them.
 
         What an agent itself gave up for (no ipyparallel, an unreachable controller) is replaced only when other

@@ -37,7 +37,7 @@ class Track:
 
     @property
     def begun(self) -> datetime:
-        """When it was requested, or the first that is known."""
+        """Return when it was requested, or the first that is known."""
         return next(iter(self.times.values()))
 
     def seconds(self) -> dict[str, float]:
@@ -45,7 +45,7 @@ class Track:
         return {phase: start for phase, start, _ in self.spans(self.begun, self.begun)}
 
     def spans(self, zero: datetime, end: datetime) -> list[tuple[str, float, float]]:
-        """Each phase, and from when to when it lasted, in seconds since ``zero``; the last one lasts until ``end``."""
+        """Return each phase, and from when to when it lasted, in seconds since ``zero``; the last one lasts until ``end``."""
         starts: list[float] = []
         for when in self.times.values():
             starts.append(max([(when - zero).total_seconds(), *starts[-1:]]))
@@ -73,12 +73,12 @@ class Timeline:
         return {phase: median(seconds) for phase, seconds in reached.items() if seconds}
 
     def slowest(self) -> Track | None:
-        """The server whose engines took longest."""
+        """Return the server whose engines took longest."""
         done = [track for track in self.tracks if "engines" in track.times]
         return max(done, key=lambda track: track.seconds()["engines"], default=None)
 
     def clocks_differ(self) -> float:
-        """Seconds by which the clocks that were read differ at least, if that is more than a few; else 0."""
+        """Return the seconds by which the clocks that were read differ at least, if that is more than a few; else 0."""
         differ = 0.0
         for track in self.tracks:
             times = list(track.times.values())
@@ -115,7 +115,7 @@ def _track(record: Record) -> Track | None:
 
 
 def _end(record: Record) -> tuple[datetime | None, str]:
-    """When a server was last known, and why that was the end; None for one that is there."""
+    """Return when a server was last known, and why that was the end; None for one that is there."""
     written = [when for report in record.reports if (when := timestamp(report.written))]
     last = max(written, default=None)
     if record.former:
@@ -166,7 +166,7 @@ def _bar(track: Track, shown: Timeline, room: int) -> str:
 
 
 def summary(shown: Timeline) -> list[str]:
-    """What half of the servers took, the slowest, and what is to be known of the figures."""
+    """Return what half of the servers took, the slowest, and what is to be known of the figures."""
     lines = []
     if medians := shown.medians():
         lines.append("Median: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in medians.items()) + ".")
@@ -180,7 +180,7 @@ def summary(shown: Timeline) -> list[str]:
 
 
 def as_json(shown: Timeline) -> dict[str, Any]:
-    """All of it. Times are ISO 8601, in UTC, as each clock had them; ``seconds`` are from each server's request."""
+    """Return all of it. Times are ISO 8601, in UTC, as each clock had them; ``seconds`` are from each server's request."""
     slowest = shown.slowest()
     return {
         "from": iso(shown.zero),

@@ -42,7 +42,7 @@ class UserDataSettings:
 
 
 def agent_source() -> str:
-    """The text of the agent's program."""
+    """Return the text of the agent's program."""
     return (resources.files("ipp_griffin.agent") / "agent.py").read_text(encoding="utf-8")
 
 
@@ -83,7 +83,7 @@ def server_parameters(
 
 
 def render(parameters: Mapping[str, object], agent_source: str) -> bytes:
-    """The program with ``parameters`` in it: what cloud-init runs.
+    """Return the program with ``parameters`` in it: what cloud-init runs.
 
     Raises ValueError if the program has not exactly one place for them, or if they can't be written as a literal.
     """
@@ -108,7 +108,7 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
 
 
 def _line(parameters: Mapping[str, object]) -> bytes:
-    """The parameters as the program has them."""
+    """Return the parameters as the program has them."""
     literal = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
     if ast.literal_eval(literal) != parameters:
         raise ValueError("these parameters can't be written into a Python program")
@@ -117,7 +117,7 @@ def _line(parameters: Mapping[str, object]) -> bytes:
 
 @lru_cache(maxsize=1)
 def _around(agent_source: str) -> tuple[bytes, bytes]:
-    """The program before and after its parameters."""
+    """Return the program before and after its parameters."""
     lines = agent_source.splitlines(keepends=True)
     if lines.count(PLACEHOLDER) != 1:
         raise ValueError(f"the agent's program has {lines.count(PLACEHOLDER)} lines {PLACEHOLDER.strip()!r}, not one")

@@ -57,13 +57,13 @@ class Account:
         self._clock_difference: float | None = None  # seconds that the store's clock is ahead of ours
 
     def now(self) -> float:
-        """Seconds since 1970 by the store's own clock, which is what judges a TempURL."""
+        """Return the seconds since 1970 by the store's own clock, which is what judges a TempURL."""
         if self._clock_difference is None:
             self.info()
         return self._clock() + (self._clock_difference or 0.0)
 
     def info(self) -> dict[str, Any]:
-        """What the store says it can do (``/info``); empty if it doesn't say. Asked once."""
+        """Return what the store says it can do (``/info``); empty if it doesn't say. Asked once."""
         if self._info is None:
             try:
                 found = self.call("Can't ask the object store what it can do", _get_info)
@@ -80,7 +80,7 @@ class Account:
         return found if isinstance(found, dict) else None
 
     def is_swift(self) -> bool:
-        """Whether this is known to be a Swift with URLs of a whole prefix, which came with 2.12 (2017).
+        """Return whether this is known to be a Swift with URLs of a whole prefix, which came with 2.12 (2017).
 
         Nothing in /info says so but the version. Ceph's object gateway has a section of that name too, with its own
         version, such as 18.2.0 (ceph/ceph, src/rgw/rgw_rest_swift.cc: ``RGWInfo_ObjStore_SWIFT::list_swift_data``):
@@ -97,7 +97,7 @@ class Account:
         prefix: str,
         go_on: Callable[[list[dict[str, Any]]], str] = lambda found: str(found[-1]["name"]),
     ) -> list[dict[str, Any]]:
-        """All entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift).
+        """Return all entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift).
 
         It ends after `MOST_LISTED` of them, or a few more. ``go_on``: after which name the next page begins, by what
         was found so far. Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
@@ -120,7 +120,7 @@ class Account:
         return found
 
     def get_object(self, container: str, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
+        """Return the first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
         try:
             return bytes(self.call(f"Can't read object {container}/{name}", _get_object, container, name, limit))
         except StoreError as error:
@@ -285,7 +285,7 @@ def _get_object(url: str, token: str, container: str, name: str, limit: int, **k
 
 
 def _from_answer(what: str, error: swift.ClientException) -> CloudError:
-    """The error for an answer that swiftclient took for one."""
+    """Return the error for an answer that swiftclient took for one."""
     if not error.http_status:
         return Unavailable(f"{what}: {one_line(error)}.")
     headers = {str(key).lower(): str(value) for key, value in (error.http_response_headers or {}).items()}

@@ -33,7 +33,7 @@ class AccountKey:
         self._account, self._prefix, self._sleep = account, prefix, account.sleep
 
     def share(self) -> str:
-        """Our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots, or may have.
+        """Return our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots, or may have.
 
         A slot that isn't shown may be taken all the same: old releases of Ceph's gateway show no key. Those that have
         /info, or that show an account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``,
@@ -91,12 +91,12 @@ class AccountKey:
         return re.fullmatch(re.escape(self._prefix) + "-[0-9a-f]{64}", key) is not None
 
     def _headers(self) -> dict[str, str]:
-        """What the store says of the account, with names in lower case."""
+        """Return what the store says of the account, with names in lower case."""
         found = self._account.call("Can't read the account", swift.head_account)
         return {str(name).lower(): str(value) for name, value in found.items()}
 
     def _slots(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What is in the slots that aren't free."""
+        """Return what is in the slots that aren't free."""
         headers = self._headers() if headers is None else headers
         return {slot: headers[slot] for slot in SLOTS if headers.get(slot)}
 

@@ -142,7 +142,7 @@ class Store:
         self._call(f"Can't mark container {self._name(uid)}", swift.post_container, self._name(uid), headers)
 
     def _is_bare(self, uid: str) -> bool:
-        """Whether nothing is in the container and nobody marks it within a second."""
+        """Return whether nothing is in the container and nobody marks it within a second."""
         for _ in range(2):
             if MARKER in self._head(uid) or self.objects(uid):
                 return False
@@ -201,19 +201,19 @@ class Store:
         return ours and self._delete_container(uid, found)
 
     def labels(self, uid: str) -> dict[str, str]:
-        """What `publish` noted of the cluster; empty for a container that is none of ours."""
+        """Return what `publish` noted of the cluster; empty for a container that is none of ours."""
         found = self._head(uid)
         if found.get(MARKER) != uid:
             return {}
         return {name.removeprefix(f"{MARKER}-"): text for name, text in found.items() if name.startswith(f"{MARKER}-")}
 
     def made_at(self, uid: str) -> float | None:
-        """When the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
+        """Return when the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
         killed just then. None for any other."""
         return _made_at(self._head(uid))
 
     def containers(self) -> list[str]:
-        """The uids of all clusters that have a container of our kind of name."""
+        """Return the uids of all clusters that have a container of our kind of name."""
         prefix = self._name("")
         found = self.account.listing("Can't list containers", swift.get_account, prefix=prefix)
         # Old releases of Ceph's gateway list all of them (before its pull request 12047, 2016).
@@ -239,7 +239,7 @@ class Store:
         return True
 
     def _head(self, uid: str) -> dict[str, str]:
-        """The container's headers, in lower case; empty if there is none."""
+        """Return the container's headers, in lower case; empty if there is none."""
         name = self._name(uid)
         try:
             found = self._call(f"Can't read container {name}", swift.head_container, name)
@@ -258,7 +258,7 @@ class Store:
         self._call(what, swift.put_object, container, name, contents=data, content_length=len(data))
 
     def get(self, uid: str, name: str, limit: int = 1 << 20) -> bytes:
-        """The first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
+        """Return the first ``limit`` bytes of an object. Raises `StoreError` with ``status`` 404 if there is none."""
         return self.account.get_object(self._name(uid), name, limit)
 
     def head(self, uid: str, name: str) -> dict[str, str] | None:
@@ -298,7 +298,7 @@ class Store:
         self._call(f"Can't fetch {name}", get, self._name(uid), name)
 
     def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
-        """What is in the container, by name, up to `account.MOST_LISTED`. One request per 10,000; none if there is no container.
+        """Return what is in the container, by name, up to `account.MOST_LISTED`. One request per 10,000; none if there is no container.
 
         ``how``: more for `Account.listing`.
         """
@@ -335,7 +335,7 @@ class Store:
     # -- reports ---------------------------------------------------------------------------------------
 
     def reports(self, uid: str, engine_set: str = "", *, logs: bool = False) -> list[Report]:
-        """All reports of an engine set's agents, or of all sets, by set, slot, incarnation, and age. ONE listing, no content.
+        """Return all reports of an engine set's agents, or of all sets, by set, slot, incarnation, and age. ONE listing, no content.
 
         Those of phases only; with ``logs`` also those which just have engines' output. Their numbers tell the age of
         phases; where each phase has one name (`report_urls`), which is written again and again, only the store does.
@@ -354,7 +354,7 @@ class Store:
         return sorted(reports, key=place)
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
-        """What a report says, as `reports.content` has it; empty if it is gone."""
+        """Return what a report says, as `reports.content` has it; empty if it is gone."""
         try:
             return content(self.get(uid, report.name, REPORT_LIMIT))
         except StoreError as error:
@@ -363,21 +363,21 @@ class Store:
             return {}
 
     def expiry(self, seconds: float) -> int:
-        """So many seconds from now, as seconds since 1970 by the store's clock, which agents know too."""
+        """Return so many seconds from now, as seconds since 1970 by the store's clock, which agents know too."""
         return self._urls.expiry(seconds)
 
     # -- URLs for servers ------------------------------------------------------------------------------
 
     def get_url(self, uid: str, name: str, seconds: float) -> str:
-        """A URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
+        """Return a URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
         return self._url(uid, name, "GET", seconds)
 
     def put_url(self, uid: str, name: str, seconds: float) -> str:
-        """A URL that anybody can PUT the object by, and ask whether it is there."""
+        """Return a URL that anybody can PUT the object by, and ask whether it is there."""
         return self._url(uid, name, "PUT", seconds)
 
     def put_urls(self, uid: str, prefix: str, seconds: float) -> tuple[str, str] | None:
-        """The start and the query of URLs to PUT objects below ``prefix`` (which ends in ``/``); None where the store has no such."""
+        """Return the start and the query of URLs to PUT objects below ``prefix`` (which ends in ``/``); None where the store has no such."""
         if not self.account.is_swift():
             return None
         return self._urls.of_prefix(self._signer(uid), self._name(uid), prefix, "PUT", self._urls.expiry(seconds))
@@ -387,7 +387,7 @@ class Store:
         return self._urls.of_object(self._signer(uid), self._name(uid), name, method, expires)
 
     def report_urls(self, uid: str, prefix: str, seconds: float, more: Iterable[str] = ()) -> dict[str, Any]:
-        """How an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
+        """Return how an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
 
         ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
         prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase, and for each name of ``more``.
@@ -443,7 +443,7 @@ def _made_at(found: Mapping[str, str]) -> float | None:
 
 
 def _past_a_flood(found: list[dict[str, Any]]) -> str:
-    """Where a listing of reports goes on: after the last name, or after all names of its server where that has so many.
+    """Return where a listing of reports goes on: after the last name, or after all names of its server where that has so many.
 
     ``0`` is the character after ``/``: whatever starts with ``set/3.0/`` comes before ``set/3.00``.
     """

@@ -38,7 +38,7 @@ class Signer:
     digest: str
 
     def sign(self, text: str) -> str:
-        """The signature in hexadecimal, by whose length the store tells the digest."""
+        """Return the signature in hexadecimal, by whose length the store tells the digest."""
         return hmac.new(self.key.encode(), text.encode(), self.digest).hexdigest()
 
 
@@ -50,7 +50,7 @@ class TempUrls:
         self._servers_url = _account_url(servers_url, account)
 
     def digests(self) -> list[str]:
-        """What the store takes, best first: all to be tried if it hides that. Raises `Unsupported` without TempURL.
+        """Return what the store takes, best first: all to be tried if it hides that. Raises `Unsupported` without TempURL.
 
         A store that has TempURL and names no digest is an old Swift or Ceph's gateway (``list_tempurl_data`` in
         src/rgw/rgw_rest_swift.cc): sha1 is what all of those take.
@@ -68,7 +68,7 @@ class TempUrls:
         )
 
     def signer_of(self, found: Mapping[str, str]) -> Signer:
-        """What signs URLs into the container with these headers: by default its own key, with the best digest."""
+        """Return what signs URLs into the container with these headers: by default its own key, with the best digest."""
         scope, _, digest = found.get(SIGNED_BY, "").partition(" ")
         key = self._account_key.share() if scope == "account" else found[KEY]
         return Signer(key, digest if digest in DIGESTS else self.digests()[0])
@@ -113,17 +113,17 @@ class TempUrls:
         )
 
     def expiry(self, seconds: float) -> int:
-        """So many seconds from now, as seconds since 1970 by the store's clock."""
+        """Return so many seconds from now, as seconds since 1970 by the store's clock."""
         return math.ceil(self._account.now() + seconds)
 
     def of_object(self, signer: Signer, container: str, name: str, method: str, expires: int) -> str:
-        """A URL for ``method`` (or HEAD) on one object."""
+        """Return a URL for ``method`` (or HEAD) on one object."""
         path = f"/{container}/{name}"
         signature = signer.sign(f"{method}\n{expires}\n{self._signed_path()}{path}")
         return f"{self._servers_url}{quote(path)}?temp_url_sig={signature}&temp_url_expires={expires}"
 
     def of_prefix(self, signer: Signer, container: str, prefix: str, method: str, expires: int) -> tuple[str, str]:
-        """The start and the query of all URLs for ``method`` on objects below ``prefix``; see `Account.is_swift`.
+        """Return the start and the query of all URLs for ``method`` on objects below ``prefix``; see `Account.is_swift`.
 
         Ceph's gateway has such URLs since some release, and doesn't say so.
         """
@@ -133,7 +133,7 @@ class TempUrls:
         return self._servers_url + quote(path), urlencode(query)
 
     def honours(self, signer: Signer, container: str) -> bool:
-        """Whether the store lets a URL of this signer in, whatever it then finds there. Without a token; repeated while
+        """Return whether the store lets a URL of this signer in, whatever it then finds there. Without a token; repeated while
         the store is unavailable, since that is neither.
 
         A refusal is 401 (Swift, and EPERM of Ceph's gateway) or 403 (its EACCES: src/rgw/rgw_common.cc,
@@ -148,7 +148,7 @@ class TempUrls:
         return status not in (401, 403)
 
     def _signed_path(self) -> str:
-        """The account's path that signatures are over: the one that the store itself sees.
+        """Return the account's path that signatures are over: the one that the store itself sees.
 
         Swift sees none of what a proxy in front of it, or a WSGI server, has before ``/v1``.
         """
@@ -170,7 +170,7 @@ class TempUrls:
 
 
 def _account_url(servers_url: str, account: Account) -> str:
-    """The URL of the account for servers: ``servers_url`` may be all of it, or end before its path or within that."""
+    """Return the URL of the account for servers: ``servers_url`` may be all of it, or end before its path or within that."""
     url = servers_url.rstrip("/")
     if not url:
         return account.url
@@ -185,5 +185,5 @@ def _account_url(servers_url: str, account: Account) -> str:
 
 
 def is_signed_by_account(found: Mapping[str, str]) -> bool:
-    """Whether URLs into the container with these headers are signed with the account's key."""
+    """Return whether URLs into the container with these headers are signed with the account's key."""
     return found.get(SIGNED_BY, "").startswith("account")
