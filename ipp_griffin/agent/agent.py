@@ -98,7 +98,7 @@ class Redactor:
         return self.data(text.encode("utf-8", "backslashreplace"))
 
     def cut(self, data: bytes, at: int, step: int) -> int:
-        """``at``, moved to the end (step 1) or start (step -1) of the secret that it would cut in two."""
+        """Return ``at``, moved to the end (step 1) or start (step -1) of the secret that it would cut in two."""
         for found in self._pattern.finditer(data) if self._pattern is not None else ():
             if found.start() < at < found.end():
                 return found.end() if step > 0 else found.start()
@@ -106,7 +106,7 @@ class Redactor:
 
 
 def escape(text: str) -> str:
-    """Control characters but newline and tab, and those that reorder text, as ``\\x1b``."""
+    """Escape control characters but newline and tab, and those that reorder text, as ``\\x1b``."""
     hidden = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
     return re.sub(hidden, lambda m: m.group().encode("unicode_escape").decode(), text)
 
@@ -312,7 +312,7 @@ def read(path: str) -> bytes:
 
 
 def switch_to(user: str) -> Optional[Callable[[], None]]:
-    """For Popen's preexec_fn: drop to ``user``; "" stays who we are."""
+    """Return a preexec_fn for Popen that drops to ``user``; None for "", which keeps the present user."""
     if not user:
         return None
     entry = pwd.getpwnam(user)
@@ -327,7 +327,7 @@ def switch_to(user: str) -> Optional[Callable[[], None]]:
 
 @contextlib.contextmanager
 def acting_as(user: str) -> Iterator[None]:
-    """File operations inside have only the rights of ``user`` ("": ours)."""
+    """Give file operations inside only the rights of ``user`` ("": the present user's)."""
     if not user:
         yield
         return
@@ -366,7 +366,7 @@ def run_command(
 
 
 def descendants(pids: Sequence[int]) -> Dict[int, str]:
-    """Pid -> start time of all processes below ``pids``. An engine's nanny leaves its process group."""
+    """Return pid -> start time of all processes below ``pids``. An engine's nanny leaves its process group."""
     parents = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         with contextlib.suppress(OSError), open(path) as f:
@@ -398,7 +398,7 @@ def connect_error(address: str, port: int) -> str:
 
 
 def wheel_places(pip_args: Sequence[str]) -> Iterator[str]:
-    """The folders, and the pages of URLs, on which pip would look for a package named pip, out of its arguments."""
+    """Yield the folders, and the pages of URLs, where pip would look for a package named pip, from its arguments."""
     words = iter(pip_args)
     for word in words:
         option, _, value = word.partition("=")
@@ -421,7 +421,7 @@ def system_certificates() -> bytes:
 
 
 def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
-    """Like urllib's urlopen, with exactly this proxy ("": none) and these certificates besides the system's."""
+    """Return a function like urllib's urlopen that uses exactly this proxy ("": none), and these certificates besides the system's."""
     context = ssl.create_default_context()
     if ca_certificates:
         context.load_verify_locations(cadata=ca_certificates)
@@ -433,7 +433,7 @@ def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
 
 
 def say(message: str) -> None:
-    """To the console, and in the background to the log too, with this server's UTC time. Who reads them may be gone."""
+    """Print to the console, and in the background to the log too, with this server's UTC time. Both may be gone."""
     now = time.time()
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
     for stream in STREAMS:
@@ -467,7 +467,7 @@ class Engine:
             return 0
 
     def output(self, most: int) -> bytes:
-        """Up to ``most`` last bytes that this generation wrote."""
+        """Return up to ``most`` last bytes that this generation wrote."""
         with open(self.log, "rb") as f:
             size = f.seek(0, os.SEEK_END)
             f.seek(max(min(self.offset, size), size - most))
@@ -529,7 +529,7 @@ class Agent:
     # -- reports --
 
     def excerpt(self, engine: Engine, most: int) -> str:
-        """Head and tail of an engine's log, redacted, about ``most`` bytes."""
+        """Return head and tail of an engine's log, redacted, about ``most`` bytes."""
         head, tail = most // 4, most - most // 4
         margin = self.redactor.longest
         with contextlib.suppress(FileNotFoundError), open(engine.log, "rb") as f:
@@ -725,7 +725,7 @@ class Agent:
         self.user, self.home = name, entry.pw_dir
 
     def candidates(self) -> List[Tuple[str, str]]:
-        """(python, user) in the order to look at them. What is in somebody's home may be readable to them only."""
+        """Return (python, user) in the order of preference. What is in somebody's home may be readable to them only."""
         wanted = self.private_object.get("engine_python")
         if wanted and not os.access(wanted, os.X_OK):
             raise Failure(f"engine_python {wanted} is not there, or can't be run")
@@ -873,7 +873,7 @@ class Agent:
         return [python, "-m", "pip"]
 
     def pip_wheel(self) -> str:
-        """pip's own wheel, out of the index or the folder that ``pip_args`` name; "" if there is none.
+        """Return pip's own wheel, from the index or the folder that ``pip_args`` name; "" if there is none.
 
         It can be run as it is, so that an image needs nothing but Python where packages come from a place of the user's.
         """
@@ -1551,12 +1551,12 @@ def own_name() -> str:
 
 
 def homes() -> List[Tuple[str, str]]:
-    """(home, user) of the people this server has."""
+    """Return (home, user) of the people whom this server has."""
     return [(e.pw_dir, e.pw_name) for e in pwd.getpwall() if e.pw_uid >= 1000 and e.pw_dir.count("/") > 1]
 
 
 def install(program: str, state: str, unit: str, run: Run = run_command) -> bool:
-    """Become a systemd unit of this server; whether that worked."""
+    """Become a systemd unit of this server; return whether that worked."""
     target = os.path.join(state, "agent.py")
     write(target, read(program))
     write(unit, unit_text(sys.executable, target).encode(), 0o644)
@@ -1571,7 +1571,7 @@ def install(program: str, state: str, unit: str, run: Run = run_command) -> bool
 
 
 def into_background() -> bool:
-    """Fork; True in the process that goes on, without a terminal."""
+    """Fork; return True in the process that continues, without a terminal."""
     if os.fork():
         return False
     os.setsid()

@@ -116,7 +116,7 @@ class Uploader:
     def _send(
         self, method: str, name: str, headers: dict[str, str], content: Reader | None, timeout: float
     ) -> tuple[int, str]:
-        """(HTTP status, ETag of the answer); (0, why) where there was no answer. Never tells the URL: it opens the store."""
+        """Return (HTTP status, ETag of the answer), or (0, why) where there was no answer. The URL is never shown: it opens the store."""
         state = self._state
         url = state["start"] + ("" if state["name"] else urllib.parse.quote(name)) + "?" + state["query"]
         context = ssl.create_default_context()
@@ -174,7 +174,7 @@ class LocalFault(Exception):  # noqa: N818 - a carrier
 
 @contextlib.contextmanager
 def local(path: object) -> Iterator[None]:
-    """What the system refuses in here is about the file at ``path``. Raises `LocalFault`."""
+    """Turn what the system refuses inside into a `LocalFault` about the file at ``path``."""
     try:
         yield
     except OSError as error:
@@ -206,7 +206,7 @@ class Content:
             self._size = os.fstat(file.fileno()).st_size if self.path else len(self._data)
 
     def prepare(self, largest: int, overwrite: bool) -> dict[str, str]:
-        """Measure what is there now; returns the headers to PUT that with. ``digest`` is its MD5 then, which stores call ETag.
+        """Measure the content as it is now; return the headers to PUT it with. ``digest`` is its MD5 then, which stores call ETag.
 
         Raises `TooLarge` for more than ``largest`` bytes (0: any number will do) before it reads them.
         """
@@ -229,7 +229,7 @@ class Content:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Reader]:
-        """What was measured, from its beginning, for one try."""
+        """Open what was measured, from its beginning, for one try."""
         with self._open() as file:
             yield Reader(file, self._size, self.path)
 
@@ -270,7 +270,7 @@ def changed(what: object) -> OSError:
 
 
 def check_name(name: str, folder: str = "") -> str:
-    """``name``, if it can be one of a result, without the ``folder`` (a cluster's uid) that it may begin with.
+    """Return ``name``, if it can be one of a result, without the ``folder`` (a cluster's uid) that it may begin with.
 
     Raises `TypeError`, or `ValueError`: "..", say, would be another object's in a URL, and what can't be seen can't be typed.
     """

@@ -200,7 +200,7 @@ class Results:
         return f"{self.uid}/{name}" if self.uid else name
 
     def _of(self) -> str:
-        """For errors: whose results are looked at."""
+        """Return, for errors, whose results are meant."""
         return f" of cluster {self.uid}" if self.uid else ""
 
     def _largest(self) -> int:
@@ -261,7 +261,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _md5(headers: Mapping[str, str]) -> str:
-    """That of an object's content, "" where its ETag is none: of one in segments (`swift upload --segment-size`), say."""
+    """Return the MD5 of an object's content, "" where its ETag is something else, as for one in segments (`swift upload --segment-size`)."""
     etag = headers.get("etag", "").strip('"')
     segments = "x-static-large-object" in headers or "x-object-manifest" in headers
     return etag if re.fullmatch("[0-9a-f]{32}", etag) and not segments else ""
@@ -311,7 +311,7 @@ def _there(target: Path) -> SettingError:
 
 @contextlib.contextmanager
 def _appearing(target: Path, overwrite: bool) -> Iterator[IO[bytes]]:
-    """A file that becomes ``target``, or what that links to, when all went well, and is removed otherwise. Raises `LocalFault`."""
+    """Open a file that becomes ``target``, or what that links to, when all went well, and is removed otherwise. Raises `LocalFault`."""
     real = Path(os.path.realpath(target))
     part = real.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # however long the name may be here
     try:

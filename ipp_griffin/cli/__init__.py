@@ -43,7 +43,7 @@ ipcluster stop --profile=griffin"""
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     try:
         Griffin.launch_instance()
     except KeyboardInterrupt:

@@ -142,7 +142,7 @@ class ClustersCommand(Command):
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Columns two spaces apart."""
+    """Return the rows as text, with columns two spaces apart."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -99,7 +99,7 @@ class Connect(ClustersCommand):
 
 
 def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer, dict[str, Any]]:
-    """Its server, and the connection files. Raises `SettingError` where it has none for other machines, or none any more."""
+    """Return the controller's server, and its connection files. Raises `SettingError` where there is none for other machines."""
     if cluster.controller is None:
         raise SettingError(
             f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'no server of the cloud'}, not on a server of the "
@@ -117,7 +117,7 @@ def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer,
 
 @contextlib.contextmanager
 def _undone_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the body as Ctrl-C does, so that it can undo what it did."""
+    """Let SIGTERM and SIGHUP end the body as Ctrl-C does, so that it can undo what it did."""
 
     def end(number: int, frame: Any) -> None:
         for each in before:

@@ -53,7 +53,7 @@ class Ps(ClustersCommand):
             print(f"There is no cluster{whose} in this project.")
 
     def engine_ids(self, found: Iterable[Cluster]) -> dict[str, Ids]:
-        """Of those whose controllers' connection files are on this machine."""
+        """Return the engine ids of the clusters whose controllers' connection files are on this machine."""
         from IPython.paths import get_ipython_dir
 
         from ..controller.engine_ids import engine_ids

@@ -60,7 +60,7 @@ ipp-griffin put table.csv --of griffin"""
             print(results.put(path, self.rename, overwrite=self.overwrite))
 
     def _uid(self) -> str:
-        """That of the cluster whose results they are; one that has ended is known by nothing else."""
+        """Return the uid of the cluster whose results they are. A cluster that has ended is known by nothing else."""
         return self.of if re.fullmatch(UID, self.of) else self.clusters().find(self.of, everyone=self.all_owners).uid
 
 

@@ -51,7 +51,7 @@ def as_svg(shown: Timeline, title: str) -> str:
 
 
 def ticks(seconds: float) -> list[float]:
-    """Round numbers from 0 to ``seconds``."""
+    """Return round numbers from 0 to ``seconds``."""
     rough = seconds / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -49,7 +49,7 @@ def _openssls() -> list[Path]:
 
 
 def _certificates(places: Iterable[Path]) -> Iterator[bytes]:
-    """Those in files, and in folders with all below them; what can't be read, or is none, is passed over."""
+    """Return the certificates in files, and in folders with all below them; what can't be read, or is none, is left out."""
     for place in places:
         for file in place.rglob("*") if place.is_dir() else [place]:
             try:

@@ -131,7 +131,7 @@ class FloatingIps:
     # -- the ways to get one
 
     def _allocate(self, uid: str, pool: str) -> FloatingIp:
-        """A POST whose answer was lost may have made it: listed before each try."""
+        """Allocate a floating IP. A POST whose answer was lost may have made it: the listing is read before each try."""
 
         def attempt() -> FloatingIp:
             for floating in self._listed():
@@ -231,7 +231,7 @@ def _path(floating: FloatingIp) -> str:
 
 
 def _address(text: object) -> str:
-    """ "" for what is no IP address: it goes into connection files, and on the command lines of others."""
+    """Return the IP address of a floating IP, "" for anything else: it goes into connection files, and on the command lines of others."""
     try:
         return str(ipaddress.ip_address(str(text)))
     except ValueError:

@@ -148,7 +148,7 @@ class ClusterGroups:
     # -- one request each
 
     def _of_ours(self, uid: str) -> list[SecurityGroup]:
-        """As `of`; none where these credentials may not see any: then they can't have made one."""
+        """Return what `of` returns; nothing where these credentials may not see any: then they can't have made one."""
         try:
             return self.of(uid)
         except CloudError as error:
@@ -224,7 +224,7 @@ def _made(found: Mapping[str, Any]) -> SecurityGroup:
 
 
 def _group(found: Mapping[str, Any]) -> SecurityGroup | None:
-    """None for a group of no cluster."""
+    """Return the group of Neutron's JSON; None for one of no cluster."""
     name = str(found.get("name") or "")
     match = re.fullmatch(f"griffin-([0-9a-f]{{12}})-({ENGINES}|{CONTROLLER})", name)
     if match is None:

@@ -79,7 +79,7 @@ class _Creation:
             raise self._error
 
     def _round(self, fruitless: int) -> Unavailable | None:
-        """POST what is missing and find out what came of it; return why another round is needed, if so."""
+        """Send a POST for each missing server and find out what came of it; return why another round is needed, if so."""
         self._refused.clear()
         in_parallel(list(self._missing.values()), self._create, self._parallel)
         refused = max(self._refused, key=lambda e: e.retry_after or 0, default=None)

@@ -386,7 +386,7 @@ class Clusters:
 
 
 def phase_of(server: Server, report: Report | None) -> str:
-    """building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent.
+    """Return building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent.
 
     Of one whose controller runs, "controller" instead of "engines".
     """

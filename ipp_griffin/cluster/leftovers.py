@@ -24,7 +24,7 @@ class Leftovers:
         self._looking = asyncio.ensure_future(in_thread(self._look))
 
     def cancel(self) -> None:
-        """Nobody wants to know any more."""
+        """Stop looking: the start has failed."""
         self._looking.cancel()
 
     async def tell(self) -> None:

@@ -33,7 +33,7 @@ class Progress(Protocol):
     """Shows the progress of a start."""
 
     def show(self, connected: int, phases: Mapping[str, int]) -> None:
-        """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
+        """Show ``connected`` (engines that the controller lists) and ``phases`` (how many servers are in which phase)."""
 
 
 class Wait:

@@ -55,7 +55,7 @@ def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_T
 
 
 def by_server(engines: Mapping[str, int]) -> Ids:
-    """Engine uuids (`names.engine_uuid`) and ids, by the server that they are on."""
+    """Group engine uuids (`names.engine_uuid`) and ids by the server that they are on."""
     found: Ids = {}
     for uuid, id in sorted(engines.items(), key=lambda item: item[1]):
         if place := place_of_engine(uuid):

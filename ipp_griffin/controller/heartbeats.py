@@ -84,7 +84,7 @@ _griffin()
 
 
 def for_controller(config: str, *, ask: float = ASK, peers_wait: float = PEERS_WAIT) -> str:
-    """``config``, an ipcontroller_config.py, with heartbeats of all its connections, which set their other end a time limit, too.
+    """Return ``config``, an ipcontroller_config.py, with heartbeats of all its connections, which set their other end a time limit, too.
 
     That does for nannies and clients. But a message takes the limit back until the next question: a connection that had one just before
     the power went is noticed when something is sent over it.

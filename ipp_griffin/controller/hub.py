@@ -61,7 +61,7 @@ class Hub:
         self._client.close()
 
     def engines(self, engine_set: str = "") -> dict[str, int]:
-        """Engine uuid -> engine id, of the engines of this set (default: of all sets) that the hub lists now.
+        """Return engine uuid -> engine id, of the engines of this set (default: of all sets) that the hub lists now.
 
         The hub lists an engine only when its heartbeats are seen, seconds after the engine's own log says
         "Completed registration": only then does a Client that connects find it.

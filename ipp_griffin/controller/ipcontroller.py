@@ -27,7 +27,7 @@ def main() -> None:
         """Defaults of ours, and a look at who started it."""
 
         def init_hub(self) -> None:
-            """Ends here if its starter was killed: that may not have come to the cluster file, and no stop would find this process.
+            """End here if the starter was killed: it may not have written the cluster file, and no stop would find this process.
 
             Connection files are written later in this, and the first process of its own started after it.
             """
@@ -38,7 +38,7 @@ def main() -> None:
             super().init_hub()
 
         def load_config_file(self, *args: Any, **kwargs: Any) -> None:
-            """Puts our defaults below the files. In its configuration, as its heart monitor gets that, a process of its own."""
+            """Put this project's defaults below the files, in the configuration, from which its heart monitor, a process of its own, takes them."""
             super().load_config_file(*args, **kwargs)
             config = Config(CONTROLLER_DEFAULTS)
             config.merge(self.config)

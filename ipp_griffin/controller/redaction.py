@@ -34,7 +34,7 @@ class RedactedStream:
 
 
 def redact_this_process(secrets: Iterable[str]) -> None:
-    """From here on: no secret in log records, whoever handles them, nor in what is printed; new files are private."""
+    """Keep secrets out of all log records and prints from now on, and make new files private."""
     redactor, make = Redactor(list(secrets)), logging.getLogRecordFactory()
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:

@@ -117,7 +117,7 @@ class Tunnel:
         return _last_line(os.pread(self._said.fileno(), SAID, 0).decode(errors="replace"))
 
     def wait(self, timeout: float) -> None:
-        """Until it forwards. Raises `GriffinError` with the cause where it has ended, or does not within ``timeout`` seconds."""
+        """Wait until it forwards. Raises `GriffinError` with the cause if it has ended, or does not within ``timeout`` seconds."""
         if _answers(self.info["registration"], self._process, timeout):
             return
         why = f"no answer within {timeout:.0f} s"
@@ -133,7 +133,7 @@ class Tunnel:
         self._said.close()
 
     def leave(self) -> None:
-        """It goes on without this process: no ResourceWarning when this object goes."""
+        """Let the tunnel run on without this process: no ResourceWarning when this object goes."""
         self._process.returncode = 0
         self._said.close()
 
@@ -201,7 +201,7 @@ def check_name(ssh_server: str) -> str:
 
 
 def _arguments(ssh_server: str, timeout: int, *, new: bool = False) -> list[str]:
-    """For `ssh`; ``new``: to a host that was just made. Raises `SettingError` for what is no gateway."""
+    """Return the arguments for `ssh`; ``new``: to a host that was just made. Raises `SettingError` for what is no gateway."""
     host, _, port = check_name(ssh_server).partition(":")
     # A connection of the user's that is shared, as ControlMaster in ssh's config has it, would end with that, or outlive the tunnel.
     options = [
@@ -219,7 +219,7 @@ def _last_line(text: str) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now."""
+    """Return ports of the loopback that nobody listens on now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -38,7 +38,7 @@ class LocalName:
 
     @property
     def options(self) -> str:
-        """Of `ipcluster`."""
+        """Return the options of `ipcluster` that mean this cluster."""
         return f"--profile={self.profile}" + (f" --cluster-id={self.cluster_id}" if self.cluster_id else "")
 
     @property
@@ -47,7 +47,7 @@ class LocalName:
         return profile_path(self.profile) / "security" / f"cluster-{self.cluster_id}.json"
 
     def cluster(self) -> ipyparallel.Cluster:
-        """ipyparallel's, of which nothing is written yet. Its profile's folder must exist."""
+        """Return ipyparallel's cluster, of which nothing is written yet. Its profile's folder must exist."""
         import ipyparallel
 
         local = ipyparallel.Cluster(
@@ -89,7 +89,7 @@ class LocalName:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Nobody else connects with this IPython folder meanwhile. Raises `SettingError` where somebody does."""
+    """Keep others from connecting with this IPython folder meanwhile. Raises `SettingError` where somebody does."""
     folder = profile_path("griffin").parent
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -149,7 +149,7 @@ def connect(
 def _launchers(
     local: ipyparallel.Cluster, cluster: Cluster, on_cloud: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[GriffinServerControllerLauncher, dict[str, GriffinEngineSetLauncher]]:
-    """That of the controller, and those of the engine sets by their ids, as if they had been started here."""
+    """Return the controller's launcher, and those of the engine sets by their ids, as if they had been started here."""
     common = {"parent": local, "profile_dir": local.profile_dir, "cluster_id": local.cluster_id, "work_dir": "."}
     sets: dict[str, list[Member]] = {}
     for member in cluster.members:
@@ -219,7 +219,7 @@ def _profile(name: str, on_cloud: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path) -> None:
-    """A profile's folder with nothing in it but what IPython puts into a new one; what somebody else has put there stays."""
+    """Remove a profile's folder that has nothing in it but what IPython puts into a new one; what somebody else put there stays."""
     (folder / "startup" / "README").unlink(missing_ok=True)
     for path in [*(path for path in folder.glob("*") if path.is_dir()), folder]:
         with contextlib.suppress(OSError):
@@ -228,7 +228,7 @@ def _remove_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _as_before(*paths: Path) -> Iterator[None]:
-    """Of files that only the body writes; one that is gone by then is a stopped cluster's, and stays so."""
+    """Restore, on failure, files that only the body writes; one that is gone by then is a stopped cluster's, and stays so."""
     before = {path: path.read_bytes() if path.exists() else None for path in paths}
     try:
         yield
@@ -243,7 +243,7 @@ def _as_before(*paths: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _let_in(controller: GriffinServerControllerLauncher, client: Mapping[str, Any]) -> Iterator[None]:
-    """By the cluster's security group, where it has one."""
+    """Let this machine in by the cluster's security group, where it has one."""
     controller.check_gateway(client)
     made: list[str] = []
     try:

@@ -69,7 +69,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     @default("controller_cmd")
     def _our_ipcontroller(self) -> list[str]:
-        """As ipyparallel runs ipcontroller, but without keys in what it logs, and with heartbeats of our own."""
+        """Return the command of ipyparallel's ipcontroller without keys in what it logs, and with this project's heartbeats."""
         return [sys.executable, "-m", "ipp_griffin.ipcontroller"]
 
     def find_args(self) -> list[str]:
@@ -143,7 +143,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self.notify_stop({"exit_code": 0, "pid": self.pid, "identifier": self.identifier})
 
     def _wait_for_end(self, timeout: float | None) -> bool:
-        """Blocking. A process that has ended counts, also if its new parent, init, has not taken note of it yet."""
+        """Wait for the process. One that has ended counts, also if its new parent, init, has not taken note of it yet. Blocking."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._wait_thread.is_alive():
             with contextlib.suppress(psutil.Error):
@@ -164,7 +164,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             super()._start_streaming()
 
     def _stream_file(self, path: str) -> None:
-        """What ipyparallel's does in its thread, without keys, and with control characters made visible."""
+        """Show the output as ipyparallel does in its thread, without keys, and with control characters made visible."""
         with Path(path).open(errors="backslashreplace") as f:
             while self.state == "running" and not self._stop_waiting.is_set():
                 if line := f.readline():
@@ -180,7 +180,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         return self._redactor().text(super().get_output(remove))
 
     def _redactor(self) -> Redactor:
-        """Takes out this controller's keys: the command may be the user's own, or this process not have started it.
+        """Return what takes this controller's keys out: the command may be the user's own, or this process not have started it.
 
         It is asked for with every line that is streamed: made anew only when there is a new key.
         """
@@ -203,7 +203,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
                 self._keys_as_of[path] = written
 
     def _make_output_private(self) -> None:
-        """The file that ipcontroller's output goes to: tasks' arguments are in it at DEBUG."""
+        """Make the file of ipcontroller's output private: tasks' arguments are in it at DEBUG."""
         os.close(os.open(self.output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         Path(self.output_file).chmod(0o600)
 
@@ -260,7 +260,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self._reservation = None
 
     def _remove_stale_files(self) -> None:
-        """Files of a controller that was killed: engines would be sent to it."""
+        """Remove the files of a controller that was killed: engines would be sent to it."""
         for path in self.connection_files.values():
             Path(path).unlink(missing_ok=True)
 
@@ -306,7 +306,7 @@ def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
 
 
 def _address_on(network: Network) -> str:
-    """This machine's first IPv4 address on ``network``, "" if it is not there."""
+    """Return this machine's first IPv4 address on ``network``, "" if it has none."""
     subnets = [ipaddress.ip_network(s) for s in network.subnets]
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:

@@ -37,7 +37,7 @@ async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
 
 
 def _given(launcher: Any) -> dict[str, Any]:
-    """ipyparallel hands the connection file over after construction; `ipcluster engines` has only the file."""
+    """Return the connection file, which ipyparallel hands over after construction; `ipcluster engines` has only the file."""
     text = launcher.environment.get("IPP_CONNECTION_INFO")
     if text:
         return parse_connection(text, "IPP_CONNECTION_INFO")

@@ -51,7 +51,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
     def find_args(self) -> list[str]:
-        """For ipyparallel's log lines only: there is no local process."""
+        """Return something for ipyparallel's log lines only: there is no local process."""
         return ["griffin engine set"]
 
     # --- start
@@ -113,7 +113,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._watch(reconciler)
 
     async def _wait_for_engines(self, reconciler: Reconciler, n: int, deadline: float) -> None:
-        """Until the quorum is there, or can't be; and tell of what earlier clusters left, looked for meanwhile."""
+        """Wait until the quorum is there, or can't be; and tell of what earlier clusters left, which is looked for meanwhile."""
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
             reconciler,
@@ -216,7 +216,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             await ipcluster.end_failed_stop(self, e)
 
     async def take_down(self) -> None:
-        """`stop`, as the controller's launcher uses it: raises under ipcluster, too."""
+        """Stop as `stop` does, for the controller's launcher: raise under ipcluster, too."""
         self._stopping.set()
         try:
             await in_thread(self._destroy)

@@ -108,7 +108,7 @@ _failed_at_exit: list[Any] = []
 
 @atexit.register
 def _exit_status() -> None:
-    """A script at whose end a cluster could not be taken down is no success: ipyparallel prints the error, and ends with 0.
+    """End a script at whose end a cluster could not be taken down with status 1: ipyparallel prints the error, and ends with 0.
 
     Registered when the launchers are imported, and so before ipyparallel registers, at a cluster's start, what stops it:
     this runs after that. An exception in here would not change the status.
@@ -142,14 +142,14 @@ def guard(launcher: Any) -> None:
 
 
 async def _stop_and_fail(app: Any, stop: Callable[..., Awaitable[None]], r: Any = None) -> None:
-    """An interrupted `ipcluster start --daemonize`: no cluster, so no status 0."""
+    """End an interrupted `ipcluster start --daemonize`: no cluster, so no status 0."""
     if not app._stopping:  # a second Ctrl-C must not cut the first one short
         await stop(r)
         app.exit(1)
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """ipcluster prints a traceback where `stop` fails; our errors say all there is to say in one line."""
+    """Print an error of `stop` in one line, where ipcluster prints a traceback."""
     if isinstance(error, GriffinError):
         print(f"ERROR: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
@@ -159,7 +159,7 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def check_profile(launcher: Any) -> None:
-    """`check_files` of the launcher's profile, under ipcluster: ipp.Cluster itself raises what is wrong with ipcluster_config.py."""
+    """Check the files of the launcher's profile under ipcluster; ipp.Cluster itself raises what is wrong with ipcluster_config.py."""
     if application(launcher) is not None and launcher.profile_dir:
         check_files(Path(launcher.profile_dir))
 
@@ -219,7 +219,7 @@ class SharedClusterFile:
                 content.setdefault("engines", {}).setdefault("sets", {})[engine_set_id] = state
 
     def free_id(self, engine_set_id: str) -> str:
-        """``engine_set_id``, or a variant of it that the file does not use yet (ipyparallel's are whole seconds)."""
+        """Return ``engine_set_id``, or a variant of it that the file does not use yet (ipyparallel's are whole seconds)."""
         with self._edit() as content:
             used = (content or {}).get("engines", {}).get("sets", {})
         number, candidate = 0, engine_set_id
@@ -249,7 +249,7 @@ class SharedClusterFile:
 
     @contextlib.contextmanager
     def _edit(self) -> Iterator[dict[str, Any] | None]:
-        """The file's content, written back atomically where it was changed; None where the file is gone."""
+        """Read the file's content, and write it back atomically if it was changed; None where the file is gone."""
         folder = os.open(self.path.parent, os.O_RDONLY)  # locking the folder leaves no lock file behind
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

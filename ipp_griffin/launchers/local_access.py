@@ -106,7 +106,7 @@ class Attaching(OnServers, ControllerSettings):
             )
 
     def _whom(self, client: Mapping[str, Any], address: str) -> str:
-        """Who comes to the controller, as far as can be known from here."""
+        """Return who comes to the controller, as far as can be known from here."""
         if client.get("ssh") and not client.get(TO_SERVER):
             return self._gateway or resolved(str(client["ssh"]))
         return own_address(address)
@@ -154,7 +154,7 @@ class Attaching(OnServers, ControllerSettings):
             self._stopping.wait(TICK)
 
     def _through_tunnel(self, client: Mapping[str, Any], patience: float) -> Mapping[str, Any]:
-        """``client`` with the ends of a tunnel that is open, or is opened anew. Raises `GriffinError` where there is none."""
+        """Return ``client`` with the ends of a tunnel that is open, or is opened anew. Raises `GriffinError` where there is none."""
         if self._tunnel is None or self._tunnel.ended:
             self.drop_tunnel()
             self._tunnel = open_tunnel(client)
@@ -176,7 +176,7 @@ class Attaching(OnServers, ControllerSettings):
         self._tunnel = None
 
     def keep_tunnel(self) -> None:
-        """The one that this process has opened, if any, stays without it, and those that were there before end. Idempotent."""
+        """Let the tunnel that this process has opened, if any, run on, and end those that were there before. Idempotent."""
         kept = [self._tunnel.record] if self._tunnel else []
         for record in self.tunnels:
             if record not in kept:
@@ -194,7 +194,7 @@ class Attaching(OnServers, ControllerSettings):
         self.tunnels = []
 
     def _tunnel_of_clients(self) -> list[float]:
-        """That through which clients of this machine go, by their connection file: another process may have opened it since. [] for none."""
+        """Return the tunnel of this machine's clients, by their connection file: another process may have opened it since. [] for none."""
         try:
             info = json.loads(Path(self.connection_files["client"]).read_text())
             pid, created = info[TUNNEL] if cluster_uid(info) == self.uid else []
@@ -245,7 +245,7 @@ class Attaching(OnServers, ControllerSettings):
                 scratch.unlink(missing_ok=True)
 
     def remove_stale_files(self) -> None:
-        """Those of a controller that was killed: clients would be sent to it."""
+        """Remove the files of a controller that was killed: clients would be sent to it."""
         for path in self.connection_files.values():
             Path(path).unlink(missing_ok=True)
 

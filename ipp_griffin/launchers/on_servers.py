@@ -288,7 +288,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         ).start()
 
     def _all_gone(self) -> bool:
-        """No server lives any more: delete what is left of them (a powered-off server costs money).
+        """Delete what is left of a set of which no server lives any more (a powered-off server costs money).
 
         Returns whether that worked; the watcher tries again where it did not.
         """
@@ -309,7 +309,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- the end
 
     def _destroy(self, *, through_hub: bool = True) -> None:
-        """`_tear_down`, once. Blocking; at most one at a time."""
+        """Call `_tear_down` once. Blocking; at most one at a time."""
         with self._cloud_work:
             if self._gone or not self.uid:
                 return

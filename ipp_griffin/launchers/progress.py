@@ -49,7 +49,7 @@ class Progress:
         return True
 
     def show(self, connected: int, phases: Mapping[str, int]) -> None:
-        """``connected``: engines that the controller lists; ``phases``: how many servers are in which phase."""
+        """Show ``connected`` (engines that the controller lists) and ``phases`` (how many servers are in which phase)."""
         servers = ", ".join(f"{count} {IN_WORDS.get(phase, phase)}" for phase, count in phases.items())
         if self._bar is not None:
             self._bar.n = connected

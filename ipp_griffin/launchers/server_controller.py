@@ -39,7 +39,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
     role = CONTROLLER
 
     def find_args(self) -> list[str]:
-        """For ipyparallel's log lines only: there is no local process."""
+        """Return something for ipyparallel's log lines only: there is no local process."""
         return ["griffin controller on a server"]
 
     # --- start
@@ -211,7 +211,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self.remove_connection_files()
 
     def signal(self, sig: int) -> Any:
-        """SIGTERM and SIGKILL stop the cluster; nothing else reaches another machine. Returns an awaitable, or None."""
+        """Stop the cluster for SIGTERM and SIGKILL; nothing else reaches another machine. Returns an awaitable, or None."""
         if sig in (signal.SIGTERM, signal.SIGKILL):
             return self.stop()
         self.log.warning(f"Signal {sig} does not reach the controller: it runs on a server.")
@@ -226,14 +226,14 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             await asyncio.sleep(0.1)
 
     def poll(self) -> int | None:
-        """None while it runs, as far as its watcher knows."""
+        """Return None while it runs, as far as its watcher knows."""
         return None if self.running else 0
 
     def get_output(self, remove: bool = False) -> str:
-        """ipcontroller's output as its server last reported it, without keys; after `stop`, as it was at the end."""
+        """Return ipcontroller's output as its server last reported it, without keys; after `stop`, as it was at the end."""
         return self._read_output(1)
 
 
 def _without_engines(server: Any) -> Any:
-    """Its one process is the controller: nobody shall count it as an engine."""
+    """Take the engine out of the plan: its one process is the controller."""
     return dataclasses.replace(server, metadata={**server.metadata, "griffin:engines": "0"})

@@ -85,7 +85,7 @@ class ControllerKeys:
 
     @property
     def uid(self) -> str:
-        """Of the cluster, as `cluster_uid` finds it in the controller's connection files."""
+        """Return the cluster's uid, as `cluster_uid` finds it in the controller's connection files."""
         return cluster_uid({"key": self.session, "curve_serverkey": self.curve_public})
 
 
@@ -195,7 +195,7 @@ def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
 
 
 def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
-    """As few ranges, first and last, as hold exactly these ports. Pure."""
+    """Return as few ranges, first and last, as hold exactly these ports. Pure."""
     ranges: list[tuple[int, int]] = []
     for port in sorted(ports):
         if ranges and ranges[-1][1] == port - 1:

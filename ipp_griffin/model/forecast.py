@@ -27,7 +27,7 @@ class Quota:
 
     @property
     def left(self) -> int | None:
-        """None: without a limit."""
+        """Return how much is left; None: without a limit."""
         return None if self.most < 0 else max(self.most - self.used, 0)
 
     @property
@@ -51,7 +51,7 @@ class Forecast:
 
     @property
     def quota(self) -> Mapping[str, Quota]:
-        """By kind: servers, vCPUs, and RAM in MiB."""
+        """Return the quota by kind: servers, vCPUs, and RAM in MiB."""
         limits = self.limits
         vcpus, ram = (sum(len(p.servers) * getattr(p.flavor, kind) for p in self.plans) for kind in ("vcpus", "ram"))
         return {
@@ -82,7 +82,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """From the first request until the last server is asked for: some rounds of requests one after the other, and the creations.
+        """Return the seconds from the first request until the last server is asked for: some rounds of requests, and the creations.
 
         Not what a controller's server takes to boot and to answer.
         """

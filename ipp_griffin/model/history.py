@@ -55,7 +55,7 @@ class Record:
 
     @property
     def place(self) -> str:
-        """As people may call it: set/slot, and the incarnation of one that is not the first."""
+        """Return what people may call it: set/slot, and the incarnation of one that is not the first."""
         return f"{self.engine_set}/{self.slot}" + (f".{self.incarnation}" if self.incarnation else "")
 
 
@@ -80,7 +80,7 @@ def records(
     reports: Iterable[Report],
     histories: Mapping[str, Mapping[tuple[int, int], Former]],
 ) -> list[Record]:
-    """One for each server, by set, slot and incarnation. ``servers``: those that count first, where two have one place."""
+    """Return one record for each server, by set, slot and incarnation. ``servers``: those that count first, where two have one place."""
     by_key: dict[Key, list[Report]] = {}
     for report in reports:
         by_key.setdefault((report.engine_set, report.slot, report.incarnation), []).append(report)

@@ -56,7 +56,7 @@ class ServerLog:
 
 
 def merge(logs: Iterable[ServerLog]) -> Iterator[Line]:
-    """All lines by time; those of one voice stay in their order, whatever times they have."""
+    """Return all lines by time; those of one voice stay in their order, whatever times they have."""
     streams = [_ranked(stream) for log in logs for stream in _streams(log)]
     return (line for _, line in heapq.merge(*streams, key=itemgetter(0)))
 
@@ -96,7 +96,7 @@ def _streams(log: ServerLog) -> Iterator[list[Line]]:
 
 
 def _engine_lines(source: str, output: str, content: Content) -> list[Line]:
-    """Lines without a time belong to the one before; those before any, to the time of the report."""
+    """Return an engine's lines. Those without a time belong to the one before; those before any, to the time of the report."""
     offset = _number(content.get("utc_offset")) or 0.0
     zone = timezone(timedelta(seconds=offset if abs(offset) <= FARTHEST else 0))
     lines: list[tuple[datetime | None, str]] = []
@@ -110,7 +110,7 @@ def _engine_lines(source: str, output: str, content: Content) -> list[Line]:
 
 
 def _console_lines(source: str, console: str, launched: datetime | None, told: set[str]) -> list[Line]:
-    """Without what the agent's reports tell as well. Only the agent's lines have a time."""
+    """Return a console's lines without what the agent's reports tell as well. Only the agent's lines have a time."""
     lines: list[tuple[datetime | None, str]] = []
     for text in _split(redact(COLOURS.sub("", console))):
         match = AGENT_LINE.search(text)
@@ -125,7 +125,7 @@ def _console_lines(source: str, console: str, launched: datetime | None, told: s
 
 
 def _dated(source: str, lines: Iterable[tuple[datetime | None, str]], otherwise: datetime | None) -> list[Line]:
-    """``otherwise``: the time of lines where none has one; else those before the first that has go with that."""
+    """Date the lines. ``otherwise``: the time of lines where none has one; else those before the first that has go with that."""
     lines = list(lines)
     current = next((when for when, _ in lines if when), otherwise)
     found = []
@@ -163,7 +163,7 @@ def _time_of(content: Content) -> datetime | None:
 
 
 def _number(value: Any) -> float | None:
-    """None for what is no number, or none that can be calculated with."""
+    """Return a number; None for anything else, and for one that can't be calculated with."""
     try:
         found = float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:

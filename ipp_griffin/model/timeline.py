@@ -41,7 +41,7 @@ class Track:
         return next(iter(self.times.values()))
 
     def seconds(self) -> dict[str, float]:
-        """From `begun` until each phase began."""
+        """Return the seconds from `begun` until each phase began."""
         return {phase: start for phase, start, _ in self.spans(self.begun, self.begun)}
 
     def spans(self, zero: datetime, end: datetime) -> list[tuple[str, float, float]]:
@@ -67,7 +67,7 @@ class Timeline:
         return max((self.end - self.zero).total_seconds(), 0.1)
 
     def medians(self) -> dict[str, float]:
-        """Phase -> seconds until half of the servers (that reached it) had reached it, each from its own request."""
+        """Return phase -> seconds until half of the servers (that reached it) had reached it, each from its own request."""
         known = [track.seconds() for track in self.tracks]
         reached = {phase: [seconds[phase] for seconds in known if phase in seconds] for phase in PHASES[1:]}
         return {phase: median(seconds) for phase, seconds in reached.items() if seconds}
@@ -87,7 +87,7 @@ class Timeline:
 
 
 def timeline(records: Iterable[Record], now: datetime) -> Timeline | None:
-    """None where nothing is known of any server."""
+    """Return the timeline; None where nothing is known of any server."""
     tracks = tuple(track for record in records if (track := _track(record)) is not None)
     if not tracks:
         return None
@@ -137,7 +137,7 @@ def _end(record: Record) -> tuple[datetime | None, str]:
 
 
 def as_text(shown: Timeline, width: int) -> str:
-    """One line a server, and medians below. ``width``: characters of a line, where that is enough."""
+    """Return one line for each server, and medians below. ``width``: characters of a line, where that is enough."""
     numbers = [
         [f"{seconds[phase]:.1f}" if phase in seconds else "-" for phase in PHASES[1:]]
         for seconds in (track.seconds() for track in shown.tracks)

@@ -92,7 +92,7 @@ def render(parameters: Mapping[str, object], agent_source: str) -> bytes:
 
 
 def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
-    """`render`, compressed as cloud-init takes it: a third of the size, which leaves room for certificates.
+    """Return what `render` does, compressed as cloud-init takes it: a third of the size, which leaves room for certificates.
 
     Raises what `render` raises, and `SettingError` if the result is larger than Nova takes.
     """
@@ -127,7 +127,7 @@ def _around(agent_source: str) -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=1)
 def _compressed(agent_source: str) -> tuple[bytes, bytes]:
-    """`_around`, compressed once for all servers: a gzip file may have several parts (RFC 1952, 2.2)."""
+    """Return `_around`, compressed once for all servers: a gzip file may have several parts (RFC 1952, 2.2)."""
     before, after = _around(agent_source)
     return _gzip(before), _gzip(after)
 

@@ -75,7 +75,7 @@ class Account:
         return self._info
 
     def capability(self, name: str) -> dict[str, Any] | None:
-        """One section of `info`, None if it isn't there."""
+        """Return one section of `info`, None if it isn't there."""
         found = self.info().get(name)
         return found if isinstance(found, dict) else None
 
@@ -170,7 +170,7 @@ class Account:
         return [] if done else names
 
     def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """One of swiftclient's functions, again while the store is unavailable: only what may be repeated.
+        """Call one of swiftclient's functions, again while the store is unavailable: only what may be repeated.
 
         Raises `StoreError` (with the HTTP ``status``), `StoreUnavailable`, `CredentialsError` or `QuotaError`.
         """
@@ -180,7 +180,7 @@ class Account:
             raise as_store_error(error) from None
 
     def call_once(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Like `call`, for what may not be repeated without a look at what came of it."""
+        """Call like `call`, but once: for what may not be repeated before its result is known."""
         try:
             return self._once(what, function, *args, **kwargs)
         except CloudError as error:
@@ -213,7 +213,7 @@ class Account:
         return result
 
     def _authorized(self, connection: _Connection, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """With the session's token, and once more with a new one if the store refuses it."""
+        """Call with the session's token, and once more with a new one if the store refuses it."""
         kwargs["http_conn"] = (urlsplit(self.url), connection)
         try:
             return function(self.url, self.session.get_token(), *args, **kwargs)
@@ -265,14 +265,14 @@ class _Connection(swift.HTTPConnection):  # type: ignore[misc]
 
 
 def _get_info(url: str, token: str, http_conn: tuple[Any, _Connection]) -> Any:
-    """``/info`` of the store whose account's URL is ``url``: what is before ``/v1``, and ``/info``."""
+    """Read ``/info`` of the store whose account's URL is ``url``: what is before ``/v1``, and ``/info``."""
     parsed, connection = http_conn
     path = re.sub(r"/v\d+(\.\d+)?(/.*)?$", "", parsed.path) + "/info"
     return swift.get_capabilities((parsed._replace(path=path), connection))
 
 
 def _get_object(url: str, token: str, container: str, name: str, limit: int, **kwargs: Any) -> bytes:
-    """At most ``limit`` bytes of an object, which may come in pieces, whatever its size."""
+    """Read at most ``limit`` bytes of an object, which may come in pieces, whatever its size."""
     headers = {"Range": f"bytes=0-{limit - 1}"}
     _, body = swift.get_object(url, token, container, name, resp_chunk_size=1 << 16, headers=headers, **kwargs)
     data = b""
@@ -295,7 +295,7 @@ def _from_answer(what: str, error: swift.ClientException) -> CloudError:
 
 
 def as_store_error(error: CloudError) -> CloudError:
-    """``error`` as a `StoreError`, unless it is of a kind that says more than that (credentials, quota)."""
+    """Return ``error`` as a `StoreError`, unless it is of a kind that says more (credentials, quota)."""
     kind = {CloudError: StoreError, Unavailable: StoreUnavailable}.get(type(error))
     if kind is None:
         return error

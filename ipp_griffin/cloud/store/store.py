@@ -454,5 +454,5 @@ def _past_a_flood(found: list[dict[str, Any]]) -> str:
 
 
 def _header(value: str) -> str:
-    """``value`` as a metadata header takes it: one line, at most 256 bytes of UTF-8."""
+    """Return ``value`` as a metadata header takes it: one line, at most 256 bytes of UTF-8."""
     return one_line(value).encode()[:256].decode(errors="ignore")

@@ -81,7 +81,7 @@ class TempUrls:
         note: Callable[[dict[str, str]], None],
         give_back: Callable[[], None],
     ) -> Signer:
-        """``signer``, or another that the store honours, for a store that isn't known to be Swift.
+        """Return ``signer``, or another that the store honours, for a store that isn't known to be Swift.
 
         ``note`` sets the container's metadata, so that `signer_of` finds the same; ``give_back`` frees the account's
         slot if nobody needs it. Raises `Unsupported` if no key is honoured.
@@ -156,7 +156,7 @@ class TempUrls:
         return path[max(0, path.rfind("/v1/")) :] if self._account.is_swift() else path
 
     def _status(self, url: str) -> int:
-        """That of one HEAD. Raises `Unavailable` for one that says only that, and for none."""
+        """Return the status of one HEAD. Raises `Unavailable` for one that says only that, and where there is no answer."""
         what, session = "Can't try a TempURL", self._account.session
         try:
             with quiet():
