@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from ..common.errors import GriffinError, Stopped
+from ..common.files import write_private
 from .profiles import check_files
 
 
@@ -126,6 +127,7 @@ def guard(launcher: Any) -> None:
     """Prepare the ipcluster process that ``launcher`` runs in, if it is one: errors in one line, SIGHUP as Ctrl-C."""
     from ipyparallel.apps.baseapp import BaseParallelApplication
 
+    write_whole(launcher.parent)
     parent = launcher.parent
     while parent is not None and not isinstance(parent, BaseParallelApplication):
         parent = getattr(parent, "parent", None)
@@ -139,6 +141,26 @@ def guard(launcher: Any) -> None:
     stop_on_hangup(launcher)
     if app.daemonize and "stop_cluster" not in vars(app):
         app.stop_cluster = partial(_stop_and_fail, app, app.stop_cluster)
+
+
+def write_whole(cluster: Any) -> None:
+    """Have the file of ``cluster`` (ipyparallel's) written whole or not at all: a process killed while it writes leaves the file as it was.
+
+    ipyparallel writes it in place; of half a file, `ipcluster stop` is a traceback, and finds nothing.
+    """
+    if not hasattr(cluster, "write_cluster_file") or "write_cluster_file" in vars(cluster):
+        return
+
+    def write() -> None:
+        path = Path(cluster.cluster_file)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            write_private(scratch, json.dumps(cluster.to_dict()))
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    cluster.write_cluster_file = write
 
 
 async def _stop_and_fail(app: Any, stop: Callable[..., Awaitable[None]], r: Any = None) -> None:

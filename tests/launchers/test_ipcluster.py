@@ -5,12 +5,15 @@ import logging
 import signal
 import threading
 import types
+from pathlib import Path
 
+import ipyparallel as ipp
 import pytest
 from ipyparallel.cluster.app import IPClusterStart
 from tornado.ioloop import IOLoop
 
 from ipp_griffin.common.errors import GriffinError, SettingError
+from ipp_griffin.launchers import ipcluster
 from ipp_griffin.launchers.ipcluster import (
     SharedClusterFile,
     _end,
@@ -164,3 +167,21 @@ def test_a_broken_profile_file_is_named_with_its_line(tmp_path, text, expected):
 def test_a_sound_profile_passes(tmp_path):
     (tmp_path / "ipengine_config.py").write_text("c = get_config()\nc.IPEngine.timeout = 3\n")
     check_profile(launcher_under(types.SimpleNamespace(parent=IPClusterStart()), tmp_path))
+
+
+def test_a_cluster_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A SIGKILL may come while it is written; `ipcluster stop` needs it then."""
+    cluster = ipp.Cluster(profile_dir=str(tmp_path), load_profile=False, cluster_id="x")
+    ipcluster.guard(types.SimpleNamespace(parent=cluster))
+    cluster.write_cluster_file()
+    before = Path(cluster.cluster_file).read_text()
+
+    def broken_off(path, text):
+        path.write_text(text[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ipcluster, "write_private", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.write_cluster_file()
+    assert Path(cluster.cluster_file).read_text() == before
+    assert [path.name for path in Path(cluster.cluster_file).parent.iterdir()] == [Path(cluster.cluster_file).name]

@@ -28,6 +28,8 @@ from .virtual_machines import GUEST, HOST, METADATA, STATE, VirtualMachines
 
 pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(2400)]
 AGENT = "ipp-griffin-agent.service"
+# Emulated beside other work, a server takes minutes for each phase of its start.
+PATIENT = dict.fromkeys(("start_timeout", "agent_timeout", "connection_timeout"), 1500)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,7 +88,7 @@ def start(machines, guest_cloud, tmp_path):
     async def begin(**settings):
         host = METADATA if machines.metadata else HOST
         store_url = guest_cloud.url.replace("127.0.0.1", host)
-        config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": settings})
+        config = Config({"GriffinCloud": {"store_url": store_url}, "GriffinEngineSetLauncher": {**PATIENT, **settings}})
         cluster = ipp.Cluster(
             engines="griffin",
             controller="griffin",
@@ -138,10 +140,14 @@ def generation(rc):
     return place, int(number)
 
 
-async def test_a_servers_life(start, machines, guest_cloud):
+async def test_a_servers_life(start, machines, guest_cloud, monkeypatch):
     """Unit installed, engine unprivileged; back under new names after a crash and, with the object that is kept on disk,
-    after a reset; off when the controller has been gone for the grace time."""
-    cluster, rc = await start(controller_gone_timeout=15)
+    after a reset. Its end is that of a server whose agent breaks whenever it starts: then systemd switches it off, since the agent
+    itself, which ends idle servers and those whose life is over, can't."""
+    settings = GriffinEngineSetLauncher.for_every_agent
+    broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
+    monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
+    cluster, rc = await start()
     assert rc.ids == [0]
     assert rc[0].apply_sync(getpass.getuser) == "ipp"
     assert rc[0].apply_sync(os.getuid) != 0
@@ -169,13 +175,10 @@ async def test_a_servers_life(start, machines, guest_cloud):
     assert again == place and after_reset > reborn
 
     rc.close()
-    gone = time.monotonic()
     os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
-    assert time.monotonic() - gone >= 15
     assert machines.one().process.returncode == 0
-    console = machines.one().console.read_text(errors="replace")
-    assert re.search(r"ipp-griffin: \S+Z switching this server off", console)
+    assert machines.one().console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
 
 
 @pytest.fixture
@@ -202,7 +205,7 @@ async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of
     machines.metadata, machines.image = True, "bare"
     # An emulated CPU compiles for minutes what no engine imports.
     place = ["--no-index", "--no-compile", f"--find-links=http://{METADATA}:{index}", "--trusted-host", METADATA]
-    _, rc = await start(pip_args=place, start_timeout=1500, max_lifetime=1800, log_interval=1)
+    _, rc = await start(pip_args=place, max_lifetime=1800, log_interval=1)
     assert "/dev/vdb" not in output_of(rc, "ls /dev/vd*")
     assert "DataSourceOpenStack" in output_of(rc, "cat /run/cloud-init/cloud-id /run/cloud-init/result.json")
     assert rc[0].apply_sync(os.getenv, "GRIFFIN_SLOT") == "0"
@@ -220,21 +223,6 @@ async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of
     rc.close()
 
 
-async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(start, machines, tmp_path, monkeypatch):
-    """By systemd: the agent itself, which ends idle servers and those whose life is over, can't."""
-    settings = GriffinEngineSetLauncher.for_every_agent
-    broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
-    monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
-    (tmp_path / "profile").mkdir()
-    (tmp_path / "profile" / "ipengine_config.py").write_text("c.IPEngine.max_heartbeat_misses = 10")
-    cluster, rc = await start()
-    os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
-    console = machines.one().console
-    await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
-    assert console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
-    rc.close()
-
-
 async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and_keys_and_its_engine_carries_on(
     machines, guest_cloud, tmp_path, monkeypatch
 ):
@@ -242,7 +230,7 @@ async def test_a_controller_on_a_server_is_back_after_a_reset_with_its_ports_and
     machines.ports = range(20000, 20020)
     monkeypatch.setattr(guest_cloud.state, "_address", lambda network: GUEST)
     store_url = guest_cloud.url.replace("127.0.0.1", HOST)
-    settings = {"reach_timeout": 1500}
+    settings = {"reach_timeout": 1500, **PATIENT}
     cluster = ipp.Cluster(
         controller="griffin-server",
         engines="local",
