@@ -140,14 +140,10 @@ def generation(rc):
     return place, int(number)
 
 
-async def test_a_servers_life(start, machines, guest_cloud, monkeypatch):
+async def test_a_servers_life(start, machines, guest_cloud):
     """Unit installed, engine unprivileged; back under new names after a crash and, with the object that is kept on disk,
-    after a reset. Its end is that of a server whose agent breaks whenever it starts: then systemd switches it off, since the agent
-    itself, which ends idle servers and those whose life is over, can't."""
-    settings = GriffinEngineSetLauncher.for_every_agent
-    broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
-    monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
-    cluster, rc = await start()
+    after a reset; off when the controller has been gone for the grace time."""
+    cluster, rc = await start(controller_gone_timeout=15)
     assert rc.ids == [0]
     assert rc[0].apply_sync(getpass.getuser) == "ipp"
     assert rc[0].apply_sync(os.getuid) != 0
@@ -175,10 +171,13 @@ async def test_a_servers_life(start, machines, guest_cloud, monkeypatch):
     assert again == place and after_reset > reborn
 
     rc.close()
+    gone = time.monotonic()
     os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+    assert time.monotonic() - gone >= 15
     assert machines.one().process.returncode == 0
-    assert machines.one().console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
+    console = machines.one().console.read_text(errors="replace")
+    assert re.search(r"ipp-griffin: \S+Z switching this server off", console)
 
 
 @pytest.fixture
@@ -220,6 +219,21 @@ async def test_the_metadata_service_an_image_that_has_only_python_and_the_end_of
     await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
     assert machines.one().process.returncode == 0
     assert "switching this server off" in machines.one().console.read_text(errors="replace")
+    rc.close()
+
+
+async def test_a_server_whose_agent_breaks_whenever_it_starts_is_switched_off(start, machines, tmp_path, monkeypatch):
+    """By systemd: the agent itself, which ends idle servers and those whose life is over, can't."""
+    settings = GriffinEngineSetLauncher.for_every_agent
+    broken = {"controller_gone_timeout": "no number"}  # not needed before there is no controller
+    monkeypatch.setattr(GriffinEngineSetLauncher, "for_every_agent", lambda self: {**settings(self), **broken})
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "ipengine_config.py").write_text("c.IPEngine.max_heartbeat_misses = 10")
+    cluster, rc = await start()
+    os.killpg(os.getpgid(cluster.controller.process.pid), signal.SIGKILL)
+    console = machines.one().console
+    await until(lambda: machines.one().process.poll() is not None, "the server is off", machines)
+    assert console.read_text(errors="replace").count("the agent broke: TypeError") >= 5
     rc.close()
 
 
