@@ -7,7 +7,15 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write ``text`` into a file that only its owner can read, in place of what is there. Make its folder. Raises OSError."""
+    """Write ``text`` into a file that only its owner can read, whole or not at all, in place of what is there. Make its folder.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -180,12 +180,7 @@ def _write_whole(local: ipyparallel.Cluster) -> None:
         nonlocal there
         if there and not path.exists():
             raise Stopped("The cluster was stopped meanwhile.")
-        scratch = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            write_private(scratch, json.dumps(local.to_dict()))
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_private(path, json.dumps(local.to_dict()))
         there = True
 
     local.write_cluster_file = write

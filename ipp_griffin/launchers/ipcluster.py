@@ -152,13 +152,7 @@ def write_whole(cluster: Any) -> None:
         return
 
     def write() -> None:
-        path = Path(cluster.cluster_file)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            write_private(scratch, json.dumps(cluster.to_dict()))
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_private(Path(cluster.cluster_file), json.dumps(cluster.to_dict()))
 
     cluster.write_cluster_file = write
 

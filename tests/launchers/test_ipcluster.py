@@ -176,11 +176,10 @@ def test_a_cluster_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     cluster.write_cluster_file()
     before = Path(cluster.cluster_file).read_text()
 
-    def broken_off(path, text):
-        path.write_text(text[:10])
+    def broken_off(scratch, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ipcluster, "write_private", broken_off)
+    monkeypatch.setattr(Path, "replace", broken_off)
     with pytest.raises(KeyboardInterrupt):
         cluster.write_cluster_file()
     assert Path(cluster.cluster_file).read_text() == before
