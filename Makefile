@@ -38,11 +38,12 @@ realcloud-up: .venv/installed  ## OpenStack's own services on this machine (Debi
 realcloud-down:
 	tests/openstack/realcloud/down.sh
 
-lint: .venv/installed  ## style, types, and who may import whom
+lint: .venv/installed  ## style, types, who may import whom, and what the Python 3.6 of an old image can run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.6- $(filter-out %/uploader.py,$(wildcard ipp_griffin/agent/*.py))
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -43,7 +43,7 @@ def test_it_contains_every_file_of_the_package_and_the_profile(wheel):
     package = {str(p.relative_to(REPO)) for p in (REPO / "ipp_griffin").rglob("*.py")}
     profile = {f"ipp_griffin/profile_griffin/{p.name}" for p in (REPO / "profile_griffin").glob("*.*")}
     assert {name for name in inside if ".dist-info/" not in name} == package | profile | {"ipp_griffin/py.typed"}
-    assert {"ipp_griffin/agent/agent.py", "ipp_griffin/profile_griffin/ipcluster_config.json"} <= inside
+    assert {"ipp_griffin/agent/main.py", "ipp_griffin/profile_griffin/ipcluster_config.json"} <= inside
     assert [name for name in inside if name.endswith("/LICENSE")] != []
     assert entry_points.split("\n\n") == [
         "[console_scripts]\nipp-griffin = ipp_griffin.cli:main",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..agent.agent import Redactor
+from ..agent.text import Redactor
 
 
 class RedactedStream:

@@ -21,7 +21,7 @@ import psutil
 from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets import Dict, Float, List, Unicode, default
 
-from ..agent.agent import Redactor
+from ..agent.text import Redactor
 from ..common.errors import GriffinError, SettingError
 from ..common.processes import process_of
 from ..common.threads import in_thread

@@ -1,7 +1,7 @@
 """Build the user-data of one server from its plan and the agent's program. Pure.
 
-The user-data is the agent's program itself, with this server's parameters put in. They hold no secret but the
-signatures of the URLs; what engines need beyond them is in the private object that the agent fetches.
+The user-data is the agent's program itself: the modules of `ipp_griffin.agent` joined into one file, with this server's parameters put
+in. They hold no secret but the signatures of the URLs; what engines need beyond them is in the private object that the agent fetches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ast
 import gzip
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -41,9 +41,48 @@ class UserDataSettings:
     role: str = ""
 
 
+@lru_cache(maxsize=1)
 def agent_source() -> str:
-    """Return the text of the agent's program."""
-    return (resources.files("ipp_griffin.agent") / "agent.py").read_text(encoding="utf-8")
+    """Return the agent as one program: `ipp_griffin.agent.main`, after all that it imports from its folder."""
+    folder = resources.files("ipp_griffin.agent")
+    return join("main", lambda name: (folder / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def join(main: str, read: Callable[[str], str]) -> str:
+    """Return a module and those it imports from its folder as one program. ``read`` gives the source of a module by its name.
+
+    They import names of one another (``from .system import read``), never modules, and define no name twice: they share one namespace.
+    """
+    modules: set[str] = set()
+    names: dict[str, set[str]] = {}  # what is imported from each module of the standard library
+    done: set[str] = set()
+    parts: list[str] = []
+
+    def add(name: str) -> str:
+        done.add(name)
+        source = read(name)
+        module = ast.parse(source)
+        docstring = ast.get_docstring(module) or ""
+        end = module.body[0].end_lineno
+        for node in module.body:
+            if isinstance(node, ast.Import):
+                modules.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                if node.module not in done:
+                    add(str(node.module))
+            else:
+                continue
+            end = node.end_lineno
+        comment = [f"# {line}".rstrip() for line in docstring.splitlines()]
+        parts.append("\n".join(["# " + "=" * 118, *comment, *source.splitlines()[end:]]))
+        return docstring
+
+    docstring = add(main)
+    imports = [f"import {name}" for name in sorted(modules)]
+    imports += [f"from {name} import {', '.join(sorted(found))}" for name, found in sorted(names.items())]
+    return "\n".join(["#!/usr/bin/env python3", f'"""{docstring}\n"""', "", *imports, "", "", "\n\n\n".join(parts), ""])
 
 
 def server_parameters(

@@ -11,7 +11,7 @@ from unittest import mock
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.agent.agent import ACTIVITY_PROGRAM
+from ipp_griffin.agent.controller import ACTIVITY_PROGRAM
 
 
 @pytest.fixture(params=[[], ["--nodb"]], ids=["DictDB", "NoDB"])

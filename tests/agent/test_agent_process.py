@@ -16,7 +16,8 @@ from pathlib import Path
 import ipyparallel as ipp
 import pytest
 
-from ipp_griffin.agent import agent
+from ipp_griffin.agent.store import url_opener
+from ipp_griffin.agent.system import run_command
 from ipp_griffin.model.connection import build
 from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import UserDataSettings, agent_source, render, server_parameters
@@ -333,15 +334,15 @@ def test_an_engine_command_that_is_not_there_is_a_failure(start_agent, store, co
 def test_the_proxy_setting_is_used_and_no_other(store, monkeypatch):
     """Without the setting a proxy in the environment is not used: the agent does what its parameters say."""
     store.body = b"from the store"
-    with agent.url_opener(store.url, "")("http://store.invalid/v1/a?x=1", timeout=5) as response:
+    with url_opener(store.url, "")("http://store.invalid/v1/a?x=1", timeout=5) as response:
         assert response.read() == b"from the store"
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with agent.url_opener("", "")(store.url + "/direct", timeout=5) as response:
+    with url_opener("", "")(store.url + "/direct", timeout=5) as response:
         assert response.read() == b"from the store"
     assert store.requests == ["http://store.invalid/v1/a?x=1", "/direct"]
 
 
 def test_a_command_that_takes_too_long_or_is_not_there_is_an_exit_code():
-    assert agent.run_command([sys.executable, "-c", "print(1)"]) == (0, "1\n")
-    assert agent.run_command([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)[0] == 124
-    assert agent.run_command(["no-such-command"])[0] == 127
+    assert run_command([sys.executable, "-c", "print(1)"]) == (0, "1\n")
+    assert run_command([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)[0] == 124
+    assert run_command(["no-such-command"])[0] == 127

@@ -17,7 +17,7 @@ import pytest
 from ipyparallel.engine.app import IPEngine
 from traitlets.config import Config
 
-from ipp_griffin.agent.agent import controller_command
+from ipp_griffin.agent.controller import controller_command
 from ipp_griffin.controller import heartbeats
 from ipp_griffin.model.connection import ControllerKeys, ports_of
 

@@ -26,7 +26,7 @@ import requests
 import yaml
 import zmq
 
-from ipp_griffin.agent.agent import report_url
+from ipp_griffin.agent.reports import report_url
 from ipp_griffin.cloud.cloud import Cloud as Connection
 from ipp_griffin.cloud.store.store import QUOTA, Store
 from ipp_griffin.model.names import container_name

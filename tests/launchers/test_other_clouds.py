@@ -14,7 +14,8 @@ import requests
 import yaml
 from traitlets.config import Config, Configurable
 
-from ipp_griffin.agent import agent
+from ipp_griffin.agent.reports import report_url
+from ipp_griffin.agent.store import url_opener
 from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.shared import open_store
 from ipp_griffin.common.errors import CloudError, GriffinError, SettingError
@@ -269,10 +270,10 @@ def test_agents_trust_the_certificates_that_they_are_given_and_no_others(https, 
     url = f"{https()}/info"
     with forward_proxy() as proxy:
         address = proxy.url if through_proxy else ""
-        with agent.url_opener(address, authority.pem)(url, timeout=60) as response:
+        with url_opener(address, authority.pem)(url, timeout=60) as response:
             assert json.loads(response.read())["swift"]
         with pytest.raises(OSError, match="certificate verify failed"):
-            agent.url_opener(address, "")(url, timeout=60)
+            url_opener(address, "")(url, timeout=60)
     assert set(proxy.asked) == ({f"CONNECT {urlsplit(url).netloc}"} if through_proxy else set())
 
 
@@ -298,7 +299,7 @@ def test_what_servers_need_of_an_object_store_works_with_every_kind_and_leaves_n
         url = store.get_url(UID, "set/connection.json", 60)
         assert requests.get(url, timeout=60).content == b"{}"
         urls = store.report_urls(UID, "set/0.0/", 60)
-        assert requests.put(agent.report_url(urls, 0, "agent"), data=b"{}", timeout=60).status_code == 201
+        assert requests.put(report_url(urls, 0, "agent"), data=b"{}", timeout=60).status_code == 201
         assert [report.phase for report in store.reports(UID, "set")] == ["agent"]
         assert store.delete_container(UID)
         assert requests.get(url, timeout=60).status_code in (401, 403, 404)

@@ -80,7 +80,7 @@ def test_nova_gets_the_program_compressed_and_always_the_same_bytes():
     data = user_data(parameters(), agent_source())
     assert data == user_data(parameters(), agent_source())
     assert gzip.decompress(data) == render(parameters(), agent_source())
-    assert len(data) < LIMIT / 2
+    assert LIMIT - len(data) > 20_000  # room for a dozen CA certificates
 
 
 def test_too_much_for_nova_is_an_error_that_says_how_big_and_what_to_do():

@@ -14,7 +14,7 @@ import requests
 import responses
 from requests import PreparedRequest
 
-from ipp_griffin.agent import agent
+from ipp_griffin.agent.reports import report_url
 from ipp_griffin.cloud.store.account import Account
 from ipp_griffin.cloud.store.account_key import AccountKey
 from ipp_griffin.cloud.store.store import Store
@@ -344,11 +344,11 @@ def test_an_agent_writes_each_report_of_its_own_by_the_url_of_its_phase(store: S
     urls = store.report_urls(UID, "set/0.0/", 60)
     phases = ("agent", "connected", "engines", "gone", "failed")
     for sequence, phase in enumerate(phases):
-        assert requests.put(agent.report_url(urls, sequence, phase), timeout=1).status_code == 201
+        assert requests.put(report_url(urls, sequence, phase), timeout=1).status_code == 201
     assert [report.phase for report in store.reports(UID, "set")] == list(phases)
-    assert requests.put(agent.report_url(urls, 7, "log"), timeout=1).status_code == 201
+    assert requests.put(report_url(urls, 7, "log"), timeout=1).status_code == 201
     assert store.reports(UID, "set", logs=True)[-1].phase == "log"
-    elsewhere = agent.report_url(urls, 0, "agent").replace("0.0/", "1.0/")
+    elsewhere = report_url(urls, 0, "agent").replace("0.0/", "1.0/")
     assert requests.put(elsewhere, timeout=1).status_code == 403
 
 
@@ -357,7 +357,7 @@ def test_of_reports_with_one_name_a_phase_the_last_one_written_counts(store: Sto
     store.publish(UID, {})
     urls = store.report_urls(UID, "set/0.0/", 60)
     for sequence, phase in enumerate(["agent", "connected", "engines", "gone", "engines"]):
-        requests.put(agent.report_url(urls, sequence, phase), timeout=1)
+        requests.put(report_url(urls, sequence, phase), timeout=1)
     assert [report.phase for report in store.reports(UID, "set")][-2:] == ["gone", "engines"]
 
 

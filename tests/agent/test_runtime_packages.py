@@ -6,7 +6,7 @@ import zipfile
 
 import ipyparallel
 
-from .test_agent import World
+from .world import World
 
 
 def run(argv: list[str]) -> tuple[int, str]:
@@ -24,14 +24,15 @@ def test_a_package_is_installed_into_a_venv_that_sees_what_the_image_has(tmp_pat
         wheel.writestr(f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: griffin_probe\nVersion: 1\n")
         wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{metadata}/RECORD", "")
-    agent = World(tmp_path / "state", run=run).agent
-    agent.private_object.update(
+    world = World(tmp_path / "state", run=run)
+    world.agent.private_object.update(
         ipyparallel=ipyparallel.__version__,
         engine_python=sys.executable,
         packages=["griffin-probe"],
         pip_args=["--no-index", f"--find-links={tmp_path}"],
     )
-    agent.prepare()
-    assert agent.python == agent.path("venv/bin/python")
+    world.prepare()
+    python = world.agent.runtime.python
+    assert python == world.agent.state.path("venv/bin/python")
     program = "import griffin_probe, importlib.util as u; print(griffin_probe.answer, bool(u.find_spec('ipyparallel')))"
-    assert run([agent.python, "-c", program]) == (0, "42 True\n")
+    assert run([python, "-c", program]) == (0, "42 True\n")

@@ -1,17 +1,21 @@
 """The agent of a server that runs the controller, with everything around it replaced: no network, no sleep, no process."""
 
 import json
+import os
+import random
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ipp_griffin.agent import agent
-from ipp_griffin.agent.agent import ControllerAgent, ControllerGone, Expired, Failure, Idle
+from ipp_griffin.agent import children
+from ipp_griffin.agent.connection import secrets_of
+from ipp_griffin.agent.controller import ACTIVITY_PROGRAM, END_PROGRAM, ControllerAgent, Idle, controller_command
+from ipp_griffin.agent.errors import ControllerGone, Expired, Failure
 
 from ..fakes import Clock
-from .test_agent import PARAMETERS, Net, http_error
+from .world import PARAMETERS, Net, http_error
 
 KEYS = {"session": "5e55ion", "curve_public": "publ1c", "curve_secret": "s3cret"}
 CONTROLLER = {
@@ -22,7 +26,7 @@ CONTROLLER = {
     "args": ["--nodb"],
     "config": "c = get_config()",
 }
-RENDEZVOUS = {
+PRIVATE_OBJECT = {
     "version": 1,
     "controller": CONTROLLER,
     "environment": {"A": "b"},
@@ -63,15 +67,16 @@ class World:
             connect=lambda address, port: self.problem,
             log=self.lines.append,
         )
-        private_object = json.loads(json.dumps(RENDEZVOUS))
+        private_object = json.loads(json.dumps(PRIVATE_OBJECT))
         private_object["timeouts"].update(timeouts)
-        self.agent.private_object, self.agent.home, self.agent.python = private_object, "/", "/opt/python"
-        self.agent.redactor = agent.Redactor(agent.secrets_of(PARAMETERS, private_object))
+        self.agent.private_object = self.agent.runtime.private_object = private_object
+        self.agent.runtime.home, self.agent.runtime.python = "/", "/opt/python"
+        self.agent.redactor.hide(secrets_of(PARAMETERS, private_object))
         monkeypatch.setattr(
-            agent, "subprocess", SimpleNamespace(Popen=self.start, DEVNULL=-3, STDOUT=-2, SubprocessError=OSError)
+            children, "subprocess", SimpleNamespace(Popen=self.start, DEVNULL=-3, STDOUT=-2, SubprocessError=OSError)
         )
-        monkeypatch.setattr(agent.os, "killpg", lambda pid, sig: self.kill(pid, sig))
-        monkeypatch.setattr(agent.random, "uniform", lambda low, high: high)
+        monkeypatch.setattr(os, "killpg", lambda pid, sig: self.kill(pid, sig))
+        monkeypatch.setattr(random, "uniform", lambda low, high: high)
 
     def ask(self, argv, hub):
         self.asked.append(argv[2])
@@ -138,20 +143,23 @@ def world(tmp_path, monkeypatch):
 
 def test_it_waits_for_the_object_that_has_this_servers_address(world):
     """Not that of the server whose slot it has taken."""
-    early = [{**RENDEZVOUS, "controller": {**CONTROLLER, "server": server}} for server in ("", "griffin-u-2-before")]
-    w = world(net=Net(*(json.dumps(each).encode() for each in (*early, RENDEZVOUS))))
-    assert json.loads(w.agent.fetch()) == RENDEZVOUS
+    early = [
+        {**PRIVATE_OBJECT, "controller": {**CONTROLLER, "server": server}} for server in ("", "griffin-u-2-before")
+    ]
+    w = world(net=Net(*(json.dumps(each).encode() for each in (*early, PRIVATE_OBJECT))))
+    w.agent.load()
+    assert w.agent.private_object == PRIVATE_OBJECT
     assert [line for line in w.lines if "address is not known yet" in line] == w.lines
     assert len(w.lines) == 2
 
 
 def test_all_keys_of_a_controller_are_secrets():
-    assert set(KEYS.values()) <= set(agent.secrets_of(PARAMETERS, RENDEZVOUS))
+    assert set(KEYS.values()) <= set(secrets_of(PARAMETERS, PRIVATE_OBJECT))
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_the_command_has_ports_and_address_and_no_key(again):
-    assert agent.controller_command(CONTROLLER, ["python", "-m", "ipyparallel.controller"], "/p", again) == [
+    assert controller_command(CONTROLLER, ["python", "-m", "ipyparallel.controller"], "/p", again) == [
         "python",
         "-m",
         "ipyparallel.controller",
@@ -310,14 +318,14 @@ def test_after_a_reboot_a_start_that_fails_is_one_crash_more(world, tmp_path, mo
 def test_after_a_reboot_a_command_that_can_not_be_run_is_one_crash_more(world, tmp_path, monkeypatch):
     world().run()
     again, failures = World(tmp_path, monkeypatch), [OSError("no memory")]
-    run = agent.subprocess.Popen
+    run = children.subprocess.Popen
 
     def popen(*args, **how):
         if failures:
             raise failures.pop()
         return run(*args, **how)
 
-    monkeypatch.setattr(agent.subprocess, "Popen", popen)
+    monkeypatch.setattr(children.subprocess, "Popen", popen)
     again.run()
     assert len(again.started) == 1
     assert again.names[-1].endswith("-engines")
@@ -354,7 +362,7 @@ def test_the_agents_own_end_kills_it_with_all_its_processes(world):
     """Told to end, it would forget its engines, which wait out a reboot."""
     w = world()
     w.run()
-    w.agent.terminate()
+    w.agent.end()
     assert w.killed == [100]
 
 
@@ -363,13 +371,13 @@ def test_at_the_end_of_its_life_it_ends_and_its_engines_first(world):
     w.agent.parameters["expires"] = 1
     with pytest.raises(Expired, match="^$"):
         w.agent.work()
-    assert w.asked == [agent.END_PROGRAM]
+    assert w.asked == [END_PROGRAM]
 
 
 def test_at_the_end_of_its_life_nobody_is_asked_where_no_python_is_known(world):
     """The controller's command is the user's own."""
     w = world()
-    w.agent.parameters["expires"], w.agent.python = 1, ""
+    w.agent.parameters["expires"], w.agent.runtime.python = 1, ""
     w.agent.private_object["engine_cmd"] = ["/opt/controller"]
     with pytest.raises(Expired):
         w.agent.work()
@@ -380,8 +388,8 @@ def test_an_idle_cluster_ends_its_engines_first(world):
     w = world(hub=lambda program: '["done", "done"]', timeouts={"idle": 120})
     with pytest.raises(Expired, match=r"nothing|anything to do for 120 s \(idle_timeout\)"):
         w.agent.work()
-    assert w.asked[-1] == agent.END_PROGRAM
-    assert set(w.asked[:-1]) == {agent.ACTIVITY_PROGRAM}
+    assert w.asked[-1] == END_PROGRAM
+    assert set(w.asked[:-1]) == {ACTIVITY_PROGRAM}
     assert 1120 <= w.clock.now < 1200
 
 
