@@ -20,21 +20,18 @@ from .text import last_lines
 
 PIP = re.compile(r"(?:^|/)pip-[0-9.]+-py3-none-any\.whl$")
 
-# Finds ipyparallel without importing it, which takes seconds.
+# Finds ipyparallel and its version without importing it, which takes seconds; importlib.metadata would take longer than all else.
 PROBE_PROGRAM = """
-import json, sys, sysconfig
+import json, os, re, sys, sysconfig
+from importlib import util
 version = ""
-try:
-    from importlib import metadata, util
-    if util.find_spec("ipyparallel"):
-        version = metadata.version("ipyparallel")
-except ImportError:
+spec = util.find_spec("ipyparallel")
+if spec is not None and spec.origin:
     try:
+        with open(os.path.join(os.path.dirname(spec.origin), "_version.py"), encoding="utf-8") as f:
+            version = re.search("^__version__ = .([0-9][^'\\"]*)", f.read(), re.M).group(1)
+    except (OSError, AttributeError):
         from ipyparallel import __version__ as version
-    except ImportError:
-        pass
-except Exception:
-    pass
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "ipyparallel": version,
     "paths": [p for p in sys.path if p.endswith("-packages")], "site": sysconfig.get_paths()["purelib"]}))
 """

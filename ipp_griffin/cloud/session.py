@@ -53,7 +53,7 @@ class Api:
         self._clock = clock
         self._throttles: dict[str, Throttle] = {}
         self._adapters: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._making: dict[str, threading.Lock] = {}
         self.session = connection.session
         self.region = str(connection.config.get_region_name() or "")
         self.auth_url = str(connection.config.get_auth_args().get("auth_url") or "")
@@ -179,8 +179,11 @@ class Api:
         return str(url or "")
 
     def _adapter(self, service: str) -> Any:
-        """Return the SDK's proxy of a service. It is made once, since making it may ask the service for its versions."""
-        with self._lock:
+        """Return the SDK's proxy of a service. It is made once, since making it may ask the service for its versions.
+
+        That takes a request, during which other services can be asked.
+        """
+        with self._making.setdefault(service, threading.Lock()):
             if service not in self._adapters:
                 self._adapters[service] = getattr(self._connection, service)
             return self._adapters[service]

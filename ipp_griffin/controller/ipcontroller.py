@@ -1,22 +1,56 @@
 """``python -m ipp_griffin.ipcontroller ARGUMENTS``: ipcontroller, as `GriffinControllerLauncher` runs it.
 
 Without keys in what it logs, with the heartbeats of `heartbeats` where neither the profile nor an argument says otherwise, and not
-without whoever started it, before the cluster file can name it.
+without whoever started it, before the cluster file can name it. It may be started before its last arguments are known, which the cloud
+has a say in: then it loads ipyparallel, and waits for them.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from traitlets.config import Config
 
+from ..common.files import write_private
 from ..common.processes import process_of
 from .heartbeats import CONTROLLER_DEFAULTS
 from .redaction import redact_this_process
 
 STARTER = "IPP_GRIFFIN_STARTER"  # in the environment: the pid of the process that notes this one in the cluster file
+ARGUMENTS = "IPP_GRIFFIN_ARGUMENTS"  # in the environment: the folder in which the last arguments will be
 SECRETS = ("IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY", "IPP_CURVE_PUBLICKEY")
+
+
+def give_arguments(folder: Path, pid: int, arguments: list[str]) -> None:
+    """Give the last arguments to the process ``pid``, which was started with `ARGUMENTS` = ``folder`` and waits for them."""
+    write_private(_arguments_of(folder, pid), json.dumps(arguments))
+
+
+def _arguments_of(folder: Path, pid: int) -> Path:
+    return folder / f".arguments-{pid}.json"
+
+
+def _wait_for_arguments(folder: Path) -> list[str]:
+    """Return the last arguments, once they are there. End this process if its starter was killed."""
+    path = _arguments_of(folder, os.getpid())
+    while not path.exists():
+        if lost := _lost_starter():
+            sys.exit(f"Process {lost}, which started this controller, has ended")
+        time.sleep(0.01)
+    arguments: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    return arguments
+
+
+def _lost_starter() -> str:
+    """Return the pid of the process that started this one, if it has ended; else ""."""
+    starter = os.environ.get(STARTER, "")
+    return starter if starter and process_of(int(starter)) is None else ""
 
 
 def main() -> None:
@@ -31,9 +65,8 @@ def main() -> None:
 
             Connection files are written later in this, and the first process of its own started after it.
             """
-            starter = os.environ.get(STARTER, "")
-            if starter and process_of(int(starter)) is None:
-                self.log.critical(f"Process {starter}, which started this controller, has ended")
+            if lost := _lost_starter():
+                self.log.critical(f"Process {lost}, which started this controller, has ended")
                 self.exit(1)
             super().init_hub()
 
@@ -44,6 +77,8 @@ def main() -> None:
             config.merge(self.config)
             self.update_config(config)
 
+    if folder := os.environ.pop(ARGUMENTS, ""):
+        sys.argv += _wait_for_arguments(Path(folder))
     IPController.launch_instance()
 
 

@@ -25,9 +25,10 @@ from ..agent.text import Redactor
 from ..common.errors import GriffinError, SettingError
 from ..common.processes import process_of
 from ..common.threads import in_thread
-from ..controller.ipcontroller import STARTER
+from ..controller.ipcontroller import ARGUMENTS, STARTER, give_arguments
 from ..model.connection import cluster_uid
 from ..model.plan import choose_network
+from ..model.userdata import agent_source
 from . import ipcluster
 from .arguments import PORTS_NEEDED, check_args, port_range, value_of
 from .on_cloud import OnCloud
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
     from ..model.plan import Network
     from .cloud_settings import GriffinCloud
+
+
+OWN_COMMAND = (sys.executable, "-m", "ipp_griffin.ipcontroller")
 
 
 class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
@@ -60,6 +64,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 
     _own_args = List(Unicode())
+    _waits_for_arguments = False
     _output: Any  # ipyparallel's
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
@@ -70,7 +75,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     @default("controller_cmd")
     def _our_ipcontroller(self) -> list[str]:
         """Return the command of ipyparallel's ipcontroller without keys in what it logs, and with this project's heartbeats."""
-        return [sys.executable, "-m", "ipp_griffin.ipcontroller"]
+        return list(OWN_COMMAND)
 
     def find_args(self) -> list[str]:
         return super().find_args() + self._own_args  # type: ignore[no-any-return]
@@ -81,6 +86,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         self._session_key = self._session_key or secrets.token_hex(32)
         env.setdefault("IPP_SESSION_KEY", self._session_key)
         env[STARTER] = str(os.getpid())
+        if self._waits_for_arguments:
+            env[ARGUMENTS] = self._security_folder
         return env
 
     async def start(self) -> None:
@@ -92,24 +99,49 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             ipcluster.guard(self)
             ipcluster.check_profile(self)
             self.check_settings()
+            check_args(self.controller_args)
             settings = self.settle_cloud()
-            await in_thread(lambda: self.record_project(settings))
+            self._waits_for_arguments = self.controller_cmd == list(OWN_COMMAND)
+            if self._waits_for_arguments:
+                self._spawn()  # it loads ipyparallel while this process loads the SDK, logs in and looks up the networks
+            cloud = await in_thread(self.connect)
             if self._starts_engines_on_servers():
-                settings.prefetch(self.connect())
+                settings.prefetch(cloud)
+            await in_thread(lambda: self.record_project(settings))
             self._own_args = await in_thread(lambda: self._decide_args(settings))
-            self._remove_stale_files()
-            self._make_output_private()
-            super().start()
-            self.process_created = self.process.create_time()
-            if self.parent is not None:
-                self.parent.update_cluster_file()  # a stop finds it, should this process be killed before it is ready
+            if self._waits_for_arguments:
+                give_arguments(Path(self._security_folder), self.pid, self._own_args)
+            else:
+                self._spawn()
+            await in_thread(agent_source)  # engine sets need it next, and ipcontroller takes longer
             self.uid = cluster_uid((await self._wait_until_written())["engine"])
             self._give_back_reservation()
         except Exception as e:
             self._give_back_reservation()
             if self.running:
-                await super().stop()
+                await self._withdraw()
             await ipcluster.end_failed_start(self, e)
+
+    def _spawn(self) -> None:
+        """Start the process, and record it: a stop finds it, should this process be killed before it is ready."""
+        self._remove_stale_files()
+        self._make_output_private()
+        super().start()
+        self.process_created = self.process.create_time()
+        if self.parent is not None:
+            self.parent.update_cluster_file()
+
+    async def _withdraw(self) -> None:
+        """End the process of a start that failed. Whoever waits for its end is not told: the cause of the failure is what counts."""
+        self.stop_callbacks.clear()
+        self._end_group()
+        await super().stop()
+        if self.parent is not None:
+            self.parent.update_cluster_file()
+
+    @property
+    def _security_folder(self) -> str:
+        return str(Path(self.connection_files["engine"]).parent)
 
     async def stop(self) -> None:
         """End the cluster: its engine sets, whatever else it has on the cloud, and the controller, in this order.
@@ -267,7 +299,6 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     def _decide_args(self, settings: GriffinCloud) -> list[str]:
         """Return what must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
-        check_args(user)
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
         listens = value_of(user, "ip", "IPController.ip") or address

@@ -16,7 +16,7 @@ from ipyparallel.controller import app
 from ipyparallel.controller.heartmonitor import HeartMonitor
 
 from ipp_griffin.controller import ipcontroller as module
-from ipp_griffin.controller.ipcontroller import STARTER
+from ipp_griffin.controller.ipcontroller import ARGUMENTS, STARTER, give_arguments
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,9 @@ def test_hearts_of_a_real_one_beat_so_and_it_logs_no_key(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
+@pytest.mark.parametrize("waits", [True, False], ids=["waits for arguments", "has its arguments"])
 def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_connection_file(
-    tmp_path: Path, reaped: bool
+    tmp_path: Path, reaped: bool, waits: bool
 ) -> None:
     """No cluster file may name it, so that no stop would find it."""
     starter = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
@@ -85,7 +86,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
         starter.wait(60)
     process = subprocess.Popen(
         [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
-        env={**os.environ, STARTER: str(starter.pid)},
+        env={**os.environ, STARTER: str(starter.pid), **({ARGUMENTS: str(tmp_path)} if waits else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -102,3 +103,25 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
     assert f"Process {starter.pid}, which started this controller, has ended" in said
     assert "Traceback" not in said
     assert not list((tmp_path / "security").glob("*.json"))
+
+
+def test_one_that_was_started_before_its_arguments_were_known_waits_for_them(tmp_path: Path) -> None:
+    security = tmp_path / "security"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}"],
+        env={**os.environ, STARTER: str(os.getpid()), ARGUMENTS: str(security)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        give_arguments(security, process.pid, ["--ip=127.0.0.1", "--location=here"])
+        deadline = time.monotonic() + 60
+        while len(list(security.glob("ipcontroller-*.json"))) < 2:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    assert '"location": "here"' in (security / "ipcontroller-engine.json").read_text()
+    assert not list(security.glob(".*"))  # what was given is gone

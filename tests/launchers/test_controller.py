@@ -272,10 +272,10 @@ def test_ports_are_looked_for_at_the_address_it_will_listen_on(launcher, monkeyp
 
 
 @pytest.mark.parametrize("arg", ["--IPController.enable_curve=False", "--IPController.enable_curve=True"])
-def test_curve_is_not_the_users_to_set(launcher, arg):
+async def test_curve_is_not_the_users_to_set(launcher, arg):
     launcher.controller_args = [arg]
     with pytest.raises(SettingError, match="CurveZMQ is always on here: take --IPController.enable_curve out"):
-        launcher._decide_args(GriffinCloud())
+        await launcher.start()
 
 
 def test_the_signing_key_is_random_stays_the_same_and_is_no_argument(launcher):
@@ -328,6 +328,7 @@ async def local(tmp_path, monkeypatch):
     made.security = security
     monkeypatch.setattr(made, "_decide_args", lambda settings: [])
     monkeypatch.setattr(made, "sweep", lambda: None)
+    monkeypatch.setattr(made, "connect", lambda: "a cloud")
     monkeypatch.setattr(made, "record_project", lambda settings: None)
     yield made
     if made.pid > 0:
@@ -352,11 +353,11 @@ async def test_files_of_an_earlier_controller_are_removed_before_the_start(local
 
 
 @pytest.mark.parametrize("arg", ["--reuse", "--restore", "--IPController.reuse_files=True"])
-def test_using_connection_files_again_is_refused(launcher, arg):
+async def test_using_connection_files_again_is_refused(launcher, arg):
     """ipcontroller makes new Curve keys in every run, and does not write them to files that are used again."""
     launcher.controller_args = [arg]
     with pytest.raises(SettingError, match="can't be used again"):
-        launcher._decide_args(GriffinCloud())
+        await launcher.start()
 
 
 async def test_a_controller_that_ends_at_once_fails_the_start_with_its_last_lines(local):
@@ -416,10 +417,10 @@ async def test_keys_are_read_once_and_again_when_they_change(local, monkeypatch)
 
 
 @pytest.mark.parametrize("arg", ["--Session.key=abc", "--IPController.curve_secretkey=abc"])
-def test_a_key_in_the_arguments_is_refused(launcher, arg):
+async def test_a_key_in_the_arguments_is_refused(launcher, arg):
     launcher.controller_args = [arg]
     with pytest.raises(SettingError) as raised:
-        launcher._decide_args(GriffinCloud())
+        await launcher.start()
     assert "every user of this machine can read" in str(raised.value)
     assert "abc" not in str(raised.value)
 
@@ -544,20 +545,64 @@ async def test_what_engines_on_servers_will_need_is_asked_before_the_controller_
 
     seen = []
     monkeypatch.setattr(GriffinCloud, "prefetch", lambda settings, cloud: seen.append(cloud))
-    monkeypatch.setattr(local, "connect", lambda: "a cloud")
     local.parent = Cluster()
     await local.start()
     assert seen == asked
     await local.stop()
 
 
-async def test_a_cloud_that_lacks_a_service_fails_the_start_before_there_is_a_process(launcher, monkeypatch):
+class RecordedCluster(Configurable):
+    """ipyparallel's, as far as a controller's launcher needs it: notes whether the launcher ran when the file was written."""
+
+    launcher = None
+
+    def __init__(self, launcher):
+        super().__init__()
+        self.launcher, self.written = launcher, []
+        launcher.parent = self
+
+    def update_cluster_file(self):
+        self.written.append(self.launcher.running)
+
+
+async def test_a_cloud_that_lacks_a_service_fails_the_start_and_leaves_no_process(launcher, monkeypatch):
+    """ipcontroller waits for its address then. Nobody is told that it ended: the cause is what counts."""
     cloud = FakeCloud()
     cloud.fail["check_services"] = [Unsupported("no object store")]
     monkeypatch.setattr(launcher, "connect", lambda: cloud)
+    cluster, stopped = RecordedCluster(launcher), []
+    launcher.on_stop(stopped.append)
     with pytest.raises(Unsupported, match="no object store"):
         await launcher.start()
     assert not launcher.running and not launcher.uid
+    assert cluster.written == [True, False] and stopped == []
+    assert group(launcher.pid) == []
+    assert [path.name for path in Path(launcher.profile_dir, "security").iterdir()] == []
+
+
+async def test_ipcontroller_loads_while_the_launcher_logs_in_and_gets_its_address_afterwards(launcher, monkeypatch):
+    started = []
+    monkeypatch.setattr(launcher, "connect", lambda: "a cloud")
+    monkeypatch.setattr(launcher, "record_project", lambda settings: started.append(launcher.running))
+    monkeypatch.setattr(launcher, "_decide_args", lambda settings: [*ALWAYS, "--ip=127.0.0.1", "--location=here"])
+    await launcher.start()
+    try:
+        assert started == [True]
+        connection = json.loads(Path(launcher.connection_files["engine"]).read_text())
+        assert (connection["interface"], connection["location"]) == ("tcp://127.0.0.1", "here")
+        assert "--ip=127.0.0.1" not in launcher.process.cmdline()
+    finally:
+        launcher._end_group()
+        await launcher.join(60)
+
+
+async def test_a_command_of_the_users_own_is_started_when_all_its_arguments_are_known(local, monkeypatch):
+    started = []
+    monkeypatch.setattr(local, "record_project", lambda settings: started.append(local.running))
+    monkeypatch.setattr(local, "_decide_args", lambda settings: ["--ip=10.1.2.3"])
+    await local.start()
+    assert started == [False]
+    assert local.process.cmdline()[-1] == "--ip=10.1.2.3"
 
 
 async def test_a_stop_that_fails_leaves_the_controller_running_and_another_one_succeeds(local, monkeypatch):
