@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .command import Command
@@ -45,7 +46,12 @@ ipcluster stop --profile=griffin"""
 def main() -> None:
     """Run the console script."""
     try:
-        Griffin.launch_instance()
+        try:
+            Griffin.launch_instance()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as `head`, has enough: of a help, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)

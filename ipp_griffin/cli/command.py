@@ -75,11 +75,10 @@ class Command(Application):
             self._unknown(" ".join(self.extra_args))
         try:
             self.run()
-            sys.stdout.flush()
         except GriffinError as e:
             self.fail(str(e))
-        except BrokenPipeError:  # who reads, such as `head`, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            raise  # `main` ends quietly
         except OSError as e:
             self.fail(f"{e.strerror or e}: {e.filename}" if e.filename else str(e))
 
@@ -132,7 +131,6 @@ class ClustersCommand(Command):
 
     def clusters(self) -> Clusters:
         """Return those of the project that the credentials are for. Raises `CloudError`."""
-        import os
 
         from ..cloud.cloud import Cloud
         from ..cloud.shared import open_store
