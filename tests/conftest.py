@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,19 @@ def no_watch_outlives_its_test(environment_as_before: None, monkeypatch: pytest.
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time passes between a deletion and the listing that confirms it, nor between two tries to clean up."""
     without_pauses(monkeypatch)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Wait for a condition, without a fixed sleep."""
+
+    def wait(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+            time.sleep(0.05)
+
+    return wait
 
 
 @pytest.fixture

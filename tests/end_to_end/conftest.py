@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -243,16 +242,3 @@ def mac_of(address: str) -> str:
         for one in addresses
         if one.family == psutil.AF_LINK
     )
-
-
-@pytest.fixture
-def eventually() -> Callable[..., None]:
-    """Wait for a condition, without a fixed sleep."""
-
-    def wait(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-            time.sleep(0.05)
-
-    return wait

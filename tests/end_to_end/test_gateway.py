@@ -18,9 +18,9 @@ from traitlets.config import Config
 from ipp_griffin.common.errors import SettingError
 from ipp_griffin.controller.ssh_tunnel import PORTS, check_gateway, open_tunnel
 
+from ..ssh_gateway import ssh_gateway
 from .commands import griffin
 from .server_controllers import START, computes, rules, setting, suspended, uid_of
-from .ssh_gateway import ssh_gateway
 
 # Real services would show nothing more: what goes through a tunnel is TCP.
 pytestmark = [pytest.mark.needs("devcloud"), pytest.mark.xdist_group(__name__)]

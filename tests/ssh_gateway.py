@@ -15,10 +15,18 @@ import psutil
 
 
 class _Server(asyncssh.SSHServer):
-    """Lets one key in, runs commands, and forwards to wherever it is asked to, while its gateway ``forwards``."""
+    """Lets one key in, while its gateway ``answers``, runs commands, and forwards to wherever it is asked to, while that ``forwards``."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+
+    def connection_made(self, conn):
+        self._gateway.connections.append(conn)
+
+    async def begin_auth(self, username):
+        while not self._gateway.answers:
+            await asyncio.sleep(0.02)
+        return True
 
     def connection_requested(self, dest_host, dest_port, orig_host, orig_port):
         return self._gateway.forwards
@@ -39,12 +47,13 @@ async def _run_command(process):
 
 
 class Gateway:
-    """``name``: user@host:port; ``forwards``: whether it does; ``folder``: where its keys are."""
+    """``name``: user@host:port; ``answers``, ``forwards``: whether it does; ``folder``: where its keys are."""
 
-    forwards = True
+    answers = forwards = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.connections: list[asyncssh.SSHServerConnection] = []
         self._keys = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("host", "user", "stranger")}
         for name, key in self._keys.items():
             key.write_private_key(str(folder / name))
@@ -58,6 +67,7 @@ class Gateway:
         return f"me@127.0.0.1:{self.port}"
 
     async def serve(self) -> asyncssh.SSHAcceptor:
+        self._loop = asyncio.get_running_loop()
         server = await asyncssh.create_server(
             lambda: _Server(self),
             "127.0.0.1",
@@ -69,18 +79,23 @@ class Gateway:
         self.port = server.get_port()
         return server
 
-    def path(self, *, key: str = "user", known: bool = True) -> str:
-        """Return a PATH whose `ssh` uses that ``key``; ``known``: it also knows the gateway's host key.
+    def hang_up(self) -> None:
+        """End all connections, as a gateway does that is shut down."""
+        for connection in self.connections:
+            self._loop.call_soon_threadsafe(connection.abort)
+
+    def path(self, *, key: str = "user", known: bool = True, config: str = "") -> str:
+        """Return a PATH whose `ssh` uses that ``key``; ``known``: it also knows the gateway's host key; ``config``: more settings of the user's.
 
         Servers of the dev cloud have no SSH server: it finds this one at all their addresses.
         """
-        folder = self.folder / f"{key}-{known}"
+        folder = self.folder / f"{key}-{known}{'-more' if config else ''}"
         folder.mkdir(exist_ok=True)
         (folder / "known_hosts").write_bytes(
             f"[127.0.0.1]:{self.port} ".encode() + self._keys["host"].export_public_key() if known else b""
         )
         (folder / "config").write_text(
-            f"Host 127.80.*\n HostName 127.0.0.1\n Port {self.port}\n"
+            f"{config}Host 127.80.*\n HostName 127.0.0.1\n Port {self.port}\n"
             f"Host *\n IdentityFile {self.folder / key}\n IdentitiesOnly yes\n"
             f" UserKnownHostsFile {folder / 'known_hosts'}\n StrictHostKeyChecking yes\n"
         )
