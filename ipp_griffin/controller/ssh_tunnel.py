@@ -2,7 +2,7 @@
 
 ipyparallel's own tunnelling (``Client(sshserver=...)``, or "ssh" in a connection file) does not go with CurveZMQ: seen with 9.2, whose
 ``Client._connect`` sets no Curve keys of the sockets that it tunnels, so that no task ever arrives. So the connection file of this machine
-names local ports, and one `ssh` forwards them.
+names local ports, and one `ssh` forwards them. It runs in the background, and any process asks and ends it by its control socket.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import ipaddress
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -31,8 +32,12 @@ PORTS = ("registration", "control", "mux", "task", "iopub", "notification", "bro
 # Nobody could know the key of a server that was just made. Nothing rests on it: what goes through is CurveZMQ, whose keys came by another way.
 _NEW_HOST = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
 FAILED = 255  # exit status: `ssh` itself has failed
-SAID = 1 << 16  # bytes of what it says, at most
 ANSWER = 15  # seconds that a gateway may take to let somebody in
+CONTROL = 5  # seconds that a running `ssh` may take to answer at its control socket, or to end
+FOLDER = "griffin-ssh-"  # how the name of a tunnel's folder begins
+SOCKET, LOG = "s", "log"  # in that folder: the control socket, and what `ssh` says
+
+Record = str | list[float]  # by which any process finds a tunnel: its folder; of one of 0.1, see `_process_of`
 
 
 def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
@@ -40,31 +45,23 @@ def check_gateway(ssh_server: str, timeout: int = ANSWER) -> str:
 
     Raises `SettingError` where it does not let this user in without a question, as tunnels need it.
     """
-    arguments = _arguments(ssh_server, timeout)
-    said = ""
+    # A connection of the user's that is shared, as ControlMaster in ssh's config has it, would hide what the gateway says now.
+    arguments = _arguments(ssh_server, timeout, "ControlMaster=no", "ControlPath=none")
+    printed = ""
     try:
-        done = subprocess.run(
-            ["ssh", *arguments, "echo $SSH_CONNECTION"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout + 5,
-        )
-        said = done.stdout
+        done = _run([*arguments, "echo $SSH_CONNECTION"], timeout + 5, capture_output=True)
+        printed = done.stdout
         # Another status is that of the command, which an account that may forward ports need not be able to run.
         why = _last_line(done.stderr) or "ssh failed" if done.returncode == FAILED else ""
-    except subprocess.TimeoutExpired:
-        why = f"no answer within {timeout} s"
-    except OSError as e:
-        why = f"can't run ssh: {e.strerror}"
+    except GriffinError as e:
+        why = str(e)
     if why:
         port, host = arguments[-2:] if "-p" in arguments else ("", arguments[-1])
         command = shlex.join(["ssh", *(["-p", port] if port else []), host, "true"])
         raise SettingError(
             f"The SSH gateway {ssh_server} does not let you in: {why}. See that `{command}` works without a question."
         )
-    words = said.split()[-4:]  # address and port of the client, and of the gateway; a banner may come before
+    words = printed.split()[-4:]  # address and port of the client, and of the gateway; a banner may come before
     return words[2] if len(words) == 4 and is_ipv4(words[2]) else ""
 
 
@@ -87,107 +84,94 @@ def is_ipv4(text: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Tunnel:
-    """A running `ssh`, by its pid and when that process began, which tells a reused pid; it outlives whoever opened it.
+def local_end(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a client's connection file that names a gateway is on this machine: with local ports, and with the record of a tunnel.
 
-    ``info``: the content of the connection file for clients on this machine; it can be used after `wait`.
+    It can be used when `open_tunnel` has opened that. Makes the private folder of the tunnel, which `close_tunnel` removes.
     """
-
-    pid: int
-    created: float
-    info: Mapping[str, Any] = field(repr=False)  # which has keys
-    gateway: str
-    _process: subprocess.Popen[bytes] = field(repr=False)
-    _said: IO[str] = field(repr=False)
-
-    @property
-    def record(self) -> list[float]:
-        """Return what `close_tunnel` ends it by."""
-        return [self.pid, self.created]
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    @property
-    def said(self) -> str:
-        """Return what `ssh` has said last: that the gateway does not forward, perhaps."""
-        # `ssh` writes where this process would have read to: they share the place in the file.
-        return _last_line(os.pread(self._said.fileno(), SAID, 0).decode(errors="replace"))
-
-    def wait(self, timeout: float) -> None:
-        """Wait until it forwards. Raises `GriffinError` with the cause if it has ended, or does not within ``timeout`` seconds."""
-        if _answers(self.info["registration"], self._process, timeout):
-            return
-        why = f"no answer within {timeout:.0f} s"
-        if self.ended:
-            why = self.said or f"its exit status is {self._process.returncode}"
-        raise GriffinError(f"There is no tunnel through the SSH gateway {self.gateway}: {why}.")
-
-    def close(self) -> None:
-        """End it. Idempotent."""
-        close_tunnel(self.pid, self.created)
-        if self._process.returncode is None:
-            self._process.wait()
-        self._said.close()
-
-    def leave(self) -> None:
-        """Let the tunnel run on without this process: no ResourceWarning when this object goes."""
-        self._process.returncode = 0
-        self._said.close()
-
-
-def open_tunnel(info: Mapping[str, Any]) -> Tunnel:
-    """Begin to forward what a client's connection file names, through the gateway in it. It ends by itself when the gateway is gone.
-
-    Raises `GriffinError` where `ssh` can't be run.
-    """
-    there, gateway = str(info["interface"]).partition("://")[2], str(info["ssh"])
-    arguments = _arguments(gateway, ANSWER, new=bool(info.get(TO_SERVER)))
-    here = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-    forwards = [word for name in PORTS for word in ("-L", f"127.0.0.1:{here[name]}:{there}:{info[name]}")]
-    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=30", *forwards]
-    said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the tunnel's
-    try:
-        process = subprocess.Popen(
-            ["ssh", *options, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,  # Ctrl-C, and the end of the terminal, are none of its business
-        )
-    except OSError as e:
-        said.close()
-        raise GriffinError(f"Can't run ssh for a tunnel through {gateway}: {e.strerror}.") from e
-    created = psutil.Process(process.pid).create_time()
+    # A socket's path has about 100 bytes, of which `ssh` needs 17 for a moment; % and ${ in it are expanded. The user's runtime folder would
+    # not do: it is removed at a logout, which tunnels outlive.
+    temporary = tempfile.gettempdir()
+    parent = temporary if re.fullmatch(r"[\w./+-]{1,60}", temporary, re.ASCII) else "/tmp"
     local = {"interface": "tcp://127.0.0.1", "location": socket.gethostname(), "ssh": "", TO_SERVER: False}
-    known = {TUNNEL: [process.pid, created]}
-    return Tunnel(process.pid, created, {**info, **local, **here, **known}, gateway, process, said)
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    return {**info, **local, **ports, TUNNEL: tempfile.mkdtemp(prefix=FOLDER, dir=parent)}
 
 
-def is_open(pid: float, created: float) -> bool:
-    """Return whether the process of that tunnel lives."""
-    return process_of(pid, created) is not None
+def open_tunnel(info: Mapping[str, Any], local: Mapping[str, Any], timeout: float) -> None:
+    """Forward the ports of ``local``, which `local_end` made of ``info``, through its gateway; return when that is so.
+
+    The tunnel outlives this process, and ends by itself when the gateway is gone. Raises `GriffinError` with what `ssh` says where it does not
+    forward within ``timeout`` seconds, 20 at most: `close_tunnel` is to follow then, as it is after Ctrl-C.
+    """
+    there, gateway, folder = str(info["interface"]).partition("://")[2], str(info["ssh"]), Path(local[TUNNEL])
+    forwards = [word for name in PORTS for word in ("-L", f"127.0.0.1:{local[name]}:{there}:{info[name]}")]
+    # `ssh -M -S`, whatever the user's config says.
+    options = ["ControlMaster=yes", f"ControlPath={folder / SOCKET}", "ControlPersist=no"]
+    options += ["ExitOnForwardFailure=yes", "ServerAliveInterval=30", *(_NEW_HOST if info.get(TO_SERVER) else ())]
+    arguments = ["-f", "-N", "-E", str(folder / LOG), *forwards, *_arguments(gateway, ANSWER, *options)]
+    try:
+        with (folder / LOG).open("ab") as log:  # no pipe: what runs in the background would keep it open
+            done = _run(arguments, min(timeout, ANSWER + 5), stdout=log, stderr=log)
+        why = (said(local[TUNNEL]) or f"its exit status is {done.returncode}") if done.returncode else ""
+    except (GriffinError, OSError) as e:
+        why = str(e)
+    if why:
+        raise GriffinError(f"There is no tunnel through the SSH gateway {gateway}: {why}.")
 
 
-def close_tunnel(pid: float, created: float) -> None:
-    """End the tunnel of that process, if it is still the one. Idempotent."""
-    if process := process_of(pid, created):
+def is_open(record: Record) -> bool:
+    """Return whether the `ssh` of that tunnel lives."""
+    return _process_of(record) is not None or _ask(Path(str(record)), "check")
+
+
+def said(record: str) -> str:
+    """Return what the `ssh` of that tunnel has said last: that the gateway does not forward, perhaps."""
+    with contextlib.suppress(OSError):
+        return _last_line(Path(record, LOG).read_text(encoding="utf-8", errors="replace"))
+    return ""
+
+
+def close_tunnel(record: Record) -> None:
+    """End that tunnel, whichever process opened it, and return when it has ended. Idempotent."""
+    if process := _process_of(record):
         with contextlib.suppress(psutil.Error):
             process.kill()
-            process.wait(5)
+            process.wait(CONTROL)
+    folder, deadline = Path(str(record)), time.monotonic() + CONTROL
+    if not folder.name.startswith(FOLDER):
+        return
+    ending = folder.with_name(f"{folder.name}-")
+    with contextlib.suppress(OSError):
+        folder.rename(ending)  # an `ssh` that is still connecting can't put its socket there any more, and ends
+    while _ask(ending, "exit") and time.monotonic() < deadline:
+        pass
+    shutil.rmtree(ending, ignore_errors=True)
 
 
-def _answers(port: int, process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Return whether something listens on the port before ``process`` ends, or time is up."""
-    deadline = time.monotonic() + timeout
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return True
-        time.sleep(0.05)
+def _process_of(record: Record) -> psutil.Process | None:
+    """Return the process of a tunnel of 0.1, whose record is its pid and start time in seconds since 1970; None for any other."""
+    return process_of(*record) if isinstance(record, list) and len(record) == 2 else None
+
+
+def _ask(folder: Path, what: str) -> bool:
+    """Return whether the `ssh` of the tunnel in that folder obeys: "check" that it lives, or "exit", which it may still be doing then."""
+    with contextlib.suppress(GriffinError, OSError):
+        if (folder / SOCKET).exists():  # without a config, and for no host: only the socket counts
+            command = ["-F", os.devnull, "-S", str(folder / SOCKET), "-O", what, "tunnel"]
+            return _run(command, CONTROL, capture_output=True).returncode == 0
     return False
+
+
+def _run(arguments: list[str], timeout: float, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """Run `ssh` in a session of its own, which neither Ctrl-C nor the end of the terminal reaches. Raises `GriffinError` with why it can't."""
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True, "errors": "replace", "start_new_session": True}
+    try:
+        return subprocess.run(["ssh", *arguments], timeout=timeout, **how, **streams)
+    except subprocess.TimeoutExpired:
+        raise GriffinError(f"no answer within {timeout:.0f} s") from None
+    except OSError as e:
+        raise GriffinError(f"can't run ssh: {e.strerror}") from e
 
 
 def check_name(ssh_server: str) -> str:
@@ -200,17 +184,10 @@ def check_name(ssh_server: str) -> str:
     return ssh_server
 
 
-def _arguments(ssh_server: str, timeout: int, *, new: bool = False) -> list[str]:
-    """Return the arguments for `ssh`; ``new``: to a host that was just made. Raises `SettingError` for what is no gateway."""
+def _arguments(ssh_server: str, timeout: int, *options: str) -> list[str]:
+    """Return the arguments for `ssh`. Raises `SettingError` for what is no gateway."""
     host, _, port = check_name(ssh_server).partition(":")
-    # A connection of the user's that is shared, as ControlMaster in ssh's config has it, would end with that, or outlive the tunnel.
-    options = [
-        "BatchMode=yes",
-        f"ConnectTimeout={timeout}",
-        "ControlMaster=no",
-        "ControlPath=none",
-        *(_NEW_HOST if new else ()),
-    ]
+    options = ("BatchMode=yes", f"ConnectTimeout={timeout}", *options)
     return [*(word for option in options for word in ("-o", option)), *(["-p", port] if port else []), host]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import ipyparallel
 
     from ..cluster.inventory import Cluster, Member
+    from ..controller.ssh_tunnel import Record
     from .local_access import Files
 
 
@@ -59,7 +60,7 @@ class LocalName:
         local.shutdown_atexit = False
         return local
 
-    def check(self, uid: str, project: str, exists: Callable[[str], bool]) -> list[list[float]]:
+    def check(self, uid: str, project: str, exists: Callable[[str], bool]) -> list[Record]:
         """Return the tunnels that are on record under this name. Raises `SettingError` where that is another cluster than ``uid``.
 
         One whose controller was on a server of ``project``, and that does not exist there any more, may be replaced.
@@ -70,7 +71,7 @@ class LocalName:
                 dict(controller["state"]),
                 controller["class"] == GriffinServerControllerLauncher.entrypoint_name,
             )
-            known, tunnels = str(state["uid"]), [list(record) for record in state.get("tunnels", [])]
+            known, tunnels = str(state["uid"]), list(state.get("tunnels", []))
         except FileNotFoundError:
             return []
         except OSError as e:
@@ -108,7 +109,7 @@ def connect(
     files: Files,
     on_cloud: Mapping[str, Any],
     settings: Mapping[str, Any],
-    tunnels: list[list[float]],
+    tunnels: list[Record],
 ) -> None:
     """See that this machine reaches the controller, and write what makes ``ipp.Client``, ``Cluster.from_file`` and `ipcluster stop` work.
 

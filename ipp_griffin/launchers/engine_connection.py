@@ -65,9 +65,9 @@ def _probe(launcher: Any) -> None:
 
 def _has_lost_tunnel(path: Path) -> bool:
     """Return whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         tunnel = json.loads(path.read_text()).get(TUNNEL)
-        return bool(tunnel) and not is_open(*tunnel)
+        return bool(tunnel) and not is_open(tunnel)
     return False
 
 

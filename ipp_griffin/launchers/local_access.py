@@ -3,6 +3,7 @@ a tunnel where there is a gateway, and with connection files of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from traitlets import List
+from traitlets import List, Unicode, Union
 
 from ..cluster.controller_server import ControllerServer
 from ..cluster.wait import check_not_stopped
@@ -19,14 +20,16 @@ from ..common.files import write_private
 from ..common.net import address_of, own_address, why_unreachable
 from ..common.threads import in_thread
 from ..controller.ssh_tunnel import (
-    Tunnel,
+    Record,
     check_gateway,
     check_name,
     close_tunnel,
     is_ipv4,
     is_open,
+    local_end,
     open_tunnel,
     resolved,
+    said,
 )
 from ..model.connection import TO_SERVER, TUNNEL, clients_way, cluster_uid, port_ranges, ports_of
 from ..model.names import AUTO
@@ -52,11 +55,13 @@ class Unreachable(GriffinError):
 class Attaching(OnServers, ControllerSettings):
     """The part of `GriffinServerControllerLauncher` that is about this machine."""
 
-    tunnels = List(List(), help="Of the `ssh` of each tunnel through a gateway, pid and start time").tag(to_dict=True)
+    tunnels = List(
+        Union([Unicode(), List()]), help="Of each tunnel through a gateway: the folder of its control socket"
+    ).tag(to_dict=True)
 
     connection_files: dict[str, str]
     _gateway = ""  # what it says of its address
-    _tunnel: Tunnel | None = None  # where this process has opened it
+    _opened = ""  # the tunnel that the last `attach` has opened
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -129,6 +134,8 @@ class Attaching(OnServers, ControllerSettings):
         ``client``: the connection file of clients as `client_view` made it. Raises `Unreachable` where there is no answer within
         ``reach_timeout`` seconds: then nothing is written, and a tunnel that was there before is there still.
         """
+        client = {name: value for name, value in client.items() if name != TUNNEL}  # which only this machine knows
+        self._opened = ""  # an earlier one stays until `keep_tunnel`
         try:
             local = self._reach(client)
             self._write({**files, "client": local})
@@ -138,75 +145,64 @@ class Attaching(OnServers, ControllerSettings):
 
     def _reach(self, client: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the content of the connection file for this machine: it names the ends of a tunnel where there is a gateway."""
-        deadline = time.monotonic() + self.reach_timeout
+        deadline, local = time.monotonic() + self.reach_timeout, client
         while True:
             check_not_stopped(self._stopping)
             patience = max(deadline - time.monotonic(), 1.0)
             try:
-                local = self._through_tunnel(client, patience) if client.get("ssh") else client
+                if client.get("ssh") and (local is client or not is_open(local[TUNNEL])):
+                    local = self._through_tunnel(client, patience)
                 _see_that_it_answers(local, min(patience, TRY))
                 return local
             except (Stopped, SettingError):
                 raise
             except GriffinError as e:
                 if time.monotonic() > deadline:
-                    raise Unreachable(_told(client, f"{e}{self._said_by_tunnel()}")) from e
+                    # Only `ssh` knows that a gateway does not forward.
+                    why = "" if local is client else said(local[TUNNEL])
+                    raise Unreachable(_told(client, f"{e} ssh says: {why}" if why else str(e))) from e
             self._stopping.wait(TICK)
 
     def _through_tunnel(self, client: Mapping[str, Any], patience: float) -> Mapping[str, Any]:
-        """Return ``client`` with the ends of a tunnel that is open, or is opened anew. Raises `GriffinError` where there is none."""
-        if self._tunnel is None or self._tunnel.ended:
-            self.drop_tunnel()
-            self._tunnel = open_tunnel(client)
-            self.tunnels = [*self.tunnels, self._tunnel.record]
-            self._record()  # at once: it outlives a process that is killed
-        self._tunnel.wait(patience)
-        return self._tunnel.info
-
-    def _said_by_tunnel(self) -> str:
-        """Return why one that is open may lead nowhere: only `ssh` knows that a gateway does not forward."""
-        said = self._tunnel.said if self._tunnel is not None and not self._tunnel.ended else ""
-        return said and f" ssh says: {said}"
+        """Return ``client`` with the ends of a new tunnel. Raises `GriffinError` where there is none."""
+        self.drop_tunnel()
+        local = local_end(client)
+        self._opened = local[TUNNEL]
+        self.tunnels = [*self.tunnels, self._opened]
+        self._record()  # at once: it outlives a process that is killed
+        open_tunnel(client, local, patience)
+        return local
 
     def drop_tunnel(self) -> None:
-        """End the tunnel that this process has opened, if any. Idempotent."""
-        if self._tunnel is not None:
-            self._tunnel.close()
-            self.tunnels = [record for record in self.tunnels if record != self._tunnel.record]
-        self._tunnel = None
+        """End the tunnel that `attach` has opened, if any. Idempotent."""
+        self._end([record for record in self.tunnels if record == self._opened])
 
     def keep_tunnel(self) -> None:
-        """Let the tunnel that this process has opened, if any, run on, and end those that were there before. Idempotent."""
-        kept = [self._tunnel.record] if self._tunnel else []
-        for record in self.tunnels:
-            if record not in kept:
-                close_tunnel(*record)
-        if self._tunnel is not None:
-            self._tunnel.leave()
-        self.tunnels = kept
+        """End the tunnels that were there before the one that `attach` has opened, if any. Idempotent."""
+        self._end([record for record in self.tunnels if record != self._opened])
 
     def close_tunnels(self) -> None:
         """End all that this machine has to the controller, whichever process opened them. Idempotent."""
-        self.drop_tunnel()
-        for record in [*self.tunnels, self._tunnel_of_clients()]:
-            if record:
-                close_tunnel(*record)
-        self.tunnels = []
+        self._end([*self.tunnels, self._tunnel_of_clients()])
 
-    def _tunnel_of_clients(self) -> list[float]:
-        """Return the tunnel of this machine's clients, by their connection file: another process may have opened it since. [] for none."""
-        try:
+    def _end(self, tunnels: list[Record]) -> None:
+        for record in tunnels:
+            close_tunnel(record)
+        self.tunnels = [record for record in self.tunnels if record not in tunnels]
+
+    def _tunnel_of_clients(self) -> Record:
+        """Return the tunnel of this machine's clients, by their connection file: another process may have opened it since. "" for none."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             info = json.loads(Path(self.connection_files["client"]).read_text())
-            pid, created = info[TUNNEL] if cluster_uid(info) == self.uid else []
-            return [pid, created]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return []
+            if cluster_uid(info) == self.uid:
+                return info.get(TUNNEL, "")  # type: ignore[no-any-return]
+        return ""
 
     # --- connection files
 
     async def get_connection_info(self, timeout: float | None = None) -> Any:
         """Return what is in the connection files; where this machine has none, as the object store has them."""
-        if self.uid and (self._lacks_files() or self._is_cut_off()):
+        if self.uid and (self._lacks_files() or await in_thread(self._is_cut_off)):
             await in_thread(self._fetch)
         return await super().get_connection_info(timeout)  # type: ignore[misc]  # ipyparallel's
 
@@ -216,7 +212,7 @@ class Attaching(OnServers, ControllerSettings):
     def _is_cut_off(self) -> bool:
         """Return whether clients of this machine go through a tunnel that is gone: it was rebooted, or is on another network."""
         record = self._tunnel_of_clients()
-        return bool(record) and not is_open(*record)
+        return bool(record) and not is_open(record)
 
     def _fetch(self) -> None:
         """Attach this machine anew, with what the object store has. Blocking. Raises `GriffinError` where it has nothing."""

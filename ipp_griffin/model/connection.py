@@ -217,6 +217,6 @@ def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
 
 TO_SERVER = "ssh_to_server"  # in a client's connection file beside "ssh": that is the controller's own server
 
-TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: pid and start time of its process
+TUNNEL = "tunnel"  # in a client's connection file of a machine that has a tunnel: see `controller.ssh_tunnel.Record`
 
 MARK = "griffin_heartbeats"  # in the engines' connection file, where the controller has them

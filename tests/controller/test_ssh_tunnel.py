@@ -1,23 +1,35 @@
-"""`ssh`: gateways and tunnels, with a stand-in for the program; tests/end_to_end/test_gateway.py has the real one."""
+"""`ssh`: gateways, with a stand-in for the program where what it says is rare, and tunnels, with the real one towards a real SSH server."""
 
+import contextlib
+import json
 import os
+import signal
+import socket
+import stat
+import subprocess
 import sys
+import tempfile
+import threading
+from pathlib import Path
 
 import psutil
 import pytest
 
 from ipp_griffin.common.errors import GriffinError, SettingError
 from ipp_griffin.controller import ssh_tunnel as module
-from ipp_griffin.controller.ssh_tunnel import PORTS, check_gateway, close_tunnel, is_open, open_tunnel, resolved
-from ipp_griffin.model.connection import TO_SERVER
+from ipp_griffin.controller.ssh_tunnel import (
+    PORTS,
+    check_gateway,
+    close_tunnel,
+    is_open,
+    local_end,
+    open_tunnel,
+    resolved,
+    said,
+)
+from ipp_griffin.model.connection import TO_SERVER, TUNNEL
 
-INFO = {"interface": "tcp://10.0.0.9", "ssh": "me@gate:2222", **{name: 20000 + n for n, name in enumerate(PORTS)}}
-LISTENS = """
-import socket, sys, time
-forwards = [word for word in sys.argv if word.startswith("127.0.0.1:")]
-sockets = [socket.create_server(("127.0.0.1", int(f.split(":")[1]))) for f in forwards]
-time.sleep(600)
-"""
+from ..ssh_gateway import ssh_gateway
 
 
 @pytest.fixture
@@ -85,8 +97,25 @@ def test_without_ssh_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SettingError, match="can't run ssh: No such file or directory"):
         check_gateway("me@gate")
-    with pytest.raises(GriffinError, match="Can't run ssh for a tunnel through me@gate:2222"):
-        open_tunnel(INFO)
+    assert not_opened() == (
+        "There is no tunnel through the SSH gateway me@gate:2222: can't run ssh: No such file or directory."
+    )
+
+
+def not_opened() -> str:
+    """What is told of a tunnel that can't be opened, of which nothing is left."""
+    info = {"interface": "tcp://10.0.0.9", "ssh": "me@gate:2222", **dict.fromkeys(PORTS, 9)}
+    local = local_end(info)
+    with pytest.raises(GriffinError) as raised:
+        open_tunnel(info, local, 60)
+    close_tunnel(local[TUNNEL])
+    assert not Path(local[TUNNEL]).exists()
+    return str(raised.value)
+
+
+def test_a_tunnel_that_does_not_open_without_a_word_is_told(ssh):
+    ssh("sys.exit(255)")
+    assert not_opened() == "There is no tunnel through the SSH gateway me@gate:2222: its exit status is 255."
 
 
 @pytest.mark.parametrize(
@@ -112,54 +141,6 @@ def test_what_is_no_gateway_is_refused_before_anything_runs(ssh, name):
     assert asked() == []
 
 
-def test_a_tunnel_forwards_all_ports_and_outlives_whoever_opened_it(ssh):
-    asked = ssh(LISTENS)
-    tunnel = open_tunnel(INFO)
-    tunnel.wait(60)
-    tunnel.leave()
-    assert psutil.Process(tunnel.pid).is_running()
-    assert (tunnel.info["tunnel"], is_open(*tunnel.record)) == (tunnel.record, True)
-    assert str(INFO["mux"]) not in repr(tunnel)  # nor the keys that are in it
-    assert tunnel.info["interface"] == "tcp://127.0.0.1"
-    assert tunnel.info["ssh"] == ""
-    (arguments,) = asked()
-    for name in PORTS:
-        assert f"-L 127.0.0.1:{tunnel.info[name]}:10.0.0.9:{INFO[name]}" in arguments
-    assert "StrictHostKeyChecking" not in arguments
-    close_tunnel(tunnel.pid, tunnel.created + 60)  # another process with that pid
-    assert psutil.Process(tunnel.pid).is_running()
-    tunnel.close()
-    tunnel.close()
-    assert not is_open(*tunnel.record)
-    assert not psutil.pid_exists(tunnel.pid) or psutil.Process(tunnel.pid).status() == psutil.STATUS_ZOMBIE
-
-
-def test_a_server_that_was_just_made_is_taken_as_it_is(ssh):
-    """Nobody could know its host key; what goes through the tunnel has keys of its own."""
-    asked = ssh(LISTENS)
-    tunnel = open_tunnel({**INFO, TO_SERVER: True})
-    tunnel.wait(60)
-    tunnel.close()
-    (arguments,) = asked()
-    assert "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null" in arguments
-    assert not tunnel.info[TO_SERVER]
-
-
-def test_one_that_ends_or_never_listens_is_told(ssh):
-    ssh("print('Connection refused', file=sys.stderr); sys.exit(255)")
-    tunnel = open_tunnel(INFO)
-    with pytest.raises(GriffinError, match="no tunnel through the SSH gateway me@gate:2222: Connection refused"):
-        tunnel.wait(60)
-    assert tunnel.ended
-    tunnel.close()
-    ssh("import time; time.sleep(600)")
-    tunnel = open_tunnel(INFO)
-    with pytest.raises(GriffinError, match="no answer within 1 s"):
-        tunnel.wait(1)
-    assert not tunnel.ended
-    tunnel.close()
-
-
 def test_the_address_of_a_gateways_name(monkeypatch):
     def resolve(host):
         if host != "gate":
@@ -175,3 +156,296 @@ def test_the_address_of_a_gateways_name(monkeypatch):
 def test_a_name_that_can_not_be_one_has_no_address():
     with pytest.raises(SettingError, match="has no address"):
         resolved("me@a..b")
+
+
+# --- a real one
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with ssh_gateway(tmp_path_factory.mktemp("gateway")) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    """The temporary folder of whoever opens tunnels."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def through(gateway, folder, monkeypatch):
+    """``through(**whose)``: the real `ssh` is used, with the files of that user; see `Gateway.path`. Nothing of a tunnel is left at the end."""
+    path = os.environ["PATH"]
+
+    def use(**whose):
+        monkeypatch.setenv("PATH", f"{gateway.path(**whose)}{os.pathsep}{path}")
+
+    use()
+    yield use
+    assert (gateway.tunnels(), list(folder.iterdir())) == ([], [])
+
+
+@pytest.fixture
+def controller():
+    """What says on each of a controller's ports which one that is; ``controller(gateway)``: the clients' connection file of it."""
+    with contextlib.ExitStack() as stack:
+        listening = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in PORTS}
+
+        def serve(name):
+            with contextlib.suppress(OSError):  # closed: the end of the test
+                while True:
+                    with listening[name].accept()[0] as connection:
+                        connection.sendall(name.encode())
+
+        for name in listening:
+            threading.Thread(target=serve, args=(name,), daemon=True).start()
+        ports = {name: one.getsockname()[1] for name, one in listening.items()}
+        yield lambda gateway: {"interface": "tcp://127.0.0.1", "ssh": gateway.name, "key": "5ecre7", **ports}
+        for one in listening.values():
+            one.shutdown(socket.SHUT_RDWR)
+
+
+def answer_of(port: int) -> str:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        return connection.recv(100).decode()
+
+
+@pytest.fixture
+def tunnel(gateway, through, controller):
+    """``tunnel()``: the connection file of this machine, with a tunnel that is open until the end."""
+    info, opened = controller(gateway), []
+
+    def make(**more):
+        local = local_end({**info, **more})
+        opened.append(local)
+        open_tunnel({**info, **more}, local, 60)
+        return local
+
+    yield make
+    for local in opened:
+        close_tunnel(local[TUNNEL])
+
+
+def test_a_tunnel_forwards_all_ports_and_is_found_and_ended_by_its_record_alone(tunnel, gateway, folder):
+    local = tunnel()
+    assert {name: answer_of(local[name]) for name in PORTS} == {name: name for name in PORTS}
+    assert (local["interface"], local["ssh"], local[TO_SERVER]) == ("tcp://127.0.0.1", "", False)
+    assert local["key"] == "5ecre7"
+    assert Path(local[TUNNEL]).parent == folder
+    assert stat.S_IMODE(Path(local[TUNNEL]).stat().st_mode) == 0o700
+    assert is_open(local[TUNNEL])
+    (pid,) = gateway.tunnels()
+    assert {"ServerAliveInterval=30", "ControlPersist=no"} <= {*psutil.Process(pid).cmdline()}
+    close_tunnel(local[TUNNEL])
+    assert not is_open(local[TUNNEL])
+    assert gateway.tunnels() == []
+    close_tunnel(local[TUNNEL])
+
+
+OPENS = """
+import json, sys
+from ipp_griffin.controller.ssh_tunnel import close_tunnel, local_end, open_tunnel
+info = json.loads(sys.argv[1])
+local = local_end(info)
+try:
+    open_tunnel(info, local, 60)
+except BaseException:
+    close_tunnel(local["tunnel"])
+    raise
+print(local["tunnel"])
+"""
+
+
+def test_it_outlives_whoever_opened_it_and_ends_neither_with_a_terminal_nor_keeps_a_capture_waiting(
+    through, gateway, controller
+):
+    command = [sys.executable, "-c", OPENS, json.dumps(controller(gateway))]
+    record = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    (pid,) = gateway.tunnels()
+    assert os.getsid(pid) not in (os.getsid(0), 0)
+    assert is_open(record)
+    close_tunnel(record)
+
+
+def test_each_of_two_at_once_ends_by_itself(tunnel):
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(tunnel())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one, other = opened
+    close_tunnel(one[TUNNEL])
+    assert is_open(other[TUNNEL])
+    assert answer_of(other["mux"]) == "mux"
+
+
+def test_what_the_user_set_for_shared_connections_counts_for_none_of_it(tunnel, through, gateway, tmp_path):
+    through(config=f"ControlMaster yes\nControlPath {tmp_path}/shared\nControlPersist 1\n")
+    host = ["-p", str(gateway.port), "me@127.0.0.1"]
+    subprocess.run(["ssh", "-fN", "-o", "ControlPersist=no", *host], timeout=60, check=True)
+    assert (tmp_path / "shared").exists()
+    local = tunnel()
+    assert check_gateway(gateway.name) == "127.0.0.1"
+    subprocess.run(["ssh", "-o", "ControlMaster=no", "-O", "exit", *host], timeout=60, capture_output=True, check=True)
+    assert answer_of(local["mux"]) == "mux"
+    assert is_open(local[TUNNEL])
+
+
+def test_a_server_that_was_just_made_is_taken_as_it_is(tunnel, through):
+    """Nobody could know its host key; what goes through the tunnel has keys of its own."""
+    through(known=False)
+    with pytest.raises(
+        GriffinError, match=r"no tunnel through the SSH gateway me@127.*: Host key verification failed\."
+    ):
+        tunnel()
+    assert answer_of(tunnel(**{TO_SERVER: True})["mux"]) == "mux"
+
+
+@pytest.mark.parametrize("name", ["x" * 80, "100%", "${HOME}", "a b"])
+def test_a_temporary_folder_that_has_no_room_for_a_socket_or_that_ssh_would_expand_is_not_used(
+    tunnel, folder, monkeypatch, name
+):
+    monkeypatch.setattr(tempfile, "tempdir", f"{folder}/{name}")
+    local = tunnel()
+    assert Path(local[TUNNEL]).parent == Path("/tmp")
+    assert is_open(local[TUNNEL])
+
+
+# --- what goes wrong
+
+
+def test_one_that_does_not_let_in_is_told_by_what_ssh_says(tunnel, through, gateway):
+    through(key="stranger")
+    with pytest.raises(
+        GriffinError,
+        match=rf"^There is no tunnel through the SSH gateway {gateway.name}: me@127\.0\.0\.1: Permission denied \(publickey\)\.$",
+    ):
+        tunnel()
+
+
+def test_a_port_of_this_machine_that_was_taken_meanwhile_is_told(through, gateway, controller):
+    info = controller(gateway)
+    local = {**local_end(info), "mux": info["mux"]}
+    with pytest.raises(GriffinError, match="no tunnel through .*: Could not request local forwarding"):
+        open_tunnel(info, local, 60)
+    close_tunnel(local[TUNNEL])
+
+
+def test_one_that_never_answers_ends_with_the_time(through, gateway, controller, monkeypatch):
+    monkeypatch.setattr(gateway, "answers", False)
+    info = controller(gateway)
+    local = local_end(info)
+    with pytest.raises(GriffinError, match="no answer within 1 s"):
+        open_tunnel(info, local, 1)
+    assert gateway.tunnels() == []
+    close_tunnel(local[TUNNEL])
+
+
+def test_an_attempt_that_is_interrupted_leaves_nothing(through, gateway, controller, eventually, monkeypatch):
+    monkeypatch.setattr(gateway, "answers", False)
+    command = [sys.executable, "-c", OPENS, json.dumps(controller(gateway))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        eventually(gateway.tunnels, "an attempt")
+        assert os.getsid(gateway.tunnels()[0]) != os.getsid(process.pid)  # whose terminal's Ctrl-C is not for it
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert gateway.tunnels() == []
+
+
+def test_one_that_is_closed_while_it_connects_does_not_open(through, gateway, controller, eventually, monkeypatch):
+    """By a stop, of this or another process: whoever opens it may be gone already. Here the gateway lets in just then."""
+    monkeypatch.setattr(gateway, "answers", False)
+    info, told, ask = controller(gateway), [], module._ask
+    local = local_end(info)
+
+    def attempt():
+        with pytest.raises(GriffinError) as raised:
+            open_tunnel(info, local, 60)
+        told.append(str(raised.value))
+
+    def then_it_lets_in(folder, what):
+        obeyed = ask(folder, what)
+        gateway.answers = True
+        thread.join(60)
+        return obeyed
+
+    monkeypatch.setattr(module, "_ask", then_it_lets_in)
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    eventually(gateway.tunnels, "an attempt")
+    close_tunnel(local[TUNNEL])
+    assert len(told) == 1
+    assert gateway.tunnels() == []
+
+
+def test_of_one_that_was_killed_the_socket_is_left_and_another_is_opened(tunnel, gateway):
+    first = tunnel()
+    (pid,) = gateway.tunnels()
+    os.kill(pid, signal.SIGKILL)
+    assert (Path(first[TUNNEL]) / "s").exists()
+    assert not is_open(first[TUNNEL])
+    second = tunnel()
+    close_tunnel(first[TUNNEL])
+    assert not Path(first[TUNNEL]).exists()
+    assert answer_of(second["mux"]) == "mux"
+
+
+def test_it_ends_when_the_gateway_does(tunnel, gateway, eventually):
+    record = tunnel()[TUNNEL]
+    gateway.hang_up()
+    eventually(lambda: not is_open(record), "the end of the tunnel")
+    assert gateway.tunnels() == []
+
+
+def test_one_that_does_not_forward_is_told_by_what_ssh_says(tunnel, gateway, monkeypatch, eventually):
+    local = tunnel()
+    monkeypatch.setattr(gateway, "forwards", False)
+    assert answer_of(local["registration"]) == ""
+    eventually(lambda: "open failed" in said(local[TUNNEL]), "what ssh says")
+    assert is_open(local[TUNNEL])
+
+
+@pytest.mark.parametrize(
+    ("whose", "why"),
+    [
+        ({"key": "stranger"}, r"me@127\.0\.0\.1: Permission denied \(publickey\)\. See that `ssh -p \d+ me@127"),
+        ({"known": False}, r"Host key verification failed\. See that"),
+    ],
+)
+def test_one_that_refuses_or_whose_key_is_not_known_is_told_before_there_is_a_tunnel(through, gateway, whose, why):
+    through(**whose)
+    with pytest.raises(SettingError, match=f"The SSH gateway {gateway.name} does not let you in: {why}"):
+        check_gateway(gateway.name)
+
+
+# --- what is on record
+
+
+def test_a_tunnel_of_an_earlier_version_is_ended_by_its_pid_and_start_time():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        created = psutil.Process(process.pid).create_time()
+        assert is_open([process.pid, created])
+        assert not is_open([process.pid, created + 60])  # another process with that pid
+        close_tunnel([process.pid, created + 60])
+        assert process.poll() is None
+        close_tunnel([process.pid, created])
+    assert not is_open([process.pid, created])
+    close_tunnel([process.pid, created])
+
+
+@pytest.mark.parametrize("record", ["", "/nowhere", [], [1], ["a", "b"], {"a": 1}, 7, None])
+def test_what_is_no_record_is_no_tunnel(record):
+    assert not is_open(record)
+    close_tunnel(record)
+
+
+def test_a_folder_that_is_no_tunnels_stays(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "s").touch()
+    close_tunnel(str(tmp_path / "mine"))
+    assert (tmp_path / "mine" / "s").exists()

@@ -205,11 +205,11 @@ def test_two_at_the_same_time_are_one_after_the_other(connect, ipython):
 # --- the name is taken
 
 
-def name_taken(ipython, uid, *, kind="griffin-server", project="p1") -> str:
+def name_taken(ipython, uid, *, kind="griffin-server", project="p1", **state) -> str:
     """The content of the file of a cluster that has the name already."""
     path = ipython / CLUSTER_FILE
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"controller": {"class": kind, "state": {"uid": uid, "project": project}}}))
+    path.write_text(json.dumps({"controller": {"class": kind, "state": {"uid": uid, "project": project, **state}}}))
     return path.read_text()
 
 
@@ -240,6 +240,16 @@ def test_one_that_has_ended_is_replaced(connect, ipython):
     name_taken(ipython, ENDED)
     assert connect()[0] == 0
     assert json.loads((ipython / CLUSTER_FILE).read_text())["controller"]["state"]["uid"] == UID
+
+
+def test_its_tunnels_end_whichever_version_opened_them(connect, ipython, monkeypatch):
+    closed = []
+    monkeypatch.setattr(attaching, "close_tunnel", closed.append)
+    tunnels = ["/tmp/griffin-ssh-1", [4_000_000, 1.0]]
+    name_taken(ipython, ENDED, tunnels=tunnels)
+    assert connect()[0] == 0
+    assert closed == tunnels
+    assert json.loads((ipython / CLUSTER_FILE).read_text())["controller"]["state"]["tunnels"] == []
 
 
 def test_a_file_that_is_damaged_stays_and_is_told(connect, ipython):

@@ -80,11 +80,12 @@ async def test_files_of_a_controller_that_died_are_no_controller(launcher):
 async def test_a_tunnel_that_has_ended_is_opened_by_connect(launcher, tmp_path):
     """The controller may be well: to stop it and start another would be bad advice."""
     launcher.parent.controller = None
-    me = psutil.Process()
     clients = tmp_path / "ipcontroller-client.json"
-    clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time() - 100]}))
-    with pytest.raises(GriffinError, match="SSH tunnel .* has ended: `ipp-griffin connect CLUSTER` opens another"):
-        await engine_connection(launcher, NETWORK)
+    me = psutil.Process()
+    for tunnel in (str(tmp_path / "griffin-ssh-1"), [me.pid, me.create_time() - 100]):  # as of 0.1
+        clients.write_text(json.dumps({**CONNECTION, "tunnel": tunnel}))
+        with pytest.raises(GriffinError, match="SSH tunnel .* has ended: `ipp-griffin connect CLUSTER` opens another"):
+            await engine_connection(launcher, NETWORK)
     assert launcher.hub.methods == []
     clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time()]}))
     assert await engine_connection(launcher, NETWORK) == CONNECTION

@@ -12,10 +12,9 @@ from traitlets.config import Config
 from ipp_griffin.common.errors import GriffinError, QuotaError, SettingError, Stopped, Unavailable
 from ipp_griffin.controller import hub as hub_module
 from ipp_griffin.controller.heartbeats import for_controller
-from ipp_griffin.controller.ssh_tunnel import Tunnel
 from ipp_griffin.launchers import GriffinServerControllerLauncher
 from ipp_griffin.launchers import local_access as attaching
-from ipp_griffin.model.connection import cluster_uid
+from ipp_griffin.model.connection import TUNNEL, cluster_uid
 from ipp_griffin.model.plan import Flavor, Image
 
 from .doors import ADDRESS, StoreWithAgent
@@ -288,30 +287,22 @@ async def test_without_a_floating_ip_no_server_is_asked_for(make, fake_cloud, st
     only_the_project_is_left(fake_cloud, store, launcher)
 
 
-class FakeTunnel(Tunnel):
-    def __init__(self, log, info):
-        super().__init__(4_000_000, 1.0, info, "me@gate", None, None)
-        object.__setattr__(self, "log", log)
-
-    ended, said = False, "channel 2: open failed"
-
-    def wait(self, timeout):
-        pass
-
-    def leave(self):
-        pass
-
-    def close(self):
-        self.log.append(("close", self.pid))
-
-
 def tunnels(monkeypatch) -> list:
-    """Tunnels that are opened, and what closes them, instead of ssh."""
-    log = []
+    """Tunnels that are opened, and what closes them, instead of ssh: /tunnel/1, /tunnel/2 ..."""
+    log, opened = [], set()
 
-    def open_tunnel(info):
+    def local_end(info):
+        number = 1 + sum(what == "open" for what, _ in log)
+        return {**info, "interface": "tcp://127.0.0.1", "ssh": "", TUNNEL: f"/tunnel/{number}"}
+
+    def open_tunnel(info, local, timeout):
         log.append(("open", info["ssh"]))
-        return FakeTunnel(log, {**info, "interface": "tcp://127.0.0.1", "ssh": ""})
+        opened.add(local[TUNNEL])
+
+    def close_tunnel(record):
+        if record in opened:
+            log.append(("close", record))
+            opened.remove(record)
 
     def check_gateway(ssh_server):
         log.append(("check", ssh_server))
@@ -319,8 +310,11 @@ def tunnels(monkeypatch) -> list:
 
     monkeypatch.setattr(attaching, "check_gateway", check_gateway)
     monkeypatch.setattr(attaching, "resolved", lambda ssh_server: "192.0.2.8")
+    monkeypatch.setattr(attaching, "local_end", local_end)
     monkeypatch.setattr(attaching, "open_tunnel", open_tunnel)
-    monkeypatch.setattr(attaching, "close_tunnel", lambda pid, created: log.append(("close", pid)))
+    monkeypatch.setattr(attaching, "is_open", lambda record: record in opened)
+    monkeypatch.setattr(attaching, "close_tunnel", close_tunnel)
+    monkeypatch.setattr(attaching, "said", lambda record: "channel 2: open failed")
     return log
 
 
@@ -342,9 +336,9 @@ async def test_through_a_gateway_this_machine_has_a_tunnel_until_the_stop(make, 
     await launcher.start()
     assert files_of(launcher)["client"]["interface"] == "tcp://127.0.0.1"
     assert json.loads(store.there[launcher.uid]["controller/client.json"])["ssh"] == "me@gate"
-    assert launcher.to_dict()["tunnels"] == [[4_000_000, 1.0]]
+    assert launcher.to_dict()["tunnels"] == ["/tunnel/1"]
     await launcher.stop()
-    assert log == [("check", "me@gate"), ("open", "me@gate"), ("close", 4_000_000)]
+    assert log == [("check", "me@gate"), ("open", "me@gate"), ("close", "/tunnel/1")]
 
 
 async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is_on_record_at_once(
@@ -353,20 +347,71 @@ async def test_a_tunnel_to_the_server_itself_is_opened_until_that_lets_in_and_is
     """Its SSH server starts some time after ipcontroller, and knows the key a moment later."""
     log, refusals = tunnels(monkeypatch), [GriffinError("Connection refused"), GriffinError("Permission denied")]
     monkeypatch.setattr(attaching, "TICK", 0.0)
-    on_record = []
+    on_record, opens = [], attaching.open_tunnel
 
-    def wait(tunnel, timeout):
+    def open_tunnel(info, local, timeout):
         on_record.append(cluster.written[-1][0]["tunnels"])
+        opens(info, local, timeout)
         if refusals:
+            attaching.close_tunnel(local[TUNNEL])
             raise refusals.pop(0)
 
-    monkeypatch.setattr(FakeTunnel, "wait", wait)
-    monkeypatch.setattr(FakeTunnel, "ended", property(lambda tunnel: True))
+    monkeypatch.setattr(attaching, "open_tunnel", open_tunnel)
     launcher = make(ssh_server="debian@", config=Config(GriffinCloud={"key_name": "dev"}))
     await launcher.start()
     assert [what for what, _ in log] == ["open", "close", "open", "close", "open"]
     assert log[0] == ("open", f"debian@{ADDRESS}")
-    assert on_record == [[[4_000_000, 1.0]]] * 3
+    assert on_record == [["/tunnel/1"], ["/tunnel/2"], ["/tunnel/3"]]
+
+
+async def test_a_tunnel_that_the_connection_file_from_the_server_names_is_none_of_this_machine(
+    make, store, monkeypatch
+):
+    """Whoever writes there must not choose what a stop here ends and removes."""
+    log = tunnels(monkeypatch)
+    store.forge = lambda files: {**files, "client": {**files["client"], TUNNEL: "/home/me"}}
+    monkeypatch.setattr(attaching, "close_tunnel", lambda record: log.append(("close", record)))
+    launcher = make()
+    await launcher.start()
+    assert TUNNEL not in files_of(launcher)["client"]
+    await launcher.stop()
+    assert ("close", "/home/me") not in log
+
+
+async def test_a_stop_ends_the_tunnel_that_another_process_opened_since(make, monkeypatch):
+    log = tunnels(monkeypatch)
+    launcher = make(ssh_server="me@gate")
+    await launcher.start()
+    path = Path(launcher.connection_files["client"])
+    path.write_text(json.dumps({**json.loads(path.read_text()), TUNNEL: [4_000_000, 1.0]}))
+    monkeypatch.setattr(attaching, "close_tunnel", lambda record: log.append(("close", record)))
+    await launcher.stop()
+    assert log[2:] == [("close", "/tunnel/1"), ("close", [4_000_000, 1.0])]
+
+
+async def test_a_tunnel_that_ends_while_its_cluster_lives_is_opened_anew(make, monkeypatch):
+    log = tunnels(monkeypatch)
+    launcher = make(ssh_server="me@gate")
+    await launcher.start()
+    attaching.close_tunnel("/tunnel/1")
+    info = await launcher.get_connection_info()
+    assert info["client"][TUNNEL] == "/tunnel/2"
+    assert launcher.to_dict()["tunnels"] == ["/tunnel/2"]
+    await launcher.stop()
+    assert log[1:] == [("open", "me@gate"), ("close", "/tunnel/1"), ("open", "me@gate"), ("close", "/tunnel/2")]
+
+
+async def test_where_another_leads_nowhere_a_tunnel_that_was_there_before_is_there_still(make, hub, monkeypatch):
+    """Clients may be using it."""
+    log = tunnels(monkeypatch)
+    launcher = make(ssh_server="me@gate", reach_timeout=1.0)
+    await launcher.start()
+    Path(launcher.connection_files["client"]).unlink()
+    hub.reachable = ()
+    with pytest.raises(GriffinError, match="does not answer"):
+        await launcher.get_connection_info()
+    assert log[1:] == [("open", "me@gate"), ("open", "me@gate"), ("close", "/tunnel/2")]
+    assert launcher.to_dict()["tunnels"] == ["/tunnel/1"]
 
 
 async def test_nobody_is_let_in_by_a_start_that_was_stopped(make, fake_cloud):
@@ -385,7 +430,7 @@ async def test_a_tunnel_that_leads_nowhere_is_closed(make, fake_cloud, store, hu
     launcher = make(ssh_server="me@gate", reach_timeout=1.0)
     with pytest.raises(GriffinError, match=r"does not answer.* ssh says: channel 2: open failed\)"):
         await launcher.start()
-    assert log[-1] == ("close", 4_000_000)
+    assert log[-1] == ("close", "/tunnel/1")
     only_the_project_is_left(fake_cloud, store, launcher)
 
 
