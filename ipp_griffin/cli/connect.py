@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Float, Unicode
 
 from ..common.errors import GriffinError, SettingError
+from ..model.phases import ENDED
 from .command import ClustersCommand
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer,
             f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'no server of the cloud'}, not on a server of the "
             "cloud: copy its ipcontroller-client.json from there."
         )
-    if cluster.controller.phase in ("gone", "failed"):
+    if cluster.controller.phase in ENDED:
         raise SettingError(
             f"The controller of cluster {cluster.uid} has ended: its server {cluster.controller.server.name} is {cluster.controller.phase}. "
             f"`ipp-griffin stop {cluster.uid}` deletes what is left."

@@ -6,7 +6,7 @@ import math
 from xml.etree import ElementTree as ET
 
 from ..common.text import one_line
-from ..model.slots import PHASES
+from ..model.phases import START
 from ..model.timeline import Timeline, Track, summary
 
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -77,14 +77,14 @@ def _row(svg: ET.Element, track: Track, shown: Timeline, y: float, left: float, 
 
 def _legend(svg: ET.Element) -> None:
     x = 12.0
-    for phase in PHASES:
+    for phase in START:
         _add(svg, "rect", x=x, y=38, width=12, height=12, fill=_colour(phase))
         _text(svg, x + 18, 48, phase)
         x += 36 + len(phase) * LETTER
 
 
 def _colour(phase: str) -> str:
-    return COLOURS[PHASES.index(phase)]
+    return COLOURS[START.index(phase)]
 
 
 def _text(svg: ET.Element, x: float, y: float, text: str, kind: str = "", **attributes: str) -> ET.Element:

@@ -15,6 +15,7 @@ from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
 from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
 from ..model.names import MARKER_TAG, place_of
+from ..model.phases import ENDED
 from ..model.slots import DEAD
 from .controller_server import CONTROLLER, ControllerServer
 from .teardown import delete_ports, sweep
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
-ENDED = 900  # seconds after which a server whose agent has reported its end should have switched itself off
+OFF_BY = 900  # seconds after which a server whose agent has reported its end should have switched itself off
 CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and characters of them
 LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "start_deadline", "expires")
 
@@ -159,7 +160,7 @@ def _why_left(member: Member, now: datetime) -> str:
     over = f"its start was over at {one_line(deadline, 40)}"
     if member.phase in ("building", "active"):
         return f"never reported; {over}"
-    if member.phase in ("gone", "failed") and seconds_since(member.reported, now) >= ENDED:
+    if member.phase in ENDED and seconds_since(member.reported, now) >= OFF_BY:
         return f"runs nothing: its agent reported {member.phase} at {one_line(member.reported, 40)}"
     unfinished = member.phase in ("agent", "connected") and seconds_since(deadline, now) >= SETTLED
     return f"came no further than {member.phase!r}; {over}" if unfinished else ""

@@ -18,7 +18,8 @@ from typing import Any
 from ..common.text import one_line, printable, redact
 from ..common.times import iso, timestamp
 from .history import Record
-from .reports import PHASES, Report
+from .phases import REPORTED
+from .reports import Report
 
 LINE_LIMIT = 2000  # characters of a line that are shown
 GROSS = 60.0  # seconds that a clock may differ, and an upload take, without a word
@@ -117,7 +118,7 @@ def _console_lines(source: str, console: str, launched: datetime | None, told: s
         when = timestamp(match[1]) if match else None
         if match and when:
             phase, _, message = match[2].partition(": ")
-            if phase in PHASES and f"{phase}: {one_line(message)}" in told:
+            if phase in REPORTED and f"{phase}: {one_line(message)}" in told:
                 continue
             text = match[2]
         lines.append((when, text))

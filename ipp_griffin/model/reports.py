@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.text import one_line
+from .phases import REPORTED
 
 LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
-PHASES = ("agent", "connected", "engines", "gone", "failed", LOG)  # by their number, which must not change
+KINDS = (*REPORTED, LOG)  # in the order of their numbers in `Store.report_urls`, which must not change
 WITHOUT_OUTPUT = ("agent", "connected")  # no engine has said anything yet
 REPORT_LIMIT = 1 << 18  # bytes of a report that are read
 MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last lines of what failed

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .names import place_of, place_of_engine, server_name, server_tags
+from .phases import ENDED, PHASES, START
 from .plan import ServerPlan
 
 if TYPE_CHECKING:
     from .reports import Report
     from .server import Server
 
-PHASES = ("requested", "building", "active", "agent", "connected", "engines")
 DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
 HOUR = 3600
 BELIEVED = 2  # polls in a row that must find a server off or missing: it may be a reboot, or a listing that is late
@@ -143,7 +143,7 @@ class Roster:
     def phases(self) -> dict[str, int]:
         """Return how many servers are in each phase, in the order of the phases."""
         found = Counter("failed" if slot.given_up else slot.phase for slot in self.slots)
-        return {phase: found[phase] for phase in (*PHASES, "failed") if found[phase]}
+        return {phase: found[phase] for phase in PHASES if found[phase]}
 
     def __str__(self) -> str:
         if self.registered == self.engines:
@@ -252,7 +252,7 @@ class Roster:
         if server is not None:
             phase = later(phase, "active" if server.status == "ACTIVE" else "building")
         if report is not None:  # one that says "failed" says at least that the agent ran
-            phase = later(phase, report.phase if report.phase in PHASES else "agent")
+            phase = later(phase, report.phase if report.phase in START else "agent")
         if phase != slot.phase:
             slot.phase, slot.since = phase, now
         Roster._count(slot, registered, now)
@@ -280,7 +280,7 @@ class Roster:
         if slot.settled:
             return None
         # A report alone never ends a server: the controller must agree.
-        if report is not None and report.phase in ("failed", "gone") and not slot.registered:
+        if report is not None and report.phase in ENDED and not slot.registered:
             return failure("", report)
         seconds, setting = self.deadlines.of(slot.phase)
         if now - slot.since > seconds:
@@ -303,8 +303,8 @@ def _late(slot: Slot, server: Server | None, role: str) -> str:
 
 
 def later(one: str, other: str) -> str:
-    """Return the later of two phases."""
-    return max(one, other, key=PHASES.index)
+    """Return the later of two phases of a start."""
+    return max(one, other, key=START.index)
 
 
 def next_incarnation(planned: ServerPlan) -> ServerPlan:

@@ -15,16 +15,17 @@ from typing import Any
 from ..common.text import one_line
 from ..common.times import iso, timestamp
 from .history import Record
-from .slots import DEAD, PHASES
+from .phases import ENDED, PHASES, REPORTED, START
+from .slots import DEAD
 
 CLOCKS = 5.0  # seconds that clocks may differ without a word
 NARROWEST, WHY = 10, 60  # characters: of a bar at least, of a reason at most
-SHADES = dict(zip(PHASES, ".-=+*#", strict=True))
+SHADES = dict(zip(START, ".-=+*#", strict=True))
 
 
 @dataclass(frozen=True)
 class Track:
-    """One server. ``times``: when each phase began, of those that are known, in the order of `PHASES`.
+    """One server. ``times``: when each phase began, of those that are known, in their order.
 
     ``ended``: when it was last known, if it is no more what it was to be; ``why``: in one line.
     """
@@ -69,7 +70,7 @@ class Timeline:
     def medians(self) -> dict[str, float]:
         """Return phase -> seconds until half of the servers (that reached it) had reached it, each from its own request."""
         known = [track.seconds() for track in self.tracks]
-        reached = {phase: [seconds[phase] for seconds in known if phase in seconds] for phase in PHASES[1:]}
+        reached = {phase: [seconds[phase] for seconds in known if phase in seconds] for phase in START[1:]}
         return {phase: median(seconds) for phase, seconds in reached.items() if seconds}
 
     def slowest(self) -> Track | None:
@@ -104,10 +105,10 @@ def _track(record: Record) -> Track | None:
         "building": server.created if server else former.created if former else "",
         "active": server.launched if server else former.launched if former else "",
     }
-    for phase in PHASES[3:]:
+    for phase in REPORTED:
         # After a reboot an agent goes through them again.
         found[phase] = min((r.written for r in record.reports if r.phase == phase and timestamp(r.written)), default="")
-    times = {phase: when for phase in PHASES if (when := timestamp(found[phase]))}
+    times = {phase: when for phase in START if (when := timestamp(found[phase]))}
     if not times:
         return None
     ended, why = _end(record)
@@ -124,8 +125,8 @@ def _end(record: Record) -> tuple[datetime | None, str]:
         ) or last, f"{'replaced' if record.former.replaced else 'given up'}: {record.former.why}"
     if record.server is None:
         return last, "gone"
-    phases = [report for report in record.reports if report.phase in (*PHASES, "gone", "failed")]
-    if phases and phases[-1].phase in ("gone", "failed"):
+    phases = [report for report in record.reports if report.phase in PHASES]
+    if phases and phases[-1].phase in ENDED:
         return timestamp(phases[-1].written), f"its agent reported {phases[-1].phase}"
     if record.server.status in DEAD:
         known = last or timestamp(record.server.launched) or timestamp(record.server.created)
@@ -139,10 +140,10 @@ def _end(record: Record) -> tuple[datetime | None, str]:
 def as_text(shown: Timeline, width: int) -> str:
     """Return one line for each server, and medians below. ``width``: characters of a line, where that is enough."""
     numbers = [
-        [f"{seconds[phase]:.1f}" if phase in seconds else "-" for phase in PHASES[1:]]
+        [f"{seconds[phase]:.1f}" if phase in seconds else "-" for phase in START[1:]]
         for seconds in (track.seconds() for track in shown.tracks)
     ]
-    rows = [[phase.upper() for phase in PHASES[1:]], *numbers]
+    rows = [[phase.upper() for phase in START[1:]], *numbers]
     columns = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     right = ["  ".join(text.rjust(size) for text, size in zip(row, columns, strict=True)) for row in rows]
     names = ["SERVER", *(track.place for track in shown.tracks)]

@@ -23,7 +23,7 @@ from ...common.errors import CloudError, StoreError, logger
 from ...common.retry import backoff
 from ...common.text import one_line
 from ...model.names import PREFIX, container_name
-from ...model.reports import LOG, PHASES, REPORT_LIMIT, Report, content
+from ...model.reports import KINDS, LOG, REPORT_LIMIT, Report, content
 from .account import MOST_LISTED, Account
 from .account_key import AccountKey
 from .tempurl import KEY, Signer, TempUrls, is_signed_by_account
@@ -394,9 +394,9 @@ class Store:
         """
         if scoped := self.put_urls(uid, prefix, seconds):
             return dict(zip(("prefix", "query"), scoped, strict=True))
-        names = {phase: f"{prefix}{number:04d}-{phase}" for number, phase in enumerate(PHASES)}
+        names = {kind: f"{prefix}{number:04d}-{kind}" for number, kind in enumerate(KINDS)}
         names |= {name: f"{prefix}{name}" for name in more}
-        return {"urls": {phase: self.put_url(uid, name, seconds) for phase, name in names.items()}}
+        return {"urls": {kind: self.put_url(uid, name, seconds) for kind, name in names.items()}}
 
     def _signer(self, uid: str) -> Signer:
         if uid not in self._signers:
