@@ -13,10 +13,11 @@ from traitlets import Bool
 from ..cluster.inventory import Cluster, Member
 from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
+from ..model.names import Place
 from .command import ClustersCommand, table
 
 if TYPE_CHECKING:
-    from ..controller.engine_ids import Ids
+    from ..controller.engine_ids import EngineIds
 
 
 class Ps(ClustersCommand):
@@ -52,7 +53,7 @@ class Ps(ClustersCommand):
             whose = "" if self.all_owners else " of yours (--all-owners shows those of others)"
             print(f"There is no cluster{whose} in this project.")
 
-    def engine_ids(self, found: Iterable[Cluster]) -> dict[str, Ids]:
+    def engine_ids(self, found: Iterable[Cluster]) -> dict[str, EngineIds]:
         """Return the engine ids of the clusters whose controllers' connection files are on this machine."""
         from IPython.paths import get_ipython_dir
 
@@ -81,7 +82,7 @@ def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
     )
 
 
-def server_rows(cluster: Cluster, now: datetime, ids: Ids | None) -> list[tuple[str, ...]]:
+def server_rows(cluster: Cluster, now: datetime, ids: EngineIds | None) -> list[tuple[str, ...]]:
     """Return a line for each server of a cluster. ``ids``: what its controller lists; None: it can't be reached from here."""
     return [
         (
@@ -99,8 +100,8 @@ def server_rows(cluster: Cluster, now: datetime, ids: Ids | None) -> list[tuple[
     ]
 
 
-def _ids_of(member: Member, ids: Ids) -> list[int]:
-    return ids.get((member.engine_set, member.slot, member.incarnation), [])
+def _ids_of(member: Member, ids: EngineIds) -> list[int]:
+    return ids.get(Place(member.engine_set, member.slot, member.incarnation), [])
 
 
 def _hours(seconds: float) -> str:
@@ -116,7 +117,7 @@ def _until(expires: str, now: datetime) -> str:
     return "expired" if is_past(expires, now) else f"in {_hours((when - now).total_seconds())}"
 
 
-def as_json(cluster: Cluster, now: datetime, ids: Ids | None = None) -> dict[str, Any]:
+def as_json(cluster: Cluster, now: datetime, ids: EngineIds | None = None) -> dict[str, Any]:
     """Return a cluster with all that is known of it. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
     return {
         "uid": cluster.uid,

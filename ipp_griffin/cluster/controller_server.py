@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..common.errors import CloudError, GriffinError
 from ..common.net import address_of
 from ..model.connection import MARK, Json, cluster_uid, ports_of
+from ..model.names import Place
 from .engine_set import EngineSet
 
 if TYPE_CHECKING:
@@ -32,9 +33,13 @@ class ControllerServer(EngineSet):
     def __init__(self, cloud: Cloud, store: Store, uid: str) -> None:
         super().__init__(cloud, store, uid, CONTROLLER)
 
+    def last_reports(self) -> list[tuple[int, int]]:
+        """Return slot and incarnation of each server that has reported."""
+        return [(place.slot, place.incarnation) for place in self.newest_reports()]
+
     def connection_files(self, incarnation: int) -> dict[str, Json]:
         """Return what ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` where that is not this cluster's."""
-        body = self.store.get(self.uid, f"{self.prefix}0.{incarnation}/{HANDOVER}", FILE_LIMIT)
+        body = self.store.get(self.uid, f"{Place(CONTROLLER, 0, incarnation).prefix}{HANDOVER}", FILE_LIMIT)
         try:
             files = {name: dict(info) for name, info in json.loads(body).items()}
             uids = {cluster_uid(files[name]) for name in ("engine", "client")}

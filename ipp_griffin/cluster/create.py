@@ -8,14 +8,14 @@ adopt what is there, and delete what is there twice. Only a place without a serv
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ..common.errors import CloudError, Unavailable, logger
 from ..common.retry import backoff
 from ..common.threads import in_parallel
-from ..model.names import set_tag, uid_tag
+from ..model.names import Place, place_of, set_tag, uid_tag
 from ..model.plan import Plan, ServerPlan
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class _Creation:
     ) -> None:
         self._cloud, self._plan, self._parallel = cloud, plan, parallel
         self._on_created, self._stop = on_created, stop
-        self._user_data = {_place(server.tags): data for server, data in work}
-        self._missing = {_place(server.tags): server for server, _ in work}
-        self._made: dict[frozenset[str], str] = {}  # place -> server id
-        self._doubtful: set[frozenset[str]] = set()  # places with a POST of unknown end, once and for all
+        self._user_data = {server.place: data for server, data in work}
+        self._missing = {server.place: server for server, _ in work}
+        self._made: dict[Place, str] = {}  # the ids of servers
+        self._doubtful: set[Place] = set()  # those with a POST of unknown end, once and for all
         self._error: Exception | None = None
         self._refused: list[Unavailable] = []  # the failures of this round that are worth another
         self._lock = threading.Lock()
@@ -99,24 +99,22 @@ class _Creation:
             e.retry_after is not None or e.status == HTTPStatus.TOO_MANY_REQUESTS for e in list(self._refused)
         ):
             return
-        place = _place(server.tags)
         try:
-            made = self._cloud.create_server(self._plan, server, self._user_data[place])
+            made = self._cloud.create_server(self._plan, server, self._user_data[server.place])
         except Unavailable as error:
             with self._lock:
                 self._refused.append(error)
                 if error.status != HTTPStatus.TOO_MANY_REQUESTS:
-                    self._doubtful.add(place)
+                    self._doubtful.add(server.place)
         except Exception as error:
             self._fail(error)
         else:
             self._adopt(server, made)
 
     def _adopt(self, server: ServerPlan, made: Server) -> None:
-        place = _place(server.tags)
         with self._lock:
-            self._made[place] = made.id
-            self._missing.pop(place, None)
+            self._made[server.place] = made.id
+            self._missing.pop(server.place, None)
             try:
                 self._on_created(server, made)
             except Exception as error:
@@ -153,14 +151,9 @@ class _Creation:
         spare = []
         listed = self._cloud.servers(uid_tag(self._plan.uid), set_tag(self._plan.engine_set))
         for server in sorted(listed, key=lambda s: (s.status == "ERROR", s.created, s.id)):
-            place = _place(server.tags)
+            place = place_of(server.tags)
             if place in self._missing:
                 self._adopt(self._missing[place], server)
             elif place in self._doubtful and self._made.get(place, server.id) != server.id:
                 spare.append(server.id)
         return spare
-
-
-def _place(tags: Iterable[str]) -> frozenset[str]:
-    """Return the tags that identify a slot and its incarnation."""
-    return frozenset(tag for tag in tags if tag.startswith("griffin-"))

@@ -18,10 +18,9 @@ from ..common.errors import CloudError, logger
 from ..common.text import one_line, printable, redact
 from ..common.threads import in_parallel
 from ..model.history import HISTORY
-from ..model.names import set_tag, uid_tag
+from ..model.names import Place, set_tag, uid_tag
 from ..model.plan import Plan, ServerPlan
 from ..model.reports import last_output
-from ..model.slots import Place
 from ..model.userdata import UserDataSettings, agent_source, server_parameters, user_data
 from .create import create_servers
 from .teardown import PARALLEL, BeforeDeletion, delete_ports, delete_servers
@@ -103,13 +102,9 @@ class EngineSet:
                 server,
                 settings,
                 uid=self.uid,
-                engine_set=self.engine_set,
                 private_object_url=read_url,
                 report_urls=self.store.report_urls(
-                    self.uid,
-                    f"{self.prefix}{server.slot}.{server.incarnation}/",
-                    settings.report_seconds,
-                    self.more_objects,
+                    self.uid, server.place.prefix, settings.report_seconds, self.more_objects
                 ),
             )
             wanted.append((server, user_data(parameters, source)))
@@ -118,7 +113,7 @@ class EngineSet:
     def survey(self, *, reports: bool = True) -> Survey:
         """List the servers once, whatever their number; with ``reports``, also list the container once any server runs."""
         survey = Survey(tuple(self.cloud.servers(uid_tag(self.uid), set_tag(self.engine_set))))
-        return Survey(survey.servers, self.last_reports()) if reports and survey.active else survey
+        return Survey(survey.servers, self.newest_reports()) if reports and survey.active else survey
 
     def delete_spares(self, survey: Survey, known: Collection[str]) -> Survey:
         """Delete servers that were created twice, and return the survey without them.
@@ -138,10 +133,9 @@ class EngineSet:
         """Delete the ports that these deleted servers still have: see `teardown.delete_ports`."""
         delete_ports(self.cloud, servers, sleep=time.sleep, clock=time.monotonic)
 
-    def last_reports(self) -> dict[Place, Report]:
-        """Return the newest report of each server, by slot and incarnation."""
-        reports = self.store.reports(self.uid, self.engine_set)
-        return {(report.slot, report.incarnation): report for report in reports}  # the last one counts
+    def newest_reports(self) -> dict[Place, Report]:
+        """Return the newest report of each server."""
+        return {report.place: report for report in self.store.reports(self.uid, self.engine_set)}  # the last one counts
 
     def why(self, report: Report) -> str:
         """Return why the agent that wrote this report gave up, in its own words: one line."""
@@ -160,12 +154,12 @@ class EngineSet:
         """Yield the name and the output of each engine, from the newest report with output of each of at most ``most`` servers."""
         newest: dict[int, Report] = {}
         reports = self.store.reports(self.uid, self.engine_set, logs=True)
-        for (slot, _), of_server in groupby(reports, lambda report: (report.slot, report.incarnation)):
+        for place, of_server in groupby(reports, lambda report: report.place):
             if report := last_output(of_server):
-                newest[slot] = report  # of the latest incarnation that has any
+                newest[place.slot] = report  # of the latest incarnation that has any
         for report in list(newest.values())[:most]:
             for engine in self.store.read_report(self.uid, report).get("engines", []):
-                yield f"{report.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
+                yield f"{report.place.slot}.{engine.get('index', '?')}", str(engine.get("output", ""))
 
     def read_consoles(self, servers: Collection[Server], keep: Callable[[str, str], None]) -> None:
         """Call ``keep`` with the name of each server and the last lines of its console, made printable, as they are read.
@@ -196,7 +190,7 @@ class EngineSet:
         """
         deadline = clock() + timeout
         while clock() < deadline:
-            newest = {slot: report for (slot, _), report in sorted(self.last_reports().items())}
+            newest = {place.slot: report for place, report in sorted(self.newest_reports().items())}
             if not any(report.phase == "engines" for report in newest.values()):
                 return
             sleep(0.3)

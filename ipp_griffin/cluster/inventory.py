@@ -14,7 +14,7 @@ from ..common.errors import CloudError, SettingError, Unavailable
 from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
 from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
-from ..model.names import MARKER_TAG, place_of
+from ..model.names import MARKER_TAG, place_of, uid_of
 from ..model.phases import ENDED
 from ..model.slots import DEAD
 from .controller_server import CONTROLLER, ControllerServer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..cloud.floating_ips import FloatingIp
     from ..cloud.security_groups import SecurityGroup
     from ..cloud.store.store import Store
+    from ..model.names import Place
     from ..model.reports import Report
     from ..model.server import Server
 
@@ -209,8 +210,8 @@ class Clusters:
             containers = self._ask_store(lambda: self._store().containers(), containers, strict)
         by_uid: dict[str, list[Server]] = {uid: [] for uid in containers if re.fullmatch("[0-9a-f]{12}", uid)}
         for server in self._cloud.servers(MARKER_TAG):
-            if place := place_of(server.tags):
-                by_uid.setdefault(place.uid, []).append(server)
+            if uid := uid_of(server.tags):
+                by_uid.setdefault(uid, []).append(server)
         return by_uid
 
     def _known(self, by_uid: Mapping[str, list[Server]], everyone: bool, *, strict: bool = True) -> list[Cluster]:
@@ -320,7 +321,7 @@ class Clusters:
             time.sleep(0.5)
         delete_ports(self._cloud, ids, sleep=time.sleep, clock=time.monotonic)
         now = datetime.now(timezone.utc)
-        with_servers = {place.uid for server in listed if (place := place_of(server.tags))}
+        with_servers = {uid_of(server.tags) for server in listed}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
             reaped = {member.engine_set for member in cluster.members}
@@ -334,7 +335,7 @@ class Clusters:
         """Return what is known of every server that a cluster has or had. One listing, and one small object for each engine set."""
         store = self._store(cluster.labels["container"])
         reports = store.reports(cluster.uid, logs=True)
-        sets = {member.engine_set for member in cluster.members} | {report.engine_set for report in reports}
+        sets = {member.engine_set for member in cluster.members} | {report.place.engine_set for report in reports}
         histories = {name: parse_history(_read(store, cluster.uid, f"{name}/{HISTORY}")) for name in sorted(sets)}
         servers = [member.server for member in sorted(cluster.members, key=lambda member: not member.mine)]
         return records(cluster.uid, servers, reports, histories)
@@ -381,7 +382,7 @@ class Clusters:
         store = self._store(labels["container"])
         running = any(server.status == "ACTIVE" for server in servers)
         written: Sequence[Report] = self._ask_store(lambda: store.reports(uid), [], strict) if running else []
-        reports = {(report.engine_set, report.slot, report.incarnation): report for report in written}
+        reports = {report.place: report for report in written}
         touched = "" if servers else _touched(store, uid)
         return Cluster(uid, labels, tuple(_members(servers, reports, me)), owner == me, touched)
 
@@ -395,18 +396,18 @@ def phase_of(server: Server, report: Report | None) -> str:
         return "failed" if server.status == "ERROR" else "gone"
     if server.status == "BUILD":
         return "building"
-    if report and report.engine_set == CONTROLLER and report.phase == "engines":
+    if report and report.place.engine_set == CONTROLLER and report.phase == "engines":
         return CONTROLLER
     return report.phase if report else "active"
 
 
-def _members(servers: Iterable[Server], reports: Mapping[tuple[str, int, int], Report], me: str) -> list[Member]:
+def _members(servers: Iterable[Server], reports: Mapping[Place, Report], me: str) -> list[Member]:
     members = []
     for server in servers:
         place = place_of(server.tags)
         assert place is not None
         engines = server.metadata.get("griffin:engines", "")
-        report = reports.get((place.engine_set, place.slot, place.incarnation))
+        report = reports.get(place)
         members.append(
             Member(
                 server=server,

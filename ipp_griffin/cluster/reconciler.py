@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import GriffinError, QuotaError, Stopped
 from ..common.text import one_line
 from ..common.times import iso
-from ..model.slots import Failure, Place, Roster, Slot, tell
+from ..model.slots import Failure, Roster, Slot, tell
 
 if TYPE_CHECKING:
     from ..controller.hub import Hub
+    from ..model.names import Place
     from ..model.plan import ServerPlan
     from .engine_set import EngineSet, Survey
 
@@ -69,7 +70,7 @@ class Reconciler:
         slots = {slot.place: slot for slot in self.roster.slots}
 
         def created(planned: ServerPlan, id: str) -> None:
-            slots[planned.slot, planned.incarnation].created(id, self.clock())
+            slots[planned.place].created(id, self.clock())
 
         assert self._create is not None
         try:
@@ -184,9 +185,8 @@ class Reconciler:
         """Shut the engines down through the hub, which would list those of a deleted server for many heartbeats more."""
         if hub is None:
             return
-        planned = failure.planned
         with contextlib.suppress(Exception):  # they will be missed there soon
-            hub.shut_down(f"{self.engine_set.engine_set}-{planned.slot}-{planned.incarnation}", timeout=1.0)
+            hub.shut_down(failure.planned.place.uuid_prefix, timeout=1.0)
 
     def _delete_doomed(self, survey: Survey | None = None) -> None:
         """Delete the doomed servers; ask again as long as a ``survey`` shows them."""
@@ -241,8 +241,8 @@ def _remembered(failure: Failure, replaced: bool) -> dict[str, str | int]:
     """Return a failure as `ipp-griffin timeline` reads it."""
     return {
         "name": failure.planned.name,
-        "slot": failure.planned.slot,
-        "incarnation": failure.planned.incarnation,
+        "slot": failure.planned.place.slot,
+        "incarnation": failure.planned.place.incarnation,
         "created": failure.server.created if failure.server else "",
         "launched": failure.server.launched if failure.server else "",
         "replaced": replaced,

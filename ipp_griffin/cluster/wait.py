@@ -16,6 +16,7 @@ from .reconciler import Reconciler
 if TYPE_CHECKING:
     from ..controller.hub import Hub
     from ..model.connection import Json
+    from ..model.names import Place
     from ..model.server import Server
     from .controller_server import ControllerServer
 
@@ -52,7 +53,7 @@ class Wait:
         self._stopping, self._timeout, self._deadline = stopping, timeout, deadline
         self._polling = PollInterval(poll_interval, self._clock())
 
-    def _poll(self, registered: Mapping[tuple[int, int], int], hub: Hub | None = None) -> float:
+    def _poll(self, registered: Mapping[Place, int], hub: Hub | None = None) -> float:
         """Poll the servers, and return the time of the next poll. Raises `GriffinError` where too many have failed."""
         began = self._clock()
         self._reconciler.poll(registered, reports=True, replace_settled=True, hub=hub)
@@ -186,4 +187,4 @@ class WaitForController(Wait):
             self._attached = server.id
         if slot.phase != "engines" or self._attached != server.id:
             return None
-        return server, self._server.connection_files(slot.planned.incarnation)
+        return server, self._server.connection_files(slot.place.incarnation)

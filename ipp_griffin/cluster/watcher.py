@@ -14,6 +14,7 @@ from .reconciler import Reconciler
 
 if TYPE_CHECKING:
     from ..controller.hub import Hub
+    from ..model.names import Place
 
 SECOND_POLL = 1.0  # seconds until a poll that found a server off or gone is repeated
 
@@ -86,7 +87,7 @@ class Watcher:
             self._log.info(f"{roster.possible} of {roster.engines} engines are there.")
         return roster.alive
 
-    def _registered(self) -> dict[tuple[int, int], int]:
+    def _registered(self) -> dict[Place, int]:
         """Return how many engines the controller lists of each server; none while it does not answer."""
         try:
             if self._hub is None:

@@ -14,14 +14,14 @@ from typing import Any
 
 from ..common.threads import in_parallel, within
 from ..model.connection import cluster_uid
-from ..model.names import place_of_engine
+from ..model.names import Place, place_of_engine
 from .hub import Hub
 
 MOST_FILES = 1000
 FILE_LIMIT = 1 << 16  # bytes of a connection file
 ANSWER_TIMEOUT = 3.0  # seconds for a controller to answer
 
-Ids = dict[tuple[str, int, int], list[int]]  # engine set, slot, incarnation -> engine ids
+EngineIds = Mapping[Place, list[int]]  # of the engines on each server
 
 
 def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
@@ -37,11 +37,11 @@ def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_TIMEOUT) -> dict[str, Ids]:
+def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_TIMEOUT) -> dict[str, EngineIds]:
     """Return what the controllers of these clusters list; without those that can't be reached from here. Takes twice
     ``timeout`` seconds at most, however many there are."""
     known = controllers(ipython_dir)
-    answers: dict[str, Ids] = {}
+    answers: dict[str, EngineIds] = {}
 
     def ask(uid: str) -> None:
         # A tunnel would want to ask for a password.
@@ -54,12 +54,12 @@ def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_T
     return dict(answers)
 
 
-def by_server(engines: Mapping[str, int]) -> Ids:
-    """Group engine uuids (`names.engine_uuid`) and ids by the server that they are on."""
-    found: Ids = {}
+def by_server(engines: Mapping[str, int]) -> EngineIds:
+    """Group the ids of engines (by uuid) by the place of the server that they are on."""
+    found: dict[Place, list[int]] = {}
     for uuid, id in sorted(engines.items(), key=lambda item: item[1]):
-        if place := place_of_engine(uuid):
-            found.setdefault(place[:3], []).append(id)
+        if at := place_of_engine(uuid):
+            found.setdefault(at[0], []).append(id)
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.errors import SettingError
 from ..common.text import one_line
-from .names import place_of, server_name
+from .names import Place, place_of, server_name
 
 if TYPE_CHECKING:
     from .reports import Report
@@ -83,18 +83,19 @@ def records(
     """Return one record for each server, by set, slot and incarnation. ``servers``: those that count first, where two have one place."""
     by_key: dict[Key, list[Report]] = {}
     for report in reports:
-        by_key.setdefault((report.engine_set, report.slot, report.incarnation), []).append(report)
+        place = report.place
+        by_key.setdefault((place.engine_set, place.slot, place.incarnation), []).append(report)
     formers = {(name, *place): former for name, of_set in histories.items() for place, former in of_set.items()}
     found: list[Record] = []
     for server in servers:
-        place = place_of(server.tags)
-        assert place is not None
-        key = (place.engine_set, place.slot, place.incarnation)
+        at = place_of(server.tags)
+        assert at is not None
+        key = (at.engine_set, at.slot, at.incarnation)
         found.append(
             Record(one_line(server.name, 100), *key, server, tuple(by_key.pop(key, ())), formers.pop(key, None))
         )
     found += [
-        Record(server_name(uid, *key), *key, None, tuple(by_key.get(key, ())), formers.get(key))
+        Record(server_name(uid, Place(*key)), *key, None, tuple(by_key.get(key, ())), formers.get(key))
         for key in {*by_key, *formers}
     ]
     return sorted(found, key=lambda record: (record.engine_set, record.slot, record.incarnation, record.name))

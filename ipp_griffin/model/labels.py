@@ -47,7 +47,7 @@ def labelled_anew(planned: ServerPlan, start_timeout: float, now: float) -> Serv
 
     That may be days after the start of the set: `ipp-griffin reap` must give the server its time.
     """
-    if planned.incarnation == 0:
+    if planned.place.incarnation == 0:
         return planned
     labels = {"griffin:requested": iso(now), "griffin:start_deadline": iso(now + start_timeout)}
     return dataclasses.replace(planned, metadata={**planned.metadata, **labels})

@@ -1,4 +1,4 @@
-"""Names and tags of servers and engines: how uid, engine set, slot and incarnation are written, and read again. Pure."""
+"""The place of a server, and the names and tags of servers and engines that uid and place give, and are read from. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,32 @@ from dataclasses import dataclass
 # (https://docs.openstack.org/api-ref/compute/#server-tags-servers-tags).
 MARKER_TAG = "ipp-griffin"
 
+_SET, _NUMBER = "[0-9a-z]{1,64}", "[0-9]{1,9}"
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """The place of a server in its engine set: whatever replaces it has the same slot, and the next incarnation."""
+
+    engine_set: str
+    slot: int
+    incarnation: int = 0
+
+    def __str__(self) -> str:
+        """Return what people call it: set/slot, and the incarnation of one that is not the first."""
+        return f"{self.engine_set}/{self.slot}" + (f".{self.incarnation}" if self.incarnation else "")
+
+    @property
+    def prefix(self) -> str:
+        """Return the prefix of the names of all objects that its server may write."""
+        return f"{self.engine_set}/{self.slot}.{self.incarnation}/"
+
+    @property
+    def uuid_prefix(self) -> str:
+        """Return what the uuids of its server's engines begin with, before ``-<index>-<generation>``. The hub refuses a uuid that is
+        in use: an engine that is started again has the next generation."""
+        return f"{self.engine_set}-{self.slot}-{self.incarnation}"
+
 
 def uid_tag(uid: str) -> str:
     return f"griffin-uid={uid}"
@@ -19,49 +45,46 @@ def set_tag(engine_set: str) -> str:
     return f"griffin-set={engine_set}"
 
 
-def server_tags(uid: str, engine_set: str, slot: int, incarnation: int) -> tuple[str, ...]:
+def server_tags(uid: str, place: Place) -> tuple[str, ...]:
     return (
         MARKER_TAG,
         uid_tag(uid),
-        set_tag(engine_set),
-        f"griffin-slot={slot}",
-        f"griffin-incarnation={incarnation}",
+        set_tag(place.engine_set),
+        f"griffin-slot={place.slot}",
+        f"griffin-incarnation={place.incarnation}",
     )
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a server belongs, by its tags."""
-
-    uid: str
-    engine_set: str
-    slot: int
-    incarnation: int
+def uid_of(tags: Iterable[str]) -> str:
+    """Return the uid in what `server_tags` gave; "" where `place_of` is None."""
+    found = _read(tags)
+    return found[0] if found else ""
 
 
 def place_of(tags: Iterable[str]) -> Place | None:
-    """Return the reverse of `server_tags`; None for the tags of no server of ours: anybody in the project can tag one."""
+    """Return the place in what `server_tags` gave; None for the tags of no server of ours: anybody in the project can tag one."""
+    found = _read(tags)
+    return found[1] if found else None
+
+
+def _read(tags: Iterable[str]) -> tuple[str, Place] | None:
+    """Return the reverse of `server_tags`."""
     found = dict(tag.removeprefix("griffin-").split("=", 1) for tag in tags if re.match("griffin-[a-z]+=", tag))
     names = [found.get(name, "") for name in ("uid", "set", "slot", "incarnation")]
-    if not re.fullmatch("[0-9a-f]{12} [0-9a-z]{1,64} [0-9]{1,9} [0-9]{1,9}", " ".join(names)):
+    if not re.fullmatch(f"[0-9a-f]{{12}} {_SET} {_NUMBER} {_NUMBER}", " ".join(names)):
         return None
-    return Place(names[0], names[1], int(names[2]), int(names[3]))
+    return names[0], Place(names[1], int(names[2]), int(names[3]))
 
 
-def server_name(uid: str, engine_set: str, slot: int, incarnation: int) -> str:
-    name = f"griffin-{uid}-{engine_set}-{slot}"
-    return name if incarnation == 0 else f"{name}-{incarnation}"
+def server_name(uid: str, place: Place) -> str:
+    name = f"griffin-{uid}-{place.engine_set}-{place.slot}"
+    return f"{name}-{place.incarnation}" if place.incarnation else name
 
 
-def engine_uuid(engine_set: str, slot: int, incarnation: int, index: int, generation: int) -> str:
-    """Return the name of one engine process in the hub. The hub refuses a uuid that is in use, hence the generation."""
-    return f"{engine_set}-{slot}-{incarnation}-{index}-{generation}"
-
-
-def place_of_engine(uuid: str) -> tuple[str, int, int, int] | None:
-    """Return the reverse of `engine_uuid`: engine set, slot, incarnation and index; None for the uuid of no engine of ours."""
-    match = re.fullmatch(r"([0-9a-z]{1,64})-([0-9]{1,9})-([0-9]{1,9})-([0-9]{1,9})-[0-9]+", uuid)
-    return (match[1], int(match[2]), int(match[3]), int(match[4])) if match else None
+def place_of_engine(uuid: str) -> tuple[Place, int] | None:
+    """Return the place of an engine's server, and the engine's index there; None for the uuid of no engine of ours."""
+    match = re.fullmatch(f"({_SET})-({_NUMBER})-({_NUMBER})-({_NUMBER})-[0-9]+", uuid)
+    return (Place(match[1], int(match[2]), int(match[3])), int(match[4])) if match else None
 
 
 PREFIX = "ipp-griffin"

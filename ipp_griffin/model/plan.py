@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..common.errors import QuotaTooSmall, SettingError
-from .names import server_name, server_tags
+from .names import Place, server_name, server_tags
 
 Named = TypeVar("Named", "Image", "Flavor", "Network")
 Naming = Callable[[str], str]  # what errors call the setting of this name
@@ -85,11 +85,10 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """One server to create: everything but its user-data. Names and tags follow from uid, set, slot, incarnation."""
+    """One server to create: everything but its user-data. Name and tags follow from uid and place."""
 
     name: str
-    slot: int
-    incarnation: int
+    place: Place
     engines: int
     tags: tuple[str, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -152,14 +151,13 @@ def make_plan(
     each = engines_per_server or max(1, flavor.vcpus)
     servers = tuple(
         ServerPlan(
-            name=server_name(uid, engine_set, slot, 0),
-            slot=slot,
-            incarnation=0,
+            name=server_name(uid, place),
+            place=place,
             engines=engines,
-            tags=server_tags(uid, engine_set, slot, 0),
+            tags=server_tags(uid, place),
             metadata={**(metadata or {}), "griffin:engines": str(engines)},
         )
-        for slot, engines in enumerate(min(each, n - start) for start in range(0, n, each))
+        for place, engines in ((Place(engine_set, start // each), min(each, n - start)) for start in range(0, n, each))
     )
     return Plan(
         uid=uid,

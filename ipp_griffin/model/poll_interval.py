@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .slots import Place, Roster
+    from .names import Place
+    from .slots import Roster
 
 REST = 20  # a wait without a change is followed by a pause of this part of it,
 LONGEST = 5  # up to so many intervals

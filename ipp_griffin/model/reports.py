@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.text import one_line
+from .names import Place
 from .phases import REPORTED
 
 LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
@@ -20,21 +21,19 @@ MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last 
 
 @dataclass(frozen=True)
 class Report:
-    """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``.
+    """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``, of its server's `Place`.
 
     ``written``: when the store got it, as ISO 8601 in UTC by the store's clock; "" where that was not asked.
     """
 
-    engine_set: str
-    slot: int
-    incarnation: int
+    place: Place
     sequence: int
     phase: str
     written: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
-        return f"{self.engine_set}/{self.slot}.{self.incarnation}/{self.sequence:04d}-{self.phase}"
+        return f"{self.place.prefix}{self.sequence:04d}-{self.phase}"
 
     @classmethod
     def parse(cls, name: str, written: str = "") -> Report | None:
@@ -43,7 +42,7 @@ class Report:
         if match is None:
             return None
         engine_set, slot, incarnation, sequence, phase = match.groups()
-        report = cls(engine_set, int(slot), int(incarnation), int(sequence), phase, written)
+        report = cls(Place(engine_set, int(slot), int(incarnation)), int(sequence), phase, written)
         return report if report.name == name else None
 
 

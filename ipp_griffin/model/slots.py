@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .names import place_of, place_of_engine, server_name, server_tags
+from .names import Place, place_of, place_of_engine, server_name, server_tags, uid_of
 from .phases import ENDED, PHASES, START
 from .plan import ServerPlan
 
@@ -19,8 +19,6 @@ DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "S
 HOUR = 3600
 BELIEVED = 2  # polls in a row that must find a server off or missing: it may be a reboot, or a listing that is late
 MOST_NAMED = 20  # servers that one line tells of
-
-Place = tuple[int, int]  # slot and incarnation
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Slot:
 
     @property
     def place(self) -> Place:
-        return self.planned.slot, self.planned.incarnation
+        return self.planned.place
 
     def created(self, id: str, now: float) -> None:
         """Record that the server of this slot exists, with this id, since ``now``."""
@@ -162,7 +160,7 @@ class Roster:
             if place is not None and server.name not in known:
                 engines = server.metadata.get("griffin:engines", "")
                 count = int(engines) if engines.isdigit() else 0
-                planned = ServerPlan(server.name, place.slot, place.incarnation, count, server.tags, server.metadata)
+                planned = ServerPlan(server.name, place, count, server.tags, server.metadata)
                 self.slots.append(Slot(planned, now, id=server.id, phase="engines", settled=True))
 
     def count(self, registered: Mapping[Place, int], now: float) -> int:
@@ -309,21 +307,14 @@ def later(one: str, other: str) -> str:
 
 def next_incarnation(planned: ServerPlan) -> ServerPlan:
     """Return the plan of the server that takes the slot of ``planned``, under a name and tags that were never used."""
-    place = place_of(planned.tags)
-    assert place is not None  # `plan.make_plan` gave it those tags
-    uid, engine_set, slot, incarnation = place.uid, place.engine_set, place.slot, place.incarnation + 1
-    return replace(
-        planned,
-        name=server_name(uid, engine_set, slot, incarnation),
-        incarnation=incarnation,
-        tags=server_tags(uid, engine_set, slot, incarnation),
-    )
+    uid, place = uid_of(planned.tags), replace(planned.place, incarnation=planned.place.incarnation + 1)
+    return replace(planned, name=server_name(uid, place), place=place, tags=server_tags(uid, place))
 
 
 def engines_by_place(uuids: Iterable[str]) -> dict[Place, int]:
-    """Return how many engines each server of one set has. Two generations of an engine count once."""
-    engines = {place[1:] for uuid in uuids if (place := place_of_engine(uuid))}
-    return dict(Counter((slot, incarnation) for slot, incarnation, _ in engines))
+    """Return how many engines each server has. Two generations of an engine count once."""
+    engines = {found for uuid in uuids if (found := place_of_engine(uuid))}
+    return dict(Counter(place for place, _ in engines))
 
 
 def tell(failures: Iterable[Failure]) -> str:

@@ -19,6 +19,7 @@ import pytest
 from ipp_griffin.agent.store import url_opener
 from ipp_griffin.agent.system import run_command
 from ipp_griffin.model.connection import build
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import UserDataSettings, agent_source, render, server_parameters
 
@@ -149,10 +150,9 @@ def start_agent(store, tmp_path, request):
             store.body = build(connection, **settings)
         query = f"temp_url_sig={SIGNATURE}&temp_url_expires=1800000000"
         parameters = server_parameters(
-            ServerPlan(f"griffin-u-{engine_set}-3", 3, 1, engines, ()),
+            ServerPlan(f"griffin-u-{engine_set}-3", Place(engine_set, 3, 1), engines, ()),
             UserDataSettings(read_seconds=1, report_seconds=1, fetch_timeout=fetch_timeout, expires=expires),
             uid="0123456789ab",
-            engine_set=engine_set,
             private_object_url=f"{store.url}/v1/a/c/connection.json?{query}",
             report_urls={"prefix": f"{store.url}/v1/a/c/{engine_set}/3.1/", "query": query + "&temp_url_prefix=x"},
         )

@@ -23,6 +23,7 @@ from ipp_griffin.cli.reap import Reap
 from ipp_griffin.cli.stop import Stop
 from ipp_griffin.cluster.inventory import LABELS, Cluster, Leftover, Member
 from ipp_griffin.launchers.profiles import PROFILE_FILES, profile_files
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.server import Server
 
 from ..conftest import answer
@@ -291,7 +292,7 @@ def three():
 
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=timezone.utc)
-IDS = {("s", 0, 0): [0, 3], ("s", 1, 0): [7], ("s", 1, 2): [1, 2]}
+IDS = {Place("s", 0): [0, 3], Place("s", 1): [7], Place("s", 1, 2): [1, 2]}
 
 
 def test_servers_are_listed_with_their_engines_ids_and_their_expiry(three):

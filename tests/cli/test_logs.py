@@ -15,6 +15,7 @@ from ipp_griffin.cluster.inventory import LABELS, Cluster
 from ipp_griffin.common.errors import CloudError
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Record
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 
@@ -29,7 +30,7 @@ def at(seconds: float) -> str:
 
 
 def report(slot, sequence, phase, seconds) -> Report:
-    return Report(SET, slot, 0, sequence, phase, at(seconds))
+    return Report(Place(SET, slot), sequence, phase, at(seconds))
 
 
 def know(clusters, *records, behind=0.0):
@@ -38,7 +39,7 @@ def know(clusters, *records, behind=0.0):
     for one in (report for record in records for report in record.reports):
         time = datetime.fromisoformat(one.written.replace("Z", "+00:00")).timestamp() - behind
         engines = [{"index": 0, "output": one.phase}]
-        clusters.contents[one.name] = {"time": time, "message": f"{one.phase} of {one.slot}", "engines": engines}
+        clusters.contents[one.name] = {"time": time, "message": f"{one.phase} of {one.place.slot}", "engines": engines}
 
 
 SERVER = Server("i0", "griffin-u-0", "ACTIVE", created=at(0), launched=at(2))
@@ -97,7 +98,7 @@ def test_all_servers_lines_come_by_time_also_of_those_that_are_gone(run, cluster
 def test_one_server_is_asked_about_alone(run, clusters, name):
     _, out, _ = run(Logs, CLUSTER.uid, name)
     assert {line.split()[1].rpartition("/")[0] for line in out} == {f"{SET}/1"}
-    assert {report.slot for report in clusters.asked("read_report", "report")} == {1}
+    assert {report.place.slot for report in clusters.asked("read_report", "report")} == {1}
 
 
 def test_the_tail_is_the_last_lines_of_all(run):

@@ -8,7 +8,6 @@ import pytest
 from traitlets.config import Config
 
 from ipp_griffin.launchers import GriffinEngineSetLauncher
-from ipp_griffin.model.names import engine_uuid
 
 from ..conftest import running_cloud
 from ..fakes import FakeHub
@@ -145,7 +144,7 @@ class Lists(FakeHub):
     """Lists an engine of each of three servers, as soon as it is asked."""
 
     def engines(self, engine_set=""):
-        return {engine_uuid(engine_set, slot, 0, 0, 0): slot for slot in range(3)}
+        return {f"{engine_set}-{slot}-0-0-0": slot for slot in range(3)}
 
 
 @pytest.mark.parametrize("options", [("--GriffinCloud.key_name=griffin-key",), ("--controller=griffin-server",)])

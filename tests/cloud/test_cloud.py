@@ -71,7 +71,7 @@ class Told:
         self.ids: dict[int, list[str]] = {}
 
     def __call__(self, server: ServerPlan, made: Server) -> None:
-        self.ids.setdefault(server.slot, []).append(made.id)
+        self.ids.setdefault(server.place.slot, []).append(made.id)
 
 
 # -- logging in -----------------------------------------------------------------------------------------------

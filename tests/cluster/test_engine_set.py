@@ -12,7 +12,7 @@ from ipp_griffin.cluster import engine_set as module
 from ipp_griffin.cluster.engine_set import EngineSet, Survey
 from ipp_griffin.cluster.teardown import delete_servers, sweep
 from ipp_griffin.common.errors import CloudError, Unavailable
-from ipp_griffin.model.names import set_tag, uid_tag
+from ipp_griffin.model.names import Place, set_tag, uid_tag
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.userdata import UserDataSettings
 
@@ -78,7 +78,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
     EngineSet(cloud, FakeStore(), UID, SET, parallel=7).create(
         wanted, settings, on_created=lambda planned, server: created.append((planned, server.id)), stop=stop
     )
-    asked = sorted(cloud.asked("create_server", "plan", "server", "user_data"), key=lambda one: one[1].slot)
+    asked = sorted(cloud.asked("create_server", "plan", "server", "user_data"), key=lambda one: one[1].place)
     assert [one[:2] for one in asked] == [(wanted, server) for server in wanted.servers]
     common = {
         "version": 1,
@@ -101,7 +101,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
         }
         for slot in (0, 1)
     ]
-    assert sorted(created, key=lambda one: one[1]) == [(p, f"id-{p.slot}") for p in wanted.servers]
+    assert sorted(created, key=lambda one: one[1]) == [(p, f"id-{p.place.slot}") for p in wanted.servers]
 
 
 # --- look
@@ -110,7 +110,7 @@ def test_each_server_gets_user_data_of_its_own_with_its_urls():
 def test_a_survey_is_of_this_set_only(engines, store):
     survey = engines.survey()
     assert [server.name for server in survey.servers] == [f"griffin-{UID}-{SET}-0", f"griffin-{UID}-{SET}-1"]
-    assert survey.reports == {(0, 0): Report(SET, 0, 0, 1, "agent")}
+    assert survey.reports == {Place(SET, 0): Report(Place(SET, 0), 1, "agent")}
     assert survey.active == 2
     store.fail["reports"] = [AssertionError("not asked for")]
     assert engines.survey(reports=False).reports == {}
@@ -124,16 +124,18 @@ def test_the_last_report_of_an_incarnation_is_that_of_the_highest_sequence():
     names = ["0.0/0009-gone", "0.1/0002-connected", "0.1/0001-agent", "10.0/0003-engines", "10.0/0004-failed"]
     names += ["1.0/10000-gone", "1.0/9999-engines"]
     store = FakeStore(**{UID: {f"{SET}/{name}": b"" for name in names}})
-    assert EngineSet(FakeCloud(), store, UID, SET).last_reports() == {
-        (0, 0): Report(SET, 0, 0, 9, "gone"),
-        (0, 1): Report(SET, 0, 1, 2, "connected"),
-        (1, 0): Report(SET, 1, 0, 10000, "gone"),
-        (10, 0): Report(SET, 10, 0, 4, "failed"),
+    assert EngineSet(FakeCloud(), store, UID, SET).newest_reports() == {
+        Place(SET, 0): Report(Place(SET, 0), 9, "gone"),
+        Place(SET, 0, 1): Report(Place(SET, 0, 1), 2, "connected"),
+        Place(SET, 1): Report(Place(SET, 1), 10000, "gone"),
+        Place(SET, 10): Report(Place(SET, 10), 4, "failed"),
     }
 
 
 def test_why_an_agent_gave_up_is_what_it_says_and_the_last_lines_of_engines_that_ended_at_once():
-    failed, gone, silent = (Report(SET, slot, 0, 3, phase) for slot, phase in enumerate(("failed", "gone", "failed")))
+    failed, gone, silent = (
+        Report(Place(SET, slot), 3, phase) for slot, phase in enumerate(("failed", "gone", "failed"))
+    )
     store = FakeStore()
     ended = [{"output": "starting\nImportError: no numpy\n"}, {"output": "Killed"}, {"output": "unseen"}]
     store.contents = {
@@ -238,7 +240,7 @@ def test_a_report_of_logs_is_no_phase(store, engines):
     """Neither for the state of a server, nor where its end is waited for."""
     store.there[UID] |= dict.fromkeys([f"{SET}/0.0/0002-gone", f"{SET}/0.0/0003-log", f"{SET}/1.0/0001-log"], b"")
     found = engines.survey()
-    assert found.reports == {(0, 0): Report(SET, 0, 0, 2, "gone")}
+    assert found.reports == {Place(SET, 0): Report(Place(SET, 0), 2, "gone")}
     engines.wait_until_gone(timeout=5, sleep=pytest.fail, clock=Clock())
 
 

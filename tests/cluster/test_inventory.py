@@ -11,7 +11,7 @@ from ipp_griffin.cloud.security_groups import SecurityGroup
 from ipp_griffin.cluster.inventory import LABELS, Cluster, Clusters, Member, leftovers, phase_of
 from ipp_griffin.common.errors import SettingError, Unavailable
 from ipp_griffin.model.history import Former, Record
-from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 
@@ -37,7 +37,7 @@ def make_server(slot=0, *, uid=ADA, user="ada", status="ACTIVE", hours=1, **labe
         f"id-{uid}-{slot}",
         f"griffin-{uid}-{SET}-{slot}",
         status,
-        tags=server_tags(uid, SET, slot, 0),
+        tags=server_tags(uid, Place(SET, slot)),
         metadata={f"griffin:{name}": text for name, text in labels.items()},
         created=(NOW - timedelta(hours=hours)).isoformat().replace("+00:00", "Z"),
         user_id=user,
@@ -204,12 +204,16 @@ def test_a_container_without_servers_is_a_cluster_of_whom_it_says():
     ],
 )
 def test_the_phase_of_a_server_is_what_nova_says_and_then_its_agent(status, reported, phase):
-    report = Report(SET, 0, 0, 1, reported) if reported else None
+    report = Report(Place(SET, 0), 1, reported) if reported else None
     assert phase_of(make_server(status=status), report) == phase
 
 
 def test_engines_count_as_up_where_their_server_says_so():
-    reports = Report(SET, 0, 0, 1, "connected"), Report(SET, 0, 0, 2, "engines"), Report(SET, 1, 0, 1, "agent")
+    reports = (
+        Report(Place(SET, 0), 1, "connected"),
+        Report(Place(SET, 0), 2, "engines"),
+        Report(Place(SET, 1), 1, "agent"),
+    )
     store = store_with(ADA, *reports)
     (cluster,) = look(make_server(0), make_server(1), make_server(2, status="BUILD"), store=store).all()
     assert cluster.phases == {"engines": 1, "agent": 1, "building": 1}
@@ -217,14 +221,14 @@ def test_engines_count_as_up_where_their_server_says_so():
 
 
 def test_the_report_of_a_server_that_was_replaced_is_not_its_successors():
-    store = store_with(ADA, Report(SET, 0, 0, 4, "engines"))
-    successor = replace(make_server(), tags=server_tags(ADA, SET, 0, 1))
+    store = store_with(ADA, Report(Place(SET, 0), 4, "engines"))
+    successor = replace(make_server(), tags=server_tags(ADA, Place(SET, 0, 1)))
     (cluster,) = look(successor, store=store).all()
     assert cluster.phases == {"active": 1}
 
 
 def test_a_report_of_logs_is_no_phase():
-    store = store_with(ADA, Report(SET, 0, 0, 1, "engines"), Report(SET, 0, 0, 2, "log"))
+    store = store_with(ADA, Report(Place(SET, 0), 1, "engines"), Report(Place(SET, 0), 2, "log"))
     assert cluster_of(make_server(), store=store).phases == {"engines": 1}
 
 
@@ -320,7 +324,7 @@ def cluster_of(*servers, store=None) -> Cluster:
     ],
 )
 def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, reported, why):
-    store = store_with(ADA, *([Report(SET, 0, 0, 1, reported)] if reported else []))
+    store = store_with(ADA, *([Report(Place(SET, 0), 1, reported)] if reported else []))
     server = replace(make_server(status=status, start_deadline=BEFORE), fault="no disk")
     found = leftovers(cluster_of(server, store=store), NOW)
     assert [left.why for left in found] == ([why] if why else [])
@@ -346,7 +350,7 @@ def test_a_server_that_runs_for_nothing_is_left_over(phase, minutes, deadline, w
     def ago(minutes):
         return (NOW - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    store = store_with(ADA, Report(SET, 0, 0, 1, phase, ago(minutes)))
+    store = store_with(ADA, Report(Place(SET, 0), 1, phase, ago(minutes)))
     found = leftovers(cluster_of(make_server(start_deadline=ago(deadline)), store=store), NOW)
     assert [left.why for left in found] == ([why] if why else [])
 
@@ -388,7 +392,7 @@ def test_an_empty_container_whose_start_is_over_is_reaped():
 )
 @pytest.mark.parametrize("deadline", [BEFORE, AFTER])
 def test_a_server_past_its_expiry_is_left_over_whatever_it_does(expires, left, deadline):
-    store = store_with(ADA, Report(SET, 0, 0, 1, "engines"))
+    store = store_with(ADA, Report(Place(SET, 0), 1, "engines"))
     server = make_server(start_deadline=deadline, **({"expires": expires} if expires else {}))
     assert [left.why for left in leftovers(cluster_of(server, store=store), NOW)] == left
 
@@ -407,7 +411,7 @@ def test_a_cluster_expires_with_its_first_server():
 def test_reaping_deletes_what_is_left_over_and_leaves_the_rest_of_the_cluster():
     long_ago = "2026-01-01T00:00:00Z"
     store = FakeStore.of_clusters(**{ADA: {"user": "ada"}, BOB: {"user": "ada"}})
-    write(store, ADA, Report(SET, 0, 0, 2, "engines"))
+    write(store, ADA, Report(Place(SET, 0), 2, "engines"))
     kept, off = (make_server(n, start_deadline=long_ago, status=s) for n, s in enumerate(["ACTIVE", "SHUTOFF"]))
     dead = make_server(uid=BOB, start_deadline=long_ago, status="ERROR")
     touch(store, BOB, "2026-01-01T00:00:00")
@@ -535,7 +539,7 @@ def test_the_container_stays_where_a_server_takes_the_slot_of_one_that_is_reaped
 
 def test_what_came_back_while_somebody_was_asked_stays():
     off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
-    store = store_with(ADA, Report(SET, 0, 0, 2, "engines"))
+    store = store_with(ADA, Report(Place(SET, 0), 2, "engines"))
     clusters = look(off, store=store)
     found = clusters.leftovers()
     clusters._cloud.there[off.id] = replace(off, status="ACTIVE")
@@ -564,15 +568,15 @@ def test_a_cluster_without_anything_has_nothing_left_over():
 
 def test_records_are_of_servers_there_and_gone_with_all_their_reports():
     reports = [
-        Report(SET, 0, 0, 0, "agent"),
-        Report(SET, 0, 1, 0, "agent"),
-        Report(SET, 0, 1, 1, "log"),
-        Report("bbbb", 0, 0, 0, "agent"),
+        Report(Place(SET, 0), 0, "agent"),
+        Report(Place(SET, 0, 1), 0, "agent"),
+        Report(Place(SET, 0, 1), 1, "log"),
+        Report(Place("bbbb", 0), 0, "agent"),
     ]
     store = store_with(ADA, *reports)
     history = [{"name": "x", "slot": 0, "incarnation": 0, "ended": "2026-01-01T00:00:00Z", "why": "went to ERROR"}]
     store.there[ADA][f"{SET}/history.json"] = json.dumps(history).encode()
-    successor = replace(make_server(), id="new", tags=server_tags(ADA, SET, 0, 1))
+    successor = replace(make_server(), id="new", tags=server_tags(ADA, Place(SET, 0, 1)))
     clusters = look(foreign_server(0), successor, make_server(1), store=store)
     name = f"griffin-{ADA}-{SET}"
     assert clusters.records(clusters.find(ADA)) == [

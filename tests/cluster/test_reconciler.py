@@ -10,6 +10,7 @@ import pytest
 from ipp_griffin.cluster.engine_set import EngineSet
 from ipp_griffin.cluster.reconciler import Reconciler
 from ipp_griffin.common.errors import CloudError, GriffinError, QuotaError, Unavailable
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster
 
@@ -46,7 +47,9 @@ class Kept:
         if self.refusal is not None:
             raise self.refusal
         for planned in servers:
-            server = Server(f"id-{planned.slot}.{planned.incarnation}", planned.name, "ACTIVE", tags=planned.tags)
+            server = Server(
+                f"id-{planned.place.slot}.{planned.place.incarnation}", planned.name, "ACTIVE", tags=planned.tags
+            )
             self.cloud.there[server.id] = server
             created(planned, server.id)
 
@@ -179,7 +182,7 @@ def test_a_quorum_that_can_not_be_had_is_an_error_with_each_cause():
 
 def test_a_server_that_had_its_engines_is_only_told_of_where_nothing_is_replaced(caplog):
     kept = Kept(1)
-    kept.poll({(0, 0): 1}, replace_settled=False)
+    kept.poll({Place(SET, 0): 1}, replace_settled=False)
     kept.become("id-0.0", "ERROR", "disk full")
     for _ in range(3):
         kept.poll(replace_settled=False)
@@ -190,7 +193,7 @@ def test_a_server_that_had_its_engines_is_only_told_of_where_nothing_is_replaced
 @pytest.mark.parametrize("how", ["stopped from elsewhere", "controller ended", "being stopped"])
 def test_a_cluster_that_ends_gets_no_new_server(how):
     kept = Kept(1)
-    kept.poll({(0, 0): 1})
+    kept.poll({Place(SET, 0): 1})
     if how == "stopped from elsewhere":
         del kept.store.there[UID]
     elif how == "controller ended":
@@ -221,7 +224,7 @@ def test_a_server_that_lands_while_the_cluster_is_stopped_from_elsewhere_is_dele
 
 def test_stragglers_are_deleted_when_their_time_is_over(caplog):
     kept = Kept(2, quorum=1)
-    kept.poll({(0, 0): 1})
+    kept.poll({Place(SET, 0): 1})
     kept.reconciler.give_up_stragglers("was not there after 9 s (start_timeout)")
     assert sorted(kept.cloud.there) == ["id-0.0"]
     assert texts(caplog)[-1].endswith("(active) was not there after 9 s (start_timeout).")

@@ -9,7 +9,7 @@ from ipp_griffin.cluster.engine_set import Survey
 from ipp_griffin.cluster.reconciler import Reconciler
 from ipp_griffin.cluster.watcher import Watcher
 from ipp_griffin.common.errors import Unavailable
-from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster
 
@@ -28,7 +28,7 @@ def servers(*states: str) -> Survey:
     for number, state in enumerate(states):
         status, _, fault = state.partition(":")
         if status:
-            tags = server_tags(UID, SET, number, 0)
+            tags = server_tags(UID, Place(SET, number))
             listed.append(Server(id=f"id{number}", name=name(number), status=status, fault=fault, tags=tags))
     return Survey(tuple(listed))
 
@@ -195,7 +195,7 @@ def test_the_second_look_never_comes_later_than_the_interval():
 
 def test_servers_that_the_process_which_started_the_set_has_replaced_are_not_missed(caplog):
     """Else a restored set would take its replaced servers for gone, and delete what is left."""
-    new = Server("new", name("0-1"), "ACTIVE", tags=server_tags(UID, SET, 0, 1))
+    new = Server("new", name("0-1"), "ACTIVE", tags=server_tags(UID, Place(SET, 0, 1)))
     watched = Watched(servers("ACTIVE"), Survey((new,)), Survey((new,)), Survey((new,)))
     watched.watcher._run()
     assert watched.gone == 0

@@ -10,7 +10,7 @@ from ipp_griffin.common.errors import GriffinError
 from ipp_griffin.controller import engine_ids as module
 from ipp_griffin.controller.engine_ids import by_server, controllers, engine_ids
 from ipp_griffin.model.connection import cluster_uid
-from ipp_griffin.model.names import engine_uuid
+from ipp_griffin.model.names import Place
 
 from ..fakes import FakeHub
 
@@ -44,7 +44,7 @@ def ipython(tmp_path):
 def hubs(monkeypatch):
     """The hub of each controller, by its registration port."""
     hubs = {20000: FakeHub(), 20100: FakeHub()}
-    hubs[20000].listed, hubs[20100].listed = {engine_uuid("aaaa", 1, 0, 0, 3): 5}, {}
+    hubs[20000].listed, hubs[20100].listed = {"aaaa-1-0-0-3": 5}, {}
     monkeypatch.setattr(module, "Hub", lambda info, *, timeout: hubs[info["registration"]](info, timeout=timeout))
     return hubs
 
@@ -66,11 +66,11 @@ def test_engines_are_grouped_by_their_server_and_those_of_others_left_out():
         "somebodys": 0,
         "a-b-c-d-e": 9,
     }
-    assert by_server(engines) == {("aaaa", 0, 0): [3, 7], ("aaaa", 0, 1): [4], ("bbbb", 0, 0): [1]}
+    assert by_server(engines) == {Place("aaaa", 0): [3, 7], Place("aaaa", 0, 1): [4], Place("bbbb", 0): [1]}
 
 
 def test_only_the_controllers_of_these_clusters_are_asked(ipython, hubs):
-    assert engine_ids([UID, "0" * 12], ipython, timeout=7) == {UID: {("aaaa", 1, 0): [5]}}
+    assert engine_ids([UID, "0" * 12], ipython, timeout=7) == {UID: {Place("aaaa", 1): [5]}}
     assert hubs[20000].asked("open", "timeout") == [7]
     assert hubs[20100].calls == []
 

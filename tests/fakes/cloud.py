@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.ports import Port
 from ipp_griffin.cloud.security_groups import CONTROLLER, ENGINES, SecurityGroup, group_name
-from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.plan import Catalogue, Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan
 from ipp_griffin.model.server import Server
 
@@ -22,7 +22,7 @@ UID, SET = "0123456789ab", "aaaa1111"
 def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str = "ACTIVE", fault: str = "") -> Server:
     """A server of an engine set, with all its tags."""
     name = f"griffin-{uid}-{engine_set}-{slot}"
-    return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, engine_set, slot, 0))
+    return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, Place(engine_set, slot)))
 
 
 def plan_of(n: int) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ipp_griffin.common.errors import GriffinError
-from ipp_griffin.model.names import engine_uuid, place_of
+from ipp_griffin.model.names import place_of
 
 from .cloud import FakeCloud
 from .door import Door
@@ -52,7 +52,7 @@ class FakeHub(Door):
         if self.listed is not None:
             return self.listed
         places = [place_of(server.tags) for server in self._cloud.there.values()] if self._cloud else []
-        uuids = [engine_uuid(place.engine_set, place.slot, place.incarnation, 0, 0) for place in places if place]
+        uuids = [f"{place.uuid_prefix}-0-0" for place in places if place]
         return {uuid: number for number, uuid in enumerate(uuids)}
 
     def signal(self, engine_set: str, sig: int | str) -> int:

@@ -80,8 +80,8 @@ class FakeStore(Door):
 
     def reports(self, uid: str, engine_set: str = "", *, logs: bool = False) -> list[Report]:
         named = [Report.parse(name, self.times.get(name, "")) for name in self.there.get(uid, {})]
-        found = [r for r in named if r and engine_set in ("", r.engine_set) and (logs or r.phase != "log")]
-        return sorted(found, key=lambda r: (r.engine_set, r.slot, r.incarnation, r.sequence))
+        found = [r for r in named if r and engine_set in ("", r.place.engine_set) and (logs or r.phase != "log")]
+        return sorted(found, key=lambda r: (r.place, r.sequence))
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
         return self.contents.get(report.name, {})

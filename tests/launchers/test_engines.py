@@ -754,10 +754,10 @@ async def test_a_store_that_hangs_holds_up_a_stop_for_a_bounded_time_and_what_wa
     woken, read = threading.Event(), []
 
     def read_report(uid, report):
-        read.append(report.slot)
-        if report.slot == 1:
+        read.append(report.place.slot)
+        if report.place.slot == 1:
             woken.wait()
-        return {"engines": [{"index": 0, "output": f"of {report.slot}"}]}
+        return {"engines": [{"index": 0, "output": f"of {report.place.slot}"}]}
 
     store.read_report = read_report
     given = time_is_over(lambda: 1 in read)
@@ -818,7 +818,7 @@ async def test_a_server_that_takes_anothers_slot_has_a_start_deadline_of_its_own
     hub.listed = {f"{launcher.engine_set}-0-1-0-0": 0}
     await start
     first, second = (plan.servers[0] for plan in fake_cloud.plans)
-    assert (second.name, second.incarnation) == (f"{first.name}-1", 1)
+    assert (second.name, second.place.incarnation) == (f"{first.name}-1", 1)
     assert second.metadata["griffin:start_deadline"] >= first.metadata["griffin:start_deadline"]
     assert "griffin:requested" in second.metadata
     assert "griffin:requested" not in first.metadata

@@ -6,7 +6,7 @@ import pytest
 
 from ipp_griffin.common.errors import SettingError
 from ipp_griffin.model.history import Former, Record, parse_history, records, select
-from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 
@@ -45,7 +45,7 @@ def test_what_a_history_says_is_made_harmless():
 
 
 def test_two_servers_of_one_place_are_two_records_and_the_first_has_the_reports():
-    tags, report = server_tags(UID, SET, 0, 0), Report(SET, 0, 0, 0, "agent")
+    tags, report = server_tags(UID, Place(SET, 0)), Report(Place(SET, 0), 0, "agent")
     first, second = (Server(id, f"s\n{id}", "ACTIVE", tags=tags) for id in "ab")
     assert records(UID, [first, second], [report], {}) == [
         Record("s a", SET, 0, 0, first, (report,)),

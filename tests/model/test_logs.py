@@ -9,6 +9,7 @@ import pytest
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Former, Record
 from ipp_griffin.model.logs import LINE_LIMIT, Line, ServerLog, clock_difference, merge
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 
@@ -27,7 +28,7 @@ def clock(seconds: float) -> str:
 
 
 def said(seconds, message, phase="engines", number=0):
-    report = Report(SET, 0, 0, number, phase, iso(at(seconds)))
+    report = Report(Place(SET, 0), number, phase, iso(at(seconds)))
     return report, {"time": at(seconds).timestamp(), "message": message, "engines": []}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ipp_griffin.common.errors import SettingError
 from ipp_griffin.model.connection import unreachable_from
-from ipp_griffin.model.names import Place, engine_uuid, place_of, place_of_engine, server_name, server_tags
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.plan import (
     Flavor,
     Image,
@@ -44,8 +44,7 @@ def test_a_plan_is_one_literal():
         servers=(
             ServerPlan(
                 name="griffin-0123456789ab-cafe0001-0",
-                slot=0,
-                incarnation=0,
+                place=Place("cafe0001", 0),
                 engines=4,
                 tags=(
                     "ipp-griffin",
@@ -58,8 +57,7 @@ def test_a_plan_is_one_literal():
             ),
             ServerPlan(
                 name="griffin-0123456789ab-cafe0001-1",
-                slot=1,
-                incarnation=0,
+                place=Place("cafe0001", 1),
                 engines=2,
                 tags=(
                     "ipp-griffin",
@@ -72,24 +70,6 @@ def test_a_plan_is_one_literal():
             ),
         ),
     )
-
-
-def test_a_servers_tags_tell_its_place_again():
-    assert place_of(("other", *server_tags("0123456789ab", "cafe0001", 3, 1))) == Place(
-        "0123456789ab", "cafe0001", 3, 1
-    )
-
-
-@pytest.mark.parametrize(
-    "tags", [(), ("ipp-griffin",), ("griffin-uid=a", "griffin-set=b", "griffin-slot=c"), ("griffin-",)]
-)
-def test_the_tags_of_other_servers_tell_no_place(tags):
-    assert place_of(tags) is None
-
-
-def test_a_tag_that_somebody_made_up_tells_no_place():
-    """It would reach terminals, and names of containers."""
-    assert place_of(server_tags("0123\x1b[2J89ab", "cafe0001", 0, 0)) is None
 
 
 @pytest.mark.parametrize(
@@ -111,21 +91,6 @@ def test_fewer_than_one_engine_is_refused(n):
 def test_a_negative_number_of_engines_per_server_is_refused():
     with pytest.raises(SettingError, match="engines_per_server is -2"):
         plan(4, engines_per_server=-2)
-
-
-def test_every_tag_and_name_is_within_novas_limits():
-    """Tags: 60 characters, no comma, no slash. Names: 255, and a host name label: 63."""
-    tags = server_tags("0123456789ab", "cafe0001", 99_999, 12)
-    assert all(len(tag) <= 60 and not set(",/") & set(tag) for tag in tags)
-    assert len(server_name("0123456789ab", "cafe0001", 99_999, 12)) <= 63
-
-
-def test_a_replacement_has_a_name_and_engine_uuids_of_its_own():
-    assert server_name("u", "s", 3, 0) == "griffin-u-s-3"
-    assert server_name("u", "s", 3, 2) == "griffin-u-s-3-2"
-    assert engine_uuid("s", 3, 2, 1, 4) == "s-3-2-1-4"
-    assert place_of_engine("s-3-2-1-4") == ("s", 3, 2, 1)
-    assert place_of_engine("6a1e-somebody") is None
 
 
 def images(*names: str) -> list[Image]:

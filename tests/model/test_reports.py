@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.reports import Report, content
 
 SET = "a1b2c3d4"
 
 
 def test_a_reports_name_says_it_all() -> None:
-    report = Report(SET, 12, 3, 7, "connected")
+    report = Report(Place(SET, 12, 3), 7, "connected")
     assert report.name == f"{SET}/12.3/0007-connected"
     assert Report.parse(report.name) == report
 

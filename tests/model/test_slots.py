@@ -2,7 +2,7 @@
 
 import pytest
 
-from ipp_griffin.model.names import server_tags
+from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster, engines_by_place, next_incarnation, tell
@@ -17,7 +17,7 @@ def roster(n=1, *, quorum=None, replacements=1, created=True):
         plan_of(n).servers, 0, deadlines=LIMITS, quorum=n if quorum is None else quorum, replacements=replacements
     )
     for slot in made.slots if created else ():
-        slot.created(f"id-{slot.planned.slot}", 0)
+        slot.created(f"id-{slot.place.slot}", 0)
     return made
 
 
@@ -28,14 +28,15 @@ def name(slot, incarnation=0):
 def servers(*states, fault=""):
     """Servers of slots 0, 1, ... by name; "": not listed."""
     return {
-        name(slot): Server(f"id-{slot}", name(slot), status, fault=fault, tags=server_tags(UID, SET, slot, 0))
+        name(slot): Server(f"id-{slot}", name(slot), status, fault=fault, tags=server_tags(UID, Place(SET, slot)))
         for slot, status in enumerate(states)
         if status
     }
 
 
 def said(phase, slot=0, incarnation=0):
-    return {(slot, incarnation): Report(SET, slot, incarnation, 0, phase)}
+    place = Place(SET, slot, incarnation)
+    return {place: Report(place, 0, phase)}
 
 
 def causes(failures):
@@ -52,7 +53,7 @@ def test_a_server_goes_through_its_phases_and_settles_when_the_controller_lists_
         (servers("ACTIVE"), said("agent"), {}),
         (servers("ACTIVE"), said("connected"), {}),
         (servers("ACTIVE"), said("engines"), {}),
-        (servers("ACTIVE"), said("engines"), {(0, 0): 1}),
+        (servers("ACTIVE"), said("engines"), {Place(SET, 0): 1}),
     ):
         assert one.observe(found, reports, registered, 1) == []
         seen.append(one.slots[0].phase)
@@ -123,22 +124,23 @@ def test_off_or_gone_is_believed_at_the_second_look(state, cause):
 def test_one_that_was_back_in_between_is_told_again():
     one = roster()
     told = [
-        len(one.observe(servers(s), {}, {(0, 0): 1}, 1)) for s in ("SHUTOFF", "SHUTOFF", "ACTIVE", "SHUTOFF", "SHUTOFF")
+        len(one.observe(servers(s), {}, {Place(SET, 0): 1}, 1))
+        for s in ("SHUTOFF", "SHUTOFF", "ACTIVE", "SHUTOFF", "SHUTOFF")
     ]
     assert told == [0, 1, 0, 0, 1]
 
 
 def test_what_an_agent_says_ends_nothing_while_the_controller_lists_its_engines():
     one = roster()
-    assert one.observe(servers("ACTIVE"), said("failed"), {(0, 0): 1}, 1) == []
+    assert one.observe(servers("ACTIVE"), said("failed"), {Place(SET, 0): 1}, 1) == []
     other = roster()
     (failure,) = other.observe(servers("ACTIVE"), said("failed"), {}, 1)
-    assert (failure.phase, failure.cause, failure.report) == ("agent", "", said("failed")[0, 0])
+    assert (failure.phase, failure.cause, failure.report) == ("agent", "", said("failed")[Place(SET, 0)])
 
 
 def test_a_server_that_has_its_engines_is_under_no_deadline():
     one = roster()
-    one.observe(servers("ACTIVE"), {}, {(0, 0): 1}, 1)
+    one.observe(servers("ACTIVE"), {}, {Place(SET, 0): 1}, 1)
     assert one.observe(servers("ACTIVE"), said("gone"), {}, 9999) == []
 
 
@@ -146,8 +148,8 @@ def test_a_replacement_takes_the_slot_under_a_new_name_once_the_failed_one_is_go
     one = roster()
     (failure,) = one.observe(servers("ERROR"), {}, {}, 1)
     successor = one.replace(failure, 2)
-    assert (successor.name, successor.slot, successor.incarnation) == (name(0, 1), 0, 1)
-    assert successor.tags == server_tags(UID, SET, 0, 1)
+    assert (successor.name, successor.place) == (name(0, 1), Place(SET, 0, 1))
+    assert successor.tags == server_tags(UID, Place(SET, 0, 1))
     assert successor.metadata == failure.planned.metadata
     assert one.vacant(["id-0"]) == []
     assert [slot.planned for slot in one.vacant([])] == [successor]
@@ -167,25 +169,25 @@ def test_what_an_agent_gave_up_for_is_tried_again_only_where_others_got_over_it(
     one = roster(2, replacements=9)
     failure = one.observe(servers("ACTIVE", "ACTIVE"), said("failed", 1), {}, 1)[0]
     assert one.replace(failure, 1) is None
-    one.observe(servers("ACTIVE", "ACTIVE"), {}, {(0, 0): 1}, 2)
+    one.observe(servers("ACTIVE", "ACTIVE"), {}, {Place(SET, 0): 1}, 2)
     assert one.replace(failure, 2) is not None
 
 
 def test_what_is_still_possible_leaves_out_slots_that_were_given_up():
     one = roster(3, quorum=2)
-    failures = one.observe(servers("ERROR", "ACTIVE", "ACTIVE"), {}, {(1, 0): 1}, 1)
+    failures = one.observe(servers("ERROR", "ACTIVE", "ACTIVE"), {}, {Place(SET, 1): 1}, 1)
     one.give_up(failures[0])
     assert (one.engines, one.possible, one.registered) == (3, 2, 1)
     assert one.phases() == {"active": 1, "engines": 1, "failed": 1}
-    assert [slot.planned.slot for slot in one.unsettled] == [2]
+    assert [slot.place.slot for slot in one.unsettled] == [2]
 
 
 def test_engines_of_a_server_that_was_replaced_do_not_count():
     one = roster()
     (failure,) = one.observe(servers("ERROR"), {}, {}, 1)
     one.replace(failure, 1)
-    assert one.count({(0, 0): 1}, 2) == 0
-    assert one.count({(0, 1): 1}, 2) == 1
+    assert one.count({Place(SET, 0): 1}, 2) == 0
+    assert one.count({Place(SET, 0, 1): 1}, 2) == 1
     assert one.unsettled == []
 
 
@@ -195,14 +197,14 @@ def test_servers_that_somebody_else_made_are_taken_in_as_they_are():
     one.adopt(found.values(), 0)
     one.observe(found, {}, {}, 0)
     assert (one.unsettled, one.alive) == ([], 1)
-    replaced = Server("id-x", name(1, 1), "ACTIVE", tags=server_tags(UID, SET, 1, 1))
+    replaced = Server("id-x", name(1, 1), "ACTIVE", tags=server_tags(UID, Place(SET, 1, 1)))
     one.adopt([replaced], 1)
-    assert [slot.place for slot in one.slots] == [(0, 0), (1, 0), (1, 1)]
+    assert [slot.place for slot in one.slots] == [Place(SET, 0), Place(SET, 1), Place(SET, 1, 1)]
 
 
 def test_engines_are_counted_by_server_whatever_their_generation():
     uuids = [f"{SET}-0-0-0-0", f"{SET}-0-0-0-1", f"{SET}-0-0-1-0", f"{SET}-3-1-0-0", "stranger", "a-b-c-d-e"]
-    assert engines_by_place(uuids) == {(0, 0): 2, (3, 1): 1}
+    assert engines_by_place(uuids) == {Place(SET, 0): 2, Place(SET, 3, 1): 1}
 
 
 def test_servers_with_one_cause_are_named_in_one_sentence():
@@ -215,4 +217,5 @@ def test_servers_with_one_cause_are_named_in_one_sentence():
 
 def test_an_incarnation_follows_from_the_one_before():
     first = plan_of(1).servers[0]
-    assert next_incarnation(next_incarnation(first)).name == name(0, 2)
+    third, place = next_incarnation(next_incarnation(first)), Place(SET, 0, 2)
+    assert (third.name, third.place, third.tags) == (name(0, 2), place, server_tags(UID, place))

@@ -10,6 +10,7 @@ import pytest
 from ipp_griffin.cli.timeline_svg import as_svg, ticks
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Former, Record
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
 from ipp_griffin.model.timeline import as_json, as_text, timeline
@@ -24,7 +25,7 @@ def at(seconds: float) -> str:
 
 def reports(slot=0, incarnation=0, **when) -> tuple[Report, ...]:
     """Phases and when the store got them."""
-    return tuple(Report(SET, slot, incarnation, n, phase, at(s)) for n, (phase, s) in enumerate(when.items()))
+    return tuple(Report(Place(SET, slot, incarnation), n, phase, at(s)) for n, (phase, s) in enumerate(when.items()))
 
 
 def record(slot=0, incarnation=0, *, created=0.5, launched=5.0, status="ACTIVE", started=True, **when) -> Record:
@@ -81,8 +82,8 @@ def test_without_the_label_of_its_start_it_begins_with_the_first_creation():
 
 
 def test_the_first_report_of_a_phase_counts_not_that_after_a_reboot():
-    again = Report(SET, 0, 0, 9, "engines", at(900))
-    rebooted = replace(QUICK, reports=(*QUICK.reports, again, Report(SET, 0, 0, 10, "log", at(950))))
+    again = Report(Place(SET, 0), 9, "engines", at(900))
+    rebooted = replace(QUICK, reports=(*QUICK.reports, again, Report(Place(SET, 0), 10, "log", at(950))))
     assert shown(rebooted).tracks[0].seconds()["engines"] == 16
 
 
@@ -116,7 +117,7 @@ def test_a_server_that_failed_ends_with_the_last_that_is_known(ended, why):
 def test_engines_that_came_back_are_no_end():
     assert shown(record(agent=12, engines=16, gone=20)).tracks[0].ended
     back = record(agent=12, engines=16, gone=20)
-    back = replace(back, reports=(*back.reports, Report(SET, 0, 0, 9, "engines", at(30))))
+    back = replace(back, reports=(*back.reports, Report(Place(SET, 0), 9, "engines", at(30))))
     assert shown(back).tracks[0].ended is None
 
 

@@ -6,11 +6,12 @@ import re
 import pytest
 
 from ipp_griffin.common.errors import SettingError
+from ipp_griffin.model.names import Place
 from ipp_griffin.model.plan import ServerPlan
 from ipp_griffin.model.userdata import LIMIT, UserDataSettings, agent_source, render, server_parameters, user_data
 
 URL = "https://store.example/v1/AUTH_a/ipp-griffin-u/s"
-SERVER = ServerPlan(name="griffin-u-s-2", slot=2, incarnation=1, engines=4, tags=("ipp-griffin",))
+SERVER = ServerPlan(name="griffin-u-s-2", place=Place("89abcdef", 2, 1), engines=4, tags=("ipp-griffin",))
 
 
 AWKWARD = {"version": 1, "proxy": "http://proxy:3128", "ca_certificates": "-----é'\"\\\n😀\u2028"}
@@ -20,7 +21,6 @@ def parameters(**changes):
     settings = UserDataSettings(**{"read_seconds": 1, "report_seconds": 2, "fetch_timeout": 600, **changes})
     given = {
         "uid": "0123456789ab",
-        "engine_set": "89abcdef",
         "private_object_url": URL + "/connection.json?temp_url_sig=aa&temp_url_expires=1",
         "report_urls": {"prefix": URL + "/2.1/", "query": "temp_url_sig=bb&temp_url_expires=2&temp_url_prefix=s/2.1/"},
     }

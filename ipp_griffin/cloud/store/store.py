@@ -335,7 +335,7 @@ class Store:
     # -- reports ---------------------------------------------------------------------------------------
 
     def reports(self, uid: str, engine_set: str = "", *, logs: bool = False) -> list[Report]:
-        """Return all reports of an engine set's agents, or of all sets, by set, slot, incarnation, and age. ONE listing, no content.
+        """Return all reports of an engine set's agents, or of all sets, by place and age. ONE listing, no content.
 
         Those of phases only; with ``logs`` also those which just have engines' output. Their numbers tell the age of
         phases; where each phase has one name (`report_urls`), which is written again and again, only the store does.
@@ -347,11 +347,11 @@ class Store:
         reports = [report for report in found if report is not None and (logs or report.phase != LOG)]
         numbered = not reports or self.account.is_swift()
 
-        def place(report: Report) -> tuple[object, ...]:
+        def rank(report: Report) -> tuple[object, ...]:
             age = (report.sequence,) if numbered else (report.written, report.sequence)
-            return report.engine_set, report.slot, report.incarnation, *age, report.phase
+            return report.place, *age, report.phase
 
-        return sorted(reports, key=place)
+        return sorted(reports, key=rank)
 
     def read_report(self, uid: str, report: Report) -> dict[str, Any]:
         """Return what a report says, as `reports.content` has it; empty if it is gone."""

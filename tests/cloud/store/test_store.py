@@ -26,7 +26,7 @@ from ipp_griffin.common.errors import (
     Unavailable,
     Unsupported,
 )
-from ipp_griffin.model.names import container_name
+from ipp_griffin.model.names import Place, container_name
 from ipp_griffin.model.reports import Report
 
 from ...openstack_responses import ACCOUNT, AUTH, STORE, TOKEN, Answer, lines
@@ -321,7 +321,7 @@ def test_a_server_that_floods_the_container_hides_no_other_ones_reports(
     others = (f"{SET}/1.0/0000-agent", f"{SET}/3.00/0000-agent", f"{SET}/3.1/0000-agent", f"{SET}/30.0/0000-agent")
     Flooded(mock, 100, flood=f"{SET}/3.0/", others=others)
     found = store_with(mock, session, {"swift": {"container_listing_limit": 100}}).reports(UID, SET)
-    assert {(report.slot, report.incarnation) for report in found} == {(1, 0), (3, 0), (3, 1), (30, 0)}
+    assert {report.place for report in found} == {Place(SET, 1), Place(SET, 3), Place(SET, 3, 1), Place(SET, 30)}
     assert len(lines(mock)) == 3
 
 
@@ -598,13 +598,13 @@ def test_all_reports_of_a_set_take_one_listing(mock: responses.RequestsMock, sto
     mock.calls.reset()
     found = store.reports(UID, SET)
     assert found == [
-        Report(SET, 0, 0, 0, "agent"),
-        Report(SET, 0, 0, 1, "connected"),
-        Report(SET, 1, 0, 0, "agent"),
+        Report(Place(SET, 0), 0, "agent"),
+        Report(Place(SET, 0), 1, "connected"),
+        Report(Place(SET, 1), 0, "agent"),
     ]
     assert {report.written for report in found} == {"2026-01-01T00:00:00.000000"}
     assert lines(mock) == [f"GET /v1/AUTH_p1/ipp-griffin-{UID}?format=json&limit=10000&prefix={SET}/"]
-    assert store.reports(UID, SET, logs=True)[2] == Report(SET, 0, 0, 2, "log")
+    assert store.reports(UID, SET, logs=True)[2] == Report(Place(SET, 0), 2, "log")
 
 
 @pytest.mark.parametrize(
@@ -614,13 +614,13 @@ def test_all_reports_of_a_set_take_one_listing(mock: responses.RequestsMock, sto
 def test_a_report_is_read_up_to_a_limit_and_made_harmless(
     mock: responses.RequestsMock, store: Store, body: bytes, read: dict[str, Any]
 ) -> None:
-    report = Report(SET, 0, 0, 0, "failed")
+    report = Report(Place(SET, 0), 0, "failed")
     mock.get(f"{CONTAINER}/{report.name}", body=body)
     assert store.read_report(UID, report) == read
 
 
 def test_a_report_that_is_gone_reads_as_nothing(mock: responses.RequestsMock, store: Store) -> None:
-    report = Report(SET, 0, 0, 0, "failed")
+    report = Report(Place(SET, 0), 0, "failed")
     mock.get(f"{CONTAINER}/{report.name}", status=404)
     assert store.read_report(UID, report) == {}
 
