@@ -113,7 +113,7 @@ def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer,
         )
     server = clusters.controller_server(cluster)
     client = server.client_file()
-    return server, {**server.connection_files(cluster.controller.incarnation), "client": client}
+    return server, {**server.connection_files(cluster.controller.place.incarnation), "client": client}
 
 
 @contextlib.contextmanager

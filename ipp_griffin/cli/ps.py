@@ -13,7 +13,6 @@ from traitlets import Bool
 from ..cluster.inventory import Cluster, Member
 from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
-from ..model.names import Place
 from .command import ClustersCommand, table
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def server_rows(cluster: Cluster, now: datetime, ids: EngineIds | None) -> list[
 
 
 def _ids_of(member: Member, ids: EngineIds) -> list[int]:
-    return ids.get(Place(member.engine_set, member.slot, member.incarnation), [])
+    return ids.get(member.place, [])
 
 
 def _hours(seconds: float) -> str:
@@ -135,14 +134,14 @@ def as_json(cluster: Cluster, now: datetime, ids: EngineIds | None = None) -> di
                 "status": member.server.status,
                 "fault": member.server.fault,
                 "phase": member.phase,
-                "engine_set": member.engine_set,
-                "slot": member.slot,
+                "engine_set": member.place.engine_set,
+                "slot": member.place.slot,
                 "engines": member.engines,
                 "address": member.server.address,
                 "flavor": member.server.flavor,
                 "vcpus": member.server.vcpus,
                 "created": member.server.created,
-                "incarnation": member.incarnation,
+                "incarnation": member.place.incarnation,
                 "mine": member.mine,
                 "expires": one_line(member.expires, 40) or None,
                 "engine_ids": None if ids is None else _ids_of(member, ids),

@@ -28,7 +28,7 @@ def as_svg(shown: Timeline, title: str) -> str:
     footer = summary(shown)
     bottom = TOP + ROW * len(shown.tracks)
     height = bottom + 40 + 18 * len(footer)
-    left = max(LEFT, *(24 + round(len(track.place) * LETTER) for track in shown.tracks))
+    left = max(LEFT, *(24 + round(len(str(track.place)) * LETTER) for track in shown.tracks))
     scale = (WIDTH - left - RIGHT) / shown.seconds
     svg = ET.Element(
         "svg", {"xmlns": NAMESPACE, "viewBox": f"0 0 {WIDTH} {height}", "width": f"{WIDTH}", "role": "img"}
@@ -59,7 +59,7 @@ def ticks(seconds: float) -> list[float]:
 
 
 def _row(svg: ET.Element, track: Track, shown: Timeline, y: float, left: float, scale: float) -> None:
-    _text(svg, 12, y + BAR - 3, track.place)
+    _text(svg, 12, y + BAR - 3, str(track.place))
     seconds = track.seconds()
     end = left
     for phase, start, stop in track.spans(shown.zero, shown.end):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..common.errors import CloudError, SettingError, Unavailable
 from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
-from ..model.history import HISTORY, HISTORY_LIMIT, Record, parse_history, records
+from ..model.history import HISTORY, HISTORY_LIMIT, Former, Record, parse_history, records
 from ..model.names import MARKER_TAG, place_of, uid_of
 from ..model.phases import ENDED
 from ..model.slots import DEAD
@@ -48,11 +48,9 @@ class Member:
     can give a server a cluster's tags."""
 
     server: Server
-    engine_set: str
-    slot: int
+    place: Place
     engines: int
     phase: str
-    incarnation: int = 0
     mine: bool = True
     reported: str = ""
 
@@ -85,8 +83,10 @@ class Cluster:
     @property
     def controller(self) -> Member | None:
         """Return the newest server that its controller runs on; None where the controller is on no server of the cloud."""
-        found = [member for member in self.members if member.engine_set == CONTROLLER and member.mine == self.mine]
-        return max(found, key=lambda member: member.incarnation, default=None)
+        found = [
+            member for member in self.members if member.place.engine_set == CONTROLLER and member.mine == self.mine
+        ]
+        return max(found, key=lambda member: member.place.incarnation, default=None)
 
     @property
     def phases(self) -> dict[str, int]:
@@ -324,7 +324,7 @@ class Clusters:
         with_servers = {uid_of(server.tags) for server in listed}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
-            reaped = {member.engine_set for member in cluster.members}
+            reaped = {member.place.engine_set for member in cluster.members}
             if cluster.uid not in with_servers and _is_settled(_touched(store, cluster.uid, reaped), now):
                 self._cloud.floating_ips.release(cluster.uid)
                 store.delete_container(cluster.uid)
@@ -335,10 +335,12 @@ class Clusters:
         """Return what is known of every server that a cluster has or had. One listing, and one small object for each engine set."""
         store = self._store(cluster.labels["container"])
         reports = store.reports(cluster.uid, logs=True)
-        sets = {member.engine_set for member in cluster.members} | {report.place.engine_set for report in reports}
-        histories = {name: parse_history(_read(store, cluster.uid, f"{name}/{HISTORY}")) for name in sorted(sets)}
+        formers: dict[Place, Former] = {}
+        sets = {member.place.engine_set for member in cluster.members} | {report.place.engine_set for report in reports}
+        for name in sorted(sets):
+            formers |= parse_history(name, _read(store, cluster.uid, f"{name}/{HISTORY}"))
         servers = [member.server for member in sorted(cluster.members, key=lambda member: not member.mine)]
-        return records(cluster.uid, servers, reports, histories)
+        return records(cluster.uid, servers, reports, formers)
 
     def controller_server(self, cluster: Cluster) -> ControllerServer:
         """Return the server that its controller runs on, with the connection files."""
@@ -411,16 +413,14 @@ def _members(servers: Iterable[Server], reports: Mapping[Place, Report], me: str
         members.append(
             Member(
                 server=server,
-                engine_set=place.engine_set,
-                slot=place.slot,
+                place=place,
                 engines=int(engines) if engines.isdigit() else 0,
                 phase=phase_of(server, report),
-                incarnation=place.incarnation,
                 mine=server.user_id == me,
                 reported=report.written if report else "",
             )
         )
-    return sorted(members, key=lambda member: (member.engine_set, member.slot, member.server.name))
+    return sorted(members, key=lambda member: (member.place, member.server.name))
 
 
 def _key(left: Leftover) -> tuple[str, str]:

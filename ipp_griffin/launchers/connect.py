@@ -154,7 +154,7 @@ def _launchers(
     common = {"parent": local, "profile_dir": local.profile_dir, "cluster_id": local.cluster_id, "work_dir": "."}
     sets: dict[str, list[Member]] = {}
     for member in cluster.members:
-        sets.setdefault(member.engine_set, []).append(member)
+        sets.setdefault(member.place.engine_set, []).append(member)
     controller = GriffinServerControllerLauncher(**common, **settings)
     _restore(controller, cluster.uid, sets.pop(CONTROLLER, []), on_cloud)
     engine_sets = {name: GriffinEngineSetLauncher(**common, engine_set_id=name) for name in sets}

@@ -24,8 +24,6 @@ HISTORY = "history.json"
 HISTORY_LIMIT = 1 << 18  # bytes of it that are read
 MOST_NAMED = 8  # servers that an error tells of
 
-Key = tuple[str, int, int]  # engine set, slot, incarnation
-
 
 @dataclass(frozen=True)
 class Former:
@@ -46,59 +44,46 @@ class Record:
     among them. ``former``: set if it was replaced, and its launcher noted that."""
 
     name: str
-    engine_set: str
-    slot: int
-    incarnation: int
+    place: Place
     server: Server | None = None
     reports: tuple[Report, ...] = ()
     former: Former | None = None
 
-    @property
-    def place(self) -> str:
-        """Return what people may call it: set/slot, and the incarnation of one that is not the first."""
-        return f"{self.engine_set}/{self.slot}" + (f".{self.incarnation}" if self.incarnation else "")
 
-
-def parse_history(body: bytes) -> dict[tuple[int, int], Former]:
-    """Return the servers in a history, by slot and incarnation. What is broken in it is left out."""
+def parse_history(engine_set: str, body: bytes) -> dict[Place, Former]:
+    """Return the servers in the history of an engine set. What is broken in it is left out."""
     try:
         entries = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    found: dict[tuple[int, int], Former] = {}
+    found: dict[Place, Former] = {}
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and _is_number(entry.get("slot")) and _is_number(entry.get("incarnation")):
             texts = {name: _text(entry.get(name)) for name in ("requested", "created", "launched", "ended", "why")}
             replaced = entry.get("replaced") is not False
-            found[entry["slot"], entry["incarnation"]] = Former(**texts, replaced=replaced)
+            found[Place(engine_set, entry["slot"], entry["incarnation"])] = Former(**texts, replaced=replaced)
     return found
 
 
 def records(
-    uid: str,
-    servers: Iterable[Server],
-    reports: Iterable[Report],
-    histories: Mapping[str, Mapping[tuple[int, int], Former]],
+    uid: str, servers: Iterable[Server], reports: Iterable[Report], formers: Mapping[Place, Former]
 ) -> list[Record]:
-    """Return one record for each server, by set, slot and incarnation. ``servers``: those that count first, where two have one place."""
-    by_key: dict[Key, list[Report]] = {}
+    """Return one record for each server, by place. ``servers``: those that count first, where two have one place."""
+    written: dict[Place, list[Report]] = {}
     for report in reports:
-        place = report.place
-        by_key.setdefault((place.engine_set, place.slot, place.incarnation), []).append(report)
-    formers = {(name, *place): former for name, of_set in histories.items() for place, former in of_set.items()}
+        written.setdefault(report.place, []).append(report)
+    gone = dict(formers)
     found: list[Record] = []
     for server in servers:
-        at = place_of(server.tags)
-        assert at is not None
-        key = (at.engine_set, at.slot, at.incarnation)
-        found.append(
-            Record(one_line(server.name, 100), *key, server, tuple(by_key.pop(key, ())), formers.pop(key, None))
-        )
+        place = place_of(server.tags)
+        assert place is not None
+        name = one_line(server.name, 100)
+        found.append(Record(name, place, server, tuple(written.pop(place, ())), gone.pop(place, None)))
     found += [
-        Record(server_name(uid, Place(*key)), *key, None, tuple(by_key.get(key, ())), formers.get(key))
-        for key in {*by_key, *formers}
+        Record(server_name(uid, place), place, None, tuple(written.get(place, ())), gone.get(place))
+        for place in {*written, *gone}
     ]
-    return sorted(found, key=lambda record: (record.engine_set, record.slot, record.incarnation, record.name))
+    return sorted(found, key=lambda record: (record.place, record.name))
 
 
 def select(known: Iterable[Record], name: str) -> list[Record]:
@@ -112,12 +97,12 @@ def select(known: Iterable[Record], name: str) -> list[Record]:
         found = [
             record
             for record in known
-            if engine_set in (None, record.engine_set)
-            and record.slot == slot
-            and (incarnation is None or record.incarnation == int(incarnation))
+            if engine_set in (None, record.place.engine_set)
+            and record.place.slot == slot
+            and (incarnation is None or record.place.incarnation == int(incarnation))
         ]
     if not found:
-        there = ", ".join(record.place for record in known[:MOST_NAMED]) or "none"
+        there = ", ".join(str(record.place) for record in known[:MOST_NAMED]) or "none"
         more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
         raise SettingError(f"There is no server {one_line(name, 100)!r} in this cluster. There is: {there}{more}.")
     return found

@@ -1,4 +1,4 @@
-"""The place of a server, and the names and tags of servers and engines that uid and place give, and are read from. Pure."""
+"""The place of a server in its engine set, and names and tags of servers and engines: how they are made of it, and read again. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SET, _NUMBER = "[0-9a-z]{1,64}", "[0-9]{1,9}"
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """The place of a server in its engine set: whatever replaces it has the same slot, and the next incarnation."""
+    """The place of a server in its engine set. The server that replaces it has the same slot, and the next incarnation."""
 
     engine_set: str
     slot: int
@@ -27,13 +27,15 @@ class Place:
 
     @property
     def prefix(self) -> str:
-        """Return the prefix of the names of all objects that its server may write."""
+        """Return the prefix of the names of the objects that its server may write."""
         return f"{self.engine_set}/{self.slot}.{self.incarnation}/"
 
     @property
     def uuid_prefix(self) -> str:
-        """Return what the uuids of its server's engines begin with, before ``-<index>-<generation>``. The hub refuses a uuid that is
-        in use: an engine that is started again has the next generation."""
+        """Return the first part of the uuids of its server's engines, before ``-<index>-<generation>``.
+
+        The hub refuses a uuid that is in use: an engine that is started again has the next generation.
+        """
         return f"{self.engine_set}-{self.slot}-{self.incarnation}"
 
 
@@ -56,13 +58,13 @@ def server_tags(uid: str, place: Place) -> tuple[str, ...]:
 
 
 def uid_of(tags: Iterable[str]) -> str:
-    """Return the uid in what `server_tags` gave; "" where `place_of` is None."""
+    """Return the uid in a server's tags; "" for the tags of no server of ours: anybody in the project can tag one."""
     found = _read(tags)
     return found[0] if found else ""
 
 
 def place_of(tags: Iterable[str]) -> Place | None:
-    """Return the place in what `server_tags` gave; None for the tags of no server of ours: anybody in the project can tag one."""
+    """Return the place in a server's tags; None where `uid_of` is ""."""
     found = _read(tags)
     return found[1] if found else None
 

@@ -15,6 +15,7 @@ from typing import Any
 from ..common.text import one_line
 from ..common.times import iso, timestamp
 from .history import Record
+from .names import Place
 from .phases import ENDED, PHASES, REPORTED, START
 from .slots import DEAD
 
@@ -31,7 +32,7 @@ class Track:
     """
 
     name: str
-    place: str
+    place: Place
     times: Mapping[str, datetime]
     ended: datetime | None = None
     why: str = ""
@@ -99,7 +100,7 @@ def timeline(records: Iterable[Record], now: datetime) -> Timeline | None:
 def _track(record: Record) -> Track | None:
     server, former = record.server, record.former
     metadata = server.metadata if server else {}
-    started = metadata.get("griffin:started", "") if record.incarnation == 0 else ""
+    started = metadata.get("griffin:started", "") if record.place.incarnation == 0 else ""
     found = {
         "requested": (former.requested if former else "") or metadata.get("griffin:requested", "") or started,
         "building": server.created if server else former.created if former else "",
@@ -146,7 +147,7 @@ def as_text(shown: Timeline, width: int) -> str:
     rows = [[phase.upper() for phase in START[1:]], *numbers]
     columns = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     right = ["  ".join(text.rjust(size) for text, size in zip(row, columns, strict=True)) for row in rows]
-    names = ["SERVER", *(track.place for track in shown.tracks)]
+    names = ["SERVER", *(str(track.place) for track in shown.tracks)]
     left = max(map(len, names))
     room = max(NARROWEST, width - left - len(right[0]) - 4)
     axis = f"0{f'{shown.seconds:.1f} s':>{room - 1}}"
@@ -189,7 +190,7 @@ def as_json(shown: Timeline) -> dict[str, Any]:
         "servers": [
             {
                 "name": track.name,
-                "place": track.place,
+                "place": str(track.place),
                 "times": {phase: iso(when) for phase, when in track.times.items()},
                 "seconds": _rounded(track.seconds()),
                 "ended": iso(track.ended) if track.ended else None,

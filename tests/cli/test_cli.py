@@ -254,7 +254,9 @@ def test_a_port_in_use_is_one_line_and_status_1(griffin, tmp_path):
 
 
 def test_clusters_are_listed_in_columns():
-    made = Member(Server("i", "griffin-u-s-0", "ACTIVE", created="2026-01-01T10:00:00Z", vcpus=4), "s", 0, 4, "engines")
+    made = Member(
+        Server("i", "griffin-u-s-0", "ACTIVE", created="2026-01-01T10:00:00Z", vcpus=4), Place("s", 0), 4, "engines"
+    )
     labels = dict.fromkeys(LABELS, "") | {"owner": "ada", "profile": "griffin"}
     now = datetime(2026, 1, 1, 12, 30, tzinfo=timezone.utc)
     cluster = Cluster("0123456789ab", labels, (made, replace(made, phase="agent")), True)
@@ -271,7 +273,7 @@ def test_clusters_are_listed_in_columns():
 def three():
     """A cluster of three servers: one that expires, one that has, and somebody else's."""
 
-    def member(slot, expires="", **options):
+    def member(slot, expires="", incarnation=0, **options):
         server = Server(
             f"i{slot}",
             f"griffin-u-s-{slot}",
@@ -281,7 +283,7 @@ def three():
             metadata={"griffin:expires": expires},
             flavor="m1.large" if slot else "",
         )
-        return Member(server, "s", slot, 2, "engines", **options)
+        return Member(server, Place("s", slot, incarnation), 2, "engines", **options)
 
     servers = (
         member(0, "2026-01-01T13:40:00Z"),

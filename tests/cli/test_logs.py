@@ -45,8 +45,8 @@ def know(clusters, *records, behind=0.0):
 SERVER = Server("i0", "griffin-u-0", "ACTIVE", created=at(0), launched=at(2))
 REPORTS = report(0, 0, "agent", 5), report(0, 2, "engines", 9), report(0, 1, "log", 60)
 RECORDS = (
-    Record("griffin-u-0", SET, 0, 0, SERVER, REPORTS),
-    Record("griffin-u-1", SET, 1, 0, None, (report(1, 0, "engines", 8),)),
+    Record("griffin-u-0", Place(SET, 0), SERVER, REPORTS),
+    Record("griffin-u-1", Place(SET, 1), None, (report(1, 0, "engines", 8),)),
 )
 
 
@@ -132,7 +132,7 @@ def test_a_servers_clock_that_is_wrong_is_told_once(run, clusters, behind, words
 
 def test_of_many_reports_the_newest_are_read(run, clusters):
     many = tuple(report(1, n, "gone" if n % 2 else "engines", n) for n in range(100))
-    know(clusters, Record("griffin-u-1", SET, 1, 0, None, many))
+    know(clusters, Record("griffin-u-1", Place(SET, 1), None, many))
     _, _, err = run(Logs, CLUSTER.uid)
     assert clusters.asked("read_report", "report") == list(many[-REPORTS_READ:])
     assert err == [f"ipp-griffin logs: 80 earlier reports of {SET}/1 are not shown."]

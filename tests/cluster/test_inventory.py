@@ -77,7 +77,7 @@ def touch(store, uid, when, name="ffff0000/connection.json"):
 
 def test_a_clusters_servers_belong_together_and_the_youngest_cluster_comes_first():
     found = look(make_server(1), make_server(0), make_server(0, uid=BOB, hours=0.5)).all()
-    assert [(cluster.uid, [member.slot for member in cluster.members]) for cluster in found] == [
+    assert [(cluster.uid, [member.place.slot for member in cluster.members]) for cluster in found] == [
         (BOB, [0]),
         (ADA, [0, 1]),
     ]
@@ -147,7 +147,7 @@ def test_a_server_of_somebody_else_that_bears_a_clusters_tag_hides_it_from_nobod
     """Anybody in the project can tag a server. What is said of the cluster is what its owner's servers say."""
     (cluster,) = look(foreign_server(owner="bob"), make_server(0), store=FakeStore.of_clusters(**labels)).all()
     assert (cluster.mine, cluster.labels["owner"]) == (True, "ada")
-    assert [(member.slot, member.mine) for member in cluster.members] == [(0, True), (7, False)]
+    assert [(member.place.slot, member.mine) for member in cluster.members] == [(0, True), (7, False)]
 
 
 def test_a_cluster_is_its_containers_owners_whoever_has_servers_in_it():
@@ -300,7 +300,7 @@ def test_a_clusters_container_is_looked_for_where_its_servers_say():
 def test_a_member_knows_its_place():
     (cluster,) = look(make_server(3)).all()
     assert isinstance(cluster, Cluster)
-    assert cluster.members == (Member(make_server(3), SET, 3, 2, "active"),)
+    assert cluster.members == (Member(make_server(3), Place(SET, 3), 2, "active"),)
 
 
 BEFORE, AFTER = ((NOW + timedelta(minutes=m)).strftime("%Y-%m-%dT%H:%M:%SZ") for m in (-1, 1))
@@ -582,14 +582,12 @@ def test_records_are_of_servers_there_and_gone_with_all_their_reports():
     assert clusters.records(clusters.find(ADA)) == [
         Record(
             f"{name}-0",
-            SET,
-            0,
-            0,
+            Place(SET, 0),
             foreign_server(0),
             (reports[0],),
             Former("", "", history[0]["ended"], "went to ERROR"),
         ),
-        Record(f"{name}-0", SET, 0, 1, successor, tuple(reports[1:3])),
-        Record(f"{name}-1", SET, 1, 0, make_server(1)),
-        Record(f"griffin-{ADA}-bbbb-0", "bbbb", 0, 0, None, (reports[3],)),
+        Record(f"{name}-0", Place(SET, 0, 1), successor, tuple(reports[1:3])),
+        Record(f"{name}-1", Place(SET, 1), make_server(1)),
+        Record(f"griffin-{ADA}-bbbb-0", Place("bbbb", 0), None, (reports[3],)),
     ]

@@ -14,7 +14,7 @@ from ipp_griffin.model.names import Place
 from ipp_griffin.model.server import Server
 from ipp_griffin.model.slots import Deadlines, Roster
 
-from ..fakes import Clock, FakeCloud, FakeStore
+from ..fakes import Clock, FakeCloud, FakeHub, FakeStore
 from ..fakes.cloud import SET, UID, plan_of
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -168,6 +168,13 @@ def test_a_replacement_whose_answer_was_lost_is_not_made_twice():
     kept.poll()
     assert sorted(kept.cloud.there) == ["landed"]
     assert kept.reconciler.servers == ["landed"]
+
+
+def test_the_engines_of_a_failed_server_alone_are_shut_down_through_the_hub():
+    kept, hub = Kept(2), FakeHub()
+    kept.become("id-1.0", "ERROR")
+    kept.reconciler.poll({}, reports=True, replace_settled=True, hub=hub)
+    assert hub.asked("shut_down", "engine_set") == [f"{SET}-1-0"]
 
 
 def test_a_quorum_that_can_not_be_had_is_an_error_with_each_cause():

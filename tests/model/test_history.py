@@ -14,7 +14,7 @@ UID, SET = "0123456789ab", "a1b2c3d4"
 
 
 def record(slot=0, incarnation=0, engine_set=SET, **known) -> Record:
-    return Record(f"griffin-{engine_set}-{slot}", engine_set, slot, incarnation, **known)
+    return Record(f"griffin-{engine_set}-{slot}", Place(engine_set, slot, incarnation), **known)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def record(slot=0, incarnation=0, engine_set=SET, **known) -> Record:
     ids=lambda body: repr(body[:30]),
 )
 def test_a_broken_history_reads_as_nothing(body):
-    assert parse_history(body) == {}
+    assert parse_history(SET, body) == {}
 
 
 def test_what_a_history_says_is_made_harmless():
@@ -41,23 +41,22 @@ def test_what_a_history_says_is_made_harmless():
         "why": "no\nway",
         "more": [],
     }
-    assert parse_history(json.dumps([{}, entry]).encode()) == {(2, 1): Former("", "c", "e\\x1b[2J", "no way")}
+    found = parse_history(SET, json.dumps([{}, entry]).encode())
+    assert found == {Place(SET, 2, 1): Former("", "c", "e\\x1b[2J", "no way")}
 
 
 def test_two_servers_of_one_place_are_two_records_and_the_first_has_the_reports():
     tags, report = server_tags(UID, Place(SET, 0)), Report(Place(SET, 0), 0, "agent")
     first, second = (Server(id, f"s\n{id}", "ACTIVE", tags=tags) for id in "ab")
     assert records(UID, [first, second], [report], {}) == [
-        Record("s a", SET, 0, 0, first, (report,)),
-        Record("s b", SET, 0, 0, second),
+        Record("s a", Place(SET, 0), first, (report,)),
+        Record("s b", Place(SET, 0), second),
     ]
 
 
 def test_a_server_that_only_its_launcher_remembers_is_a_record():
-    former = Former(ended="2026-01-01T00:00:00Z")
-    assert records(UID, [], [], {SET: {(3, 1): former}}) == [
-        Record(f"griffin-{UID}-{SET}-3-1", SET, 3, 1, former=former)
-    ]
+    place, former = Place(SET, 3, 1), Former(ended="2026-01-01T00:00:00Z")
+    assert records(UID, [], [], {place: former}) == [Record(f"griffin-{UID}-{SET}-3-1", place, former=former)]
 
 
 KNOWN = [record(0), record(0, 1), record(10), record(0, engine_set="bbbb")]

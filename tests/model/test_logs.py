@@ -15,7 +15,9 @@ from ipp_griffin.model.server import Server
 
 SET = "a1b2c3d4"
 ZERO = datetime(2026, 11, 25, 5, 17, 0, tzinfo=timezone.utc)
-RECORD = Record("griffin-u-0", SET, 0, 0, Server("i", "griffin-u-0", "ACTIVE", launched="2026-11-25T05:16:50.000000"))
+RECORD = Record(
+    "griffin-u-0", Place(SET, 0), Server("i", "griffin-u-0", "ACTIVE", launched="2026-11-25T05:16:50.000000")
+)
 
 
 def at(seconds: float) -> datetime:
@@ -61,7 +63,7 @@ def test_reports_engines_and_console_are_one_sequence():
 
 
 def test_servers_are_merged_and_each_line_says_whose_it_is():
-    other = replace(RECORD, slot=1, incarnation=2)
+    other = replace(RECORD, place=Place(SET, 1, 2))
     found = lines(ServerLog(RECORD, [said(2, "b")]), ServerLog(other, [said(1, "a"), said(3, "c")]))
     assert [(source, text) for _, source, text in found] == [
         (f"{SET}/1.2/agent", "engines: a"),

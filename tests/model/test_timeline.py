@@ -32,7 +32,7 @@ def record(slot=0, incarnation=0, *, created=0.5, launched=5.0, status="ACTIVE",
     labels = {"griffin:started": at(0)} if started else {}
     shown = {"created": at(created), "launched": at(launched) if launched else "", "metadata": labels}
     server = Server("i", f"griffin-u-{slot}", status, **shown)
-    return Record(server.name, SET, slot, incarnation, server, reports(slot, incarnation, **when))
+    return Record(server.name, Place(SET, slot, incarnation), server, reports(slot, incarnation, **when))
 
 
 QUICK = record(0, agent=12, connected=13, engines=16)
@@ -89,7 +89,7 @@ def test_the_first_report_of_a_phase_counts_not_that_after_a_reboot():
 
 def test_a_server_that_was_replaced_is_shown_until_its_end_and_its_successor_from_its_own_request():
     lost, successor = shown(LOST, SUCCESSOR).tracks
-    assert [track.place for track in (lost, successor)] == [f"{SET}/2", f"{SET}/2.1"]
+    assert [str(track.place) for track in (lost, successor)] == [f"{SET}/2", f"{SET}/2.1"]
     assert (lost.ended, lost.why) == (ZERO + timedelta(seconds=17), "replaced: went to ERROR: <no> host & more")
     assert successor.seconds()["engines"] == 11
 
@@ -123,7 +123,7 @@ def test_engines_that_came_back_are_no_end():
 
 def test_where_nothing_is_known_nothing_is_shown():
     assert timeline([], ZERO) is None
-    assert timeline([Record("x", SET, 0, 0), Record("y", SET, 1, 0, former=Former())], ZERO) is None
+    assert timeline([Record("x", Place(SET, 0)), Record("y", Place(SET, 1), former=Former())], ZERO) is None
 
 
 def test_medians_are_over_the_servers_that_got_so_far():
