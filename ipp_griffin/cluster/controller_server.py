@@ -33,10 +33,6 @@ class ControllerServer(EngineSet):
     def __init__(self, cloud: Cloud, store: Store, uid: str) -> None:
         super().__init__(cloud, store, uid, CONTROLLER)
 
-    def last_reports(self) -> list[tuple[int, int]]:
-        """Return slot and incarnation of each server that has reported."""
-        return [(place.slot, place.incarnation) for place in self.newest_reports()]
-
     def connection_files(self, incarnation: int) -> dict[str, Json]:
         """Return what ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` where that is not this cluster's."""
         body = self.store.get(self.uid, f"{Place(CONTROLLER, 0, incarnation).prefix}{HANDOVER}", FILE_LIMIT)

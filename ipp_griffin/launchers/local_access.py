@@ -217,7 +217,7 @@ class Attaching(OnServers, ControllerSettings):
     def _fetch(self) -> None:
         """Attach this machine anew, with what the object store has. Blocking. Raises `GriffinError` where it has nothing."""
         client = self.server.client_file()
-        newest = max((incarnation for _, incarnation in self.server.last_reports()), default=0)
+        newest = max((place.incarnation for place in self.server.newest_reports()), default=0)
         try:
             self.attach(self.server.connection_files(newest), client)
         except Unreachable as e:
