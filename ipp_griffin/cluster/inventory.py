@@ -18,7 +18,7 @@ from ..model.names import MARKER_TAG, place_of, uid_of
 from ..model.phases import ENDED
 from ..model.slots import DEAD
 from .controller_server import CONTROLLER, ControllerServer
-from .teardown import delete_ports, sweep
+from .teardown import delete_servers, sweep
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
@@ -302,26 +302,15 @@ class Clusters:
 
         It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
         goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
+        Raises `CloudError` naming the servers that are still there after ``timeout`` seconds.
         """
         asked = {_key(left) for left in found}
         everyone = any(not (left.mine and left.cluster.mine) for left in found)
         still = [left for left in self.leftovers(everyone=everyone) if _key(left) in asked]
         ids = {left.server.id for left in still if left.server}
-        self._cloud.delete_servers(sorted(ids))
-        deadline = time.monotonic() + timeout
-        while True:
-            listed = self._cloud.servers(MARKER_TAG)
-            names = [server.name for server in listed if server.id in ids]
-            if not names:
-                break
-            if time.monotonic() > deadline:
-                raise CloudError(
-                    f"These servers are still there {timeout:.0f} s after their deletion: {', '.join(names)}."
-                )
-            time.sleep(0.5)
-        delete_ports(self._cloud, ids, sleep=time.sleep, clock=time.monotonic)
+        delete_servers(self._cloud, (), ids, timeout=timeout)
         now = datetime.now(timezone.utc)
-        with_servers = {uid_of(server.tags) for server in listed}
+        with_servers = {uid_of(server.tags) for server in self._cloud.servers(MARKER_TAG)}
         for cluster in {left.cluster.uid: left.cluster for left in still}.values():
             store = self._store(cluster.labels["container"])
             reaped = {member.place.engine_set for member in cluster.members}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import CloudError
 from ..common.threads import in_parallel
-from ..model.names import uid_tag
+from ..model.names import MARKER_TAG, uid_tag
 
 if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
@@ -76,14 +76,17 @@ def delete_servers(
 ) -> None:
     """Delete the servers with all of ``tags`` and those ``known`` by id, and wait until a listing shows none.
 
-    Then delete the ports that Nova left of them, as it does when Neutron fails at that time."""
+    Without ``tags``: only those ``known``. Then delete the ports that Nova left of them, as it does when Neutron fails at that time.
+    Raises `CloudError` naming the servers that are still there after ``timeout`` seconds.
+    """
     deadline = clock() + timeout
     pause = 0.2
     known = set(known)
     asked: set[str] = set()
     while True:
         try:
-            listed = {server.id: server for server in cloud.servers(*tags)}
+            found = cloud.servers(*(tags or (MARKER_TAG,)))
+            listed = {server.id: server for server in found if tags or server.id in known}
         except CloudError:
             cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
             raise

@@ -9,7 +9,7 @@ import pytest
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.security_groups import SecurityGroup
 from ipp_griffin.cluster.inventory import LABELS, Cluster, Clusters, Member, leftovers, phase_of
-from ipp_griffin.common.errors import SettingError, Unavailable
+from ipp_griffin.common.errors import CloudError, SettingError, Unavailable
 from ipp_griffin.model.history import Former, Record
 from ipp_griffin.model.names import Place, server_tags
 from ipp_griffin.model.reports import Report
@@ -499,6 +499,16 @@ def test_ports_that_nova_left_of_what_is_reaped_are_deleted():
     ports.left = {f"id-{ADA}-0": "port-1"}
     clusters.reap(clusters.leftovers(), timeout=5)
     assert ports.left == {}
+
+
+def test_reaping_names_a_server_that_outlives_its_deletion_and_keeps_its_container():
+    off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")
+    store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
+    clusters = look(off, make_server(1, start_deadline="2999-01-01T00:00:00Z"), store=store)
+    clusters._cloud.stuck = {off.id}
+    with pytest.raises(CloudError, match=rf"These servers are still there 5 s after their deletion: {off.name}\."):
+        clusters.reap(clusters.leftovers(), timeout=5)
+    assert store.asked("delete_container", "uid") == []
 
 
 def test_what_began_to_start_while_somebody_was_asked_is_not_touched():

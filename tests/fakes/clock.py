@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from ipp_griffin.cluster import engine_set
-from ipp_griffin.cluster import inventory as clusters
 from ipp_griffin.cluster.engine_set import EngineSet
 from ipp_griffin.cluster.teardown import delete_servers
 from ipp_griffin.launchers import on_servers as servers
@@ -38,6 +36,5 @@ def without_pauses(patch: pytest.MonkeyPatch) -> None:
     for function in (delete_servers, EngineSet.destroy, EngineSet.wait_until_gone):
         patch.setitem(function.__kwdefaults__, "sleep", clock.sleep)
         patch.setitem(function.__kwdefaults__, "clock", clock)
-    for module in (engine_set, clusters):
-        patch.setattr(module, "time", SimpleNamespace(sleep=clock.sleep, monotonic=clock, time=time.time))
+    patch.setattr(engine_set, "time", SimpleNamespace(sleep=clock.sleep, monotonic=clock))
     patch.setattr(servers, "CLEAN_UP_PAUSE", 0.0)
