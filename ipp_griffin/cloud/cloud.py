@@ -11,8 +11,7 @@ import base64
 import fnmatch
 import ipaddress
 import socket
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -30,39 +29,18 @@ from .session import PAGE, Api, parse
 MICROVERSION = "2.52"  # tags at creation; listings show them and filter by them
 
 
-class Cloud:
-    """One connection to one project of one cloud. All methods may be called from several threads.
+class Cloud(Api):
+    """One authenticated connection to one project of one cloud: see `Api.connect`. All methods may be called from several threads.
 
     Every method that asks the cloud raises `CredentialsError`, `Unavailable` (after repeating what may be
     repeated), `Unsupported` or another `CloudError`; the docstrings name only what is particular.
     """
 
-    def __init__(self, api: Api, name: str = "") -> None:
-        self._api = api
-        self.name = name
-        self.region = api.region
-        self.project_id = api.project_id
-        self.user_id = api.user_id
-        self.auth_url = api.auth_url
-        self.session = api.session
-        self.retries = api.retries
-        self.sleep = api.sleep
-        self.ports = Ports(api)
-        self.groups = ClusterGroups(api, self.ports)
-        self.floating_ips = FloatingIps(api, self.ports)
-
-    @classmethod
-    def connect(
-        cls,
-        name: str = "",
-        *,
-        region: str = "",
-        retries: int = 4,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> Cloud:
-        """Log in as the entry ``name`` of clouds.yaml; "": as OS_CLOUD says, else the OS_* variables."""
-        return cls(Api.connect(name, region=region, retries=retries, sleep=sleep, clock=clock), name)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ports = Ports(self)
+        self.groups = ClusterGroups(self, self.ports)
+        self.floating_ips = FloatingIps(self, self.ports)
 
     # -- what there is ---------------------------------------------------------------------------------
 
@@ -71,7 +49,7 @@ class Cloud:
 
         ``interface``: "public", "internal" or "admin"; "": as clouds.yaml says, else public.
         """
-        url = self._api.endpoint("object-store", interface)
+        url = self.endpoint("object-store", interface)
         if not url:
             raise Unsupported(
                 f"The catalog of this cloud has no object store (no {interface + ' ' if interface else ''}endpoint in region "
@@ -83,7 +61,7 @@ class Cloud:
         """Raise `Unsupported` if Nova is too old for tags at creation, by which everything is found again, or if there is
         no object store, for this machine or on the ``servers_interface`` of the catalog.
         """
-        latest = self._api.compute_microversion()
+        latest = self.compute_microversion()
         if tuple(map(int, latest.split("."))) < tuple(map(int, MICROVERSION.split("."))) if latest else True:
             has = f"offers microversions up to {latest}" if latest else "has no microversions"
             raise Unsupported(
@@ -104,19 +82,19 @@ class Cloud:
     def images(self, pattern: str = "") -> list[Image]:
         """Return the active images that this project sees; with ``pattern`` (like ``snapshot*``) those of such a name."""
         params = {"status": "active", "limit": PAGE}
-        images = self._api.listing("image", "/images", "images", _image, params=params)
+        images = self.listing("image", "/images", "images", _image, params=params)
         return [i for i in images if fnmatch.fnmatchcase(i.name, pattern)] if pattern else images
 
     def flavors(self) -> list[Flavor]:
         """Return the flavors that servers of this project may have."""
-        found = self._api.listing("compute", "/flavors/detail", "flavors", _flavor, params={"limit": PAGE})
+        found = self.listing("compute", "/flavors/detail", "flavors", _flavor, params={"limit": PAGE})
         return [flavor for flavor in found if flavor is not None]
 
     def networks(self) -> list[Network]:
         """Return this project's networks, those shared with it and external ones, with their CIDRs. Two requests at the same time."""
         networks, subnets = concurrently(
-            lambda: self._api.listing("network", "/networks", "networks", self._network),
-            lambda: self._api.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"])),
+            lambda: self.listing("network", "/networks", "networks", self._network),
+            lambda: self.listing("network", "/subnets", "subnets", lambda s: (s["network_id"], s["cidr"])),
         )
         return [
             Network(n.id, n.name, tuple(cidr for id, cidr in subnets if id == n.id), n.external)
@@ -134,19 +112,19 @@ class Cloud:
 
     def key_names(self) -> list[str]:
         """Return the names of this user's key pairs."""
-        return self._api.listing("compute", "/os-keypairs", "keypairs", lambda k: str(k["keypair"]["name"]))
+        return self.listing("compute", "/os-keypairs", "keypairs", lambda k: str(k["keypair"]["name"]))
 
     def security_groups(self) -> dict[str, str]:
         """Return the id and name of each of this project's security groups."""
         params = {"project_id": self.project_id}  # an administrator would see those of all projects
-        found = self._api.listing(
+        found = self.listing(
             "network", "/security-groups", "security_groups", lambda g: (str(g["id"]), str(g["name"])), params=params
         )
         return dict(found)
 
     def zones(self) -> list[str]:
         """Return the availability zones that accept servers."""
-        found = self._api.listing(
+        found = self.listing(
             "compute",
             "/os-availability-zone",
             "availabilityZoneInfo",
@@ -168,7 +146,7 @@ class Cloud:
                 ram_used=int(found.get("totalRAMUsed", 0)),
             )
 
-        return self._api.ask("Can't read the quota", "compute", "/limits", make)
+        return self.ask("Can't read the quota", "compute", "/limits", make)
 
     # -- servers ---------------------------------------------------------------------------------------
 
@@ -178,9 +156,7 @@ class Cloud:
         Leave out those in DELETED, which Nova lists for a moment while they go.
         """
         params = {"limit": PAGE, **({"tags": ",".join(tags)} if tags else {})}
-        found = self._api.listing(
-            "compute", "/servers/detail", "servers", _tagged, params=params, microversion=MICROVERSION
-        )
+        found = self.listing("compute", "/servers/detail", "servers", _tagged, params=params, microversion=MICROVERSION)
         # The filter alone is not trusted: on a cloud that ignores it, deleting by tag would delete all there is.
         return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
@@ -205,7 +181,7 @@ class Cloud:
         if plan.availability_zone:
             body["availability_zone"] = plan.availability_zone
         what = f"Can't create server {server.name}"
-        response = self._api.send(what, "compute", "POST", "/servers", microversion=MICROVERSION, json={"server": body})
+        response = self.send(what, "compute", "POST", "/servers", microversion=MICROVERSION, json={"server": body})
         id = parse(what, response, lambda answer: str(answer["server"]["id"]))
         return Server(id, server.name, "BUILD", tags=server.tags, metadata=dict(server.metadata))
 
@@ -231,16 +207,14 @@ class Cloud:
 
     def _delete(self, id: str) -> None:
         # 409: another action is under way on it (or it is locked, and then stays so).
-        self._api.delete(f"Can't delete server {id}", "compute", f"/servers/{quote(id, safe='')}", HTTPStatus.CONFLICT)
+        self.delete(f"Can't delete server {id}", "compute", f"/servers/{quote(id, safe='')}", HTTPStatus.CONFLICT)
 
     def console_output(self, id: str, length: int = 100) -> str:
         """Return the last ``length`` lines of the server's console, raw; "" where there is none (yet)."""
         what, path = f"Can't read the console of server {id}", f"/servers/{quote(id, safe='')}/action"
         body = {"os-getConsoleOutput": {"length": length}}
         try:
-            return self._api.ask(
-                what, "compute", path, lambda found: str(found["output"] or ""), method="POST", json=body
-            )
+            return self.ask(what, "compute", path, lambda found: str(found["output"] or ""), method="POST", json=body)
         except CloudError as error:
             if error.status in (404, 409, 501):  # not there, still being built, not offered by this hypervisor
                 return ""

@@ -31,23 +31,27 @@ PAGE = 1000  # items asked for per page; services cut it to their own limit
 _ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
 
 T = TypeVar("T")
+A = TypeVar("A", bound="Api")
 
 
 class Api:
     """One authenticated connection to one project of one cloud. Methods may be called from several threads.
 
-    ``retries``: how often a call that may be repeated is, while its service is unavailable.
+    ``name``: of its entry in clouds.yaml, as `connect` was given it; ``retries``: how often a call that may be repeated is, while its
+    service is unavailable.
     """
 
     def __init__(
         self,
         connection: openstack.connection.Connection,
         *,
+        name: str,
         retries: int,
         sleep: Callable[[float], None],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._connection = connection
+        self.name = name
         self.retries = retries
         self.sleep = sleep
         self._clock = clock
@@ -62,14 +66,14 @@ class Api:
 
     @classmethod
     def connect(
-        cls,
+        cls: type[A],
         name: str = "",
         *,
         region: str = "",
         retries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
-    ) -> Api:
+    ) -> A:
         """Log in as the entry ``name`` of clouds.yaml; "": as OS_CLOUD says, else the OS_* variables.
 
         Raises `CredentialsError`, `Unavailable`, or another `CloudError`.
@@ -78,7 +82,7 @@ class Api:
         label = f"cloud {wanted!r}" if wanted else "the cloud of the OS_* variables"
         connection = configure(name, region, label)
         try:
-            api = cls(connection, retries=retries, sleep=sleep, clock=clock)
+            api = cls(connection, name=name, retries=retries, sleep=sleep, clock=clock)
             retry(lambda: api._authenticate(label), retries=retries, sleep=sleep)
         except FAILURES as error:
             raise from_exception(f"Can't log in to {label}", error) from None

@@ -749,7 +749,7 @@ def test_a_pause_that_one_thread_was_asked_for_is_kept_by_all(
     mock.delete(f"{COMPUTE}/servers/a", status=429, headers={"Retry-After": "7"})
     mock.delete(f"{COMPUTE}/servers/a", status=204)
     mock.delete(f"{COMPUTE}/servers/b", status=204)
-    connected._api.retries = 0
+    connected.retries = 0
     with pytest.raises(Unavailable):
         connected.delete_servers(["a"])  # who was told gives up, without a pause
     assert slept == []
