@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -263,31 +264,31 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: Any) -> list[str]:
     return asked
 
 
-@pytest.fixture
-def griffin(capsys: pytest.CaptureFixture[str], ipython: Path) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    """Run `ipp-griffin` in this process; returns its status and what it printed to both streams."""
+def ipp_griffin(*arguments: str) -> tuple[int, str, str]:
+    """Run `ipp-griffin` in this process; return its status and what it printed to both streams."""
     from ipp_griffin.cli import Griffin
     from ipp_griffin.cli.command import Command
 
     def kinds_of(kind: type[Command]) -> list[type[Command]]:
         return [kind, *(c for direct in kind.__subclasses__() for c in kinds_of(direct))]
 
-    def run(*args: str) -> tuple[int, str, str]:
-        status: Any = 0
-        try:
-            app = Griffin.instance()
-            app.initialize(list(args))
-            app.start()
-        except SystemExit as e:
-            status = e.code or 0
-        finally:
-            for kind in kinds_of(Command):
-                kind.clear_instance()
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            Griffin.launch_instance(list(arguments))
+    except SystemExit as e:
+        status = int(e.code or 0)
+    finally:
+        for kind in kinds_of(Command):
+            kind.clear_instance()
+    return status, out.getvalue(), err.getvalue()
 
+
+@pytest.fixture
+def griffin(ipython: Path) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Run `ipp-griffin` in this process, with an IPython folder that does not exist yet: see `ipp_griffin`."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield run
+    yield ipp_griffin
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -20,29 +20,16 @@ from ipp_griffin.common.errors import CloudError, CredentialsError, QuotaError, 
 from ipp_griffin.common.text import one_line
 from ipp_griffin.common.threads import concurrently, in_parallel
 from ipp_griffin.model.names import set_tag, uid_tag
-from ipp_griffin.model.plan import Flavor, Image, Limits, Network, Plan, ServerPlan, make_plan
+from ipp_griffin.model.plan import Flavor, Image, Limits, Network, ServerPlan
 from ipp_griffin.model.server import Server
 
+from ..fakes.cloud import SET, UID, plan_of
 from ..openstack_responses import AUTH, COMPUTE, IMAGE, NETWORK, PASSWORD, TOKEN, Nova, lines, serve_identity, token
 
 # The SDK deprecates what it does itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
 
-UID, SET = "0123456789ab", "0badcafe"
 QUOTA = "Quota exceeded for instances: Requested 1, but already used 2 of 2 instances"
-
-
-def plan(n: int, **kwargs: Any) -> Plan:
-    return make_plan(
-        n=n,
-        uid=UID,
-        engine_set=SET,
-        image=Image("i1", "snapshot1"),
-        flavor=Flavor("f1", "small", 1, 1024),
-        network=Network("n1", "net"),
-        metadata={"owner": "ada"},
-        **kwargs,
-    )
 
 
 def create(
@@ -53,7 +40,7 @@ def create(
     on_created: Callable[[ServerPlan, Server], None] = lambda server, made: None,
     parallel: int = 1,
 ) -> None:
-    wanted = plan(n)
+    wanted = plan_of(n)
     create_servers(
         cloud,
         wanted,
@@ -248,7 +235,7 @@ def test_no_token_password_or_user_data_gets_into_any_log(
     serve_identity(mock)
     cloud = Cloud.connect("fake")
     Nova(mock)
-    cloud.create_server(plan(1), plan(1).servers[0], b"temp_url_sig=0123456789abcdef")
+    cloud.create_server(plan_of(1), plan_of(1).servers[0], b"temp_url_sig=0123456789abcdef")
     cloud.servers()
     assert "POST compute /servers" in caplog.text
     for secret in (TOKEN, PASSWORD, "s3cr3t", "user_data", "dGVtcF91cmxfc2ln"):
@@ -456,7 +443,7 @@ def test_user_data_that_is_echoed_back_does_not_get_into_the_error(
     echo = f"Invalid input for field/attribute user_data. Value: {'dGVt' * 9000}. 'x' is too long"
     Nova(mock, (400, {}, json.dumps({"badRequest": {"message": echo}})))
     with pytest.raises(CloudError, match="user_data. Value: .* is too long") as error:
-        connected.create_server(plan(1), plan(1).servers[0], b"x")
+        connected.create_server(plan_of(1), plan_of(1).servers[0], b"x")
     assert "dGVt" not in str(error.value)
 
 
@@ -599,7 +586,9 @@ def test_a_console_that_is_not_there_yet_is_empty(mock: responses.RequestsMock, 
 
 def test_a_server_is_created_with_one_request_that_says_all(mock: responses.RequestsMock, connected: Cloud) -> None:
     nova = Nova(mock)
-    wanted = plan(1, key_name="k", security_groups=("default", "web"), availability_zone="z1")
+    wanted = plan_of(
+        1, key_name="k", security_groups=("default", "web"), availability_zone="z1", metadata={"owner": "ada"}
+    )
     made = connected.create_server(wanted, wanted.servers[0], b"#!/usr/bin/python3\n")
     tags = ("ipp-griffin", f"griffin-uid={UID}", f"griffin-set={SET}", "griffin-slot=0", "griffin-incarnation=0")
     metadata = {"owner": "ada", "griffin:engines": "1"}
@@ -642,7 +631,7 @@ def test_a_creation_is_never_repeated_by_the_sdk(
     cloud = Cloud.connect("fake", sleep=slept.append)
     for _ in range(3):
         with pytest.raises(Unavailable):
-            cloud.create_server(plan(1), plan(1).servers[0], b"")
+            cloud.create_server(plan_of(1), plan_of(1).servers[0], b"")
     assert len(nova.posts) == 3
 
 
@@ -652,7 +641,7 @@ def test_a_malformed_answer_to_a_creation_is_a_lost_one(
 ) -> None:
     Nova(mock, (202, {}, body))
     with pytest.raises(Unavailable):
-        connected.create_server(plan(1), plan(1).servers[0], b"")
+        connected.create_server(plan_of(1), plan_of(1).servers[0], b"")
     assert len(mock.calls) == 1
 
 
@@ -691,7 +680,7 @@ def test_a_creation_that_landed_late_is_deleted_where_it_was_repeated(
 
 def test_of_two_that_landed_the_one_without_an_error_is_kept(mock: responses.RequestsMock, connected: Cloud) -> None:
     nova, told = Nova(mock), Told()
-    tags = list(plan(1).servers[0].tags)
+    tags = list(plan_of(1).servers[0].tags)
     nova.servers["bad"] = {"id": "bad", "status": "ERROR", "tags": tags, "created": "1"}
     nova.servers["good"] = {"id": "good", "status": "BUILD", "tags": tags[::-1], "created": "2"}
     nova.outcomes = ["dropped"]

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.ports import Port
@@ -25,8 +26,8 @@ def make_server(slot: int, *, uid: str = UID, engine_set: str = SET, status: str
     return Server(f"id-{name}", name, status, fault=fault, tags=server_tags(uid, Place(engine_set, slot)))
 
 
-def plan_of(n: int) -> Plan:
-    """A plan of ``n`` servers, each for one engine."""
+def plan_of(n: int, **more: Any) -> Plan:
+    """A plan of ``n`` servers, each for one engine. ``more``: arguments of `make_plan`."""
     return make_plan(
         n=n,
         uid=UID,
@@ -34,6 +35,7 @@ def plan_of(n: int) -> Plan:
         image=Image("i1", "snapshot1"),
         flavor=Flavor("f1", "small", 1, 1024),
         network=Network("n1", "net"),
+        **more,
     )
 
 
