@@ -128,16 +128,22 @@ def signals_as_at_a_terminal() -> None:
             signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """HOME and IPYTHONDIR are empty folders; no variable of OpenStack or ipyparallel is set."""
-    home = tmp_path_factory.mktemp("home")
+@contextlib.contextmanager
+def nobody_at_home(home: Path) -> Iterator[Path]:
+    """HOME and IPYTHONDIR are ``home`` and a folder in it; no variable of OpenStack or ipyparallel is set."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(("OS_", "IPP_", "GRIFFIN_", "XDG_")):
                 patch.delenv(name)
         patch.setenv("HOME", str(home))
         patch.setenv("IPYTHONDIR", str(home / ".ipython"))
+        yield home
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder: see `nobody_at_home`."""
+    with nobody_at_home(tmp_path_factory.mktemp("home")) as home:
         yield home
 
 

@@ -9,7 +9,7 @@ from traitlets.config import Config
 
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 
-from ..conftest import running_cloud
+from ..conftest import assert_empty, running_cloud
 from ..fakes import FakeHub
 
 
@@ -17,8 +17,7 @@ from ..fakes import FakeHub
 def own_cloud(tmp_path):
     with running_cloud(tmp_path / "devcloud") as cloud:
         yield cloud
-        assert cloud.servers() == []
-        assert cloud.containers() == []
+        assert_empty(cloud)
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Clouds differ: what is too old, missing or ambiguous is one clear error; regions, endpoints and certificates are respected."""
 
-import json
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +11,6 @@ from ipp_griffin.cloud.shared import open_store
 from ipp_griffin.common.errors import CloudError, CredentialsError, SettingError, Unavailable, Unsupported
 from ipp_griffin.model.plan import choose_network
 
-from ..forward_proxy import forward_proxy
 from ..openstack_responses import (
     ACCOUNT,
     AUTH,
@@ -29,32 +25,13 @@ from ..openstack_responses import (
     serve_identity,
     serve_services,
     token,
-    write_clouds_yaml,
 )
+from ..relay import Relay
 from ..tls import Authority, tls_in_front_of
+from .conftest import connect
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release", "ignore:Comma separated lists")
 ROOT = AUTH.removesuffix("/v3")
-
-
-@pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``configure(key=value, ...)``: more keys for the entry ``fake`` of clouds.yaml."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*, auth_url: str = AUTH, **keys: Any) -> None:
-        path = write_clouds_yaml(tmp_path, auth_url=auth_url)
-        content = json.loads(path.read_text())
-        content["clouds"]["fake"].update(keys)
-        path.write_text(json.dumps(content))
-        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
-
-    write()
-    return write
-
-
-def connect() -> Cloud:
-    return Cloud.connect("fake", sleep=lambda seconds: None)
 
 
 def serve_regions(mock: responses.RequestsMock, *names: str, content: dict[str, Any] | None = None) -> None:
@@ -165,7 +142,7 @@ def test_services_are_checked_with_the_object_store_for_this_machine_and_for_ser
 
 def test_no_identity_at_a_longer_auth_url_is_told_from_an_outage(mock, configure) -> None:
     """The library tells of a path like this one that nothing could be discovered."""
-    configure(auth_url=f"{ROOT}/identity/v3")
+    configure(url=f"{ROOT}/identity/v3")
     mock.get(re.compile(re.escape(ROOT)), status=404)
     with pytest.raises(Unsupported, match=r"there is no Keystone v3 at .*/identity/v3 .*Is auth_url right"):
         connect()
@@ -216,7 +193,7 @@ def test_of_several_networks_shared_ones_are_to_choose_from_and_external_ones_ar
 )
 def test_a_certificate_that_does_not_do_says_why_and_what_next(configure, tmp_path, certificate, keys, said) -> None:
     with tls_in_front_of(9, Authority(tmp_path).server(**certificate)) as port:
-        configure(auth_url=f"https://127.0.0.1:{port}/v3", **keys)
+        configure(url=f"https://127.0.0.1:{port}/v3", **keys)
         slept: list[float] = []
         with pytest.raises(CloudError, match=said) as error:
             Cloud.connect("fake", sleep=slept.append)
@@ -225,8 +202,8 @@ def test_a_certificate_that_does_not_do_says_why_and_what_next(configure, tmp_pa
 
 
 def test_an_address_that_speaks_no_https_says_so(configure) -> None:
-    with forward_proxy() as plain:
-        configure(auth_url=plain.url.replace("http:", "https:"))
+    with Relay() as plain:
+        configure(url=plain.url.replace("http:", "https:"))
         with pytest.raises(CloudError, match="does not speak https at this address. Is auth_url in clouds.yaml right"):
             connect()
 

@@ -2,15 +2,12 @@
 
 import json
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import openstack.config.loader
 import pytest
 import responses
 
-from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.clouds_yaml import tidy
 from ipp_griffin.cloud.failures import TIMEOUT
 from ipp_griffin.common.errors import CredentialsError
@@ -24,35 +21,12 @@ from ..openstack_responses import (
     regions,
     serve_identity,
     serve_services,
-    write_clouds_yaml,
 )
+from .conftest import connect
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*will be removed in a future release")
 LOGIN = {"auth_url": AUTH, "username": "ada", "password": PASSWORD, "project_name": "p"}
 DOMAINS = {"user_domain_name": "Default", "project_domain_name": "Default"}
-
-
-@pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """``configure(top={...}, entry=..., key=value, ...)``: more keys for the file, the entry ``fake``, or more keys for it."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(*, top: dict[str, Any] | None = None, entry: Any = ..., **keys: Any) -> Path:
-        path = write_clouds_yaml(tmp_path)
-        content = json.loads(path.read_text())
-        content["clouds"]["fake"].update(keys)
-        if entry is not ...:
-            content["clouds"]["fake"] = entry
-        path.write_text(json.dumps(content | (top or {})))
-        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
-        return path
-
-    write()
-    return write
-
-
-def connect() -> Cloud:
-    return Cloud.connect("fake", sleep=lambda seconds: None)
 
 
 # What it stands for matters as little as how it is spelt.

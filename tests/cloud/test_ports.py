@@ -4,17 +4,9 @@ import pytest
 
 from ipp_griffin.cloud.cloud import Cloud
 from ipp_griffin.cloud.ports import Port
-from ipp_griffin.devcloud import DevCloud
-
-from ..conftest import named
 
 MAC = "fa:16:3e:00:00:01"
-
-
-@pytest.fixture
-def dev(tmp_path):
-    with DevCloud(tmp_path, guests=False, boot_time=0.0) as cloud, named(cloud.clouds_yaml, "devcloud"):
-        yield cloud
+OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIVE at once
 
 
 @pytest.fixture

@@ -52,6 +52,13 @@ def connection(dev: DevCloud) -> Iterator[openstack.connection.Connection]:
 
 
 @pytest.fixture
+def server(connection: openstack.connection.Connection) -> object:
+    """A server that is ACTIVE."""
+    made = create(connection)
+    return wait_for(lambda: (s := connection.compute.get_server(made.id)).status == "ACTIVE" and s)
+
+
+@pytest.fixture
 def http(dev: DevCloud) -> Iterator[Callable[..., requests.Response]]:
     """``http(method, path, version=..., json=..., ...)`` with a valid token, straight at the dev cloud."""
     with requests.Session() as session:

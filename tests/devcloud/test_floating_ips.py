@@ -8,7 +8,7 @@ import pytest
 
 from ipp_griffin.devcloud.things import NETWORK_ID, PUBLIC_ID
 
-from .conftest import connect, create, wait_for
+from .conftest import connect, wait_for
 
 NOTHING = "00000000-0000-0000-0000-000000000000"
 PATH = "/network/v2.0/floatingips"
@@ -20,12 +20,6 @@ OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIV
 @pytest.fixture
 def project(dev):
     return dev.state.projects[0]
-
-
-@pytest.fixture
-def server(connection):
-    made = create(connection)
-    return wait_for(lambda: (s := connection.compute.get_server(made.id)).status == "ACTIVE" and s)
 
 
 def port_of(connection, server):

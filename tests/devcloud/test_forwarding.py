@@ -23,12 +23,6 @@ OPTIONS = {"boot_time": 0.0, "guests": False}  # of `dev`: silent servers, ACTIV
 
 
 @pytest.fixture
-def server(connection):
-    made = create(connection)
-    return wait_for(lambda: (s := connection.compute.get_server(made.id)).status == "ACTIVE" and s)
-
-
-@pytest.fixture
 def listener(server):
     """What a guest would do: it listens at its server's fixed address."""
     with listener_at(server.addresses["devnet"][0]["addr"]) as made:

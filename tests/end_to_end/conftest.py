@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from ..clouds import Cloud, OpenStackClient, plain_sdk
+from ..relay import Relay
 
 BIN = Path(sys.executable).parent
 _profiles: dict[tuple[str, str], Path] = {}  # by cloud and name; see Shell.make_profile
@@ -192,6 +193,14 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]
     other = Shell(folder, _shell_of(request).cloud)
     yield other
     other.close()
+
+
+@pytest.fixture
+def proxy(shell: Shell) -> Iterator[Relay]:
+    """All that the commands of the shell ask of the cloud."""
+    with Relay() as proxy:
+        shell.env |= {"http_proxy": proxy.url}
+        yield proxy
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from ipp_griffin.common.errors import GriffinError
 from ipp_griffin.devcloud.access_rules import AccessRule
 
 from ..access_rules import documented, limited
-from ..forward_proxy import ForwardProxy, forward_proxy
 from .commands import griffin
 from .conftest import address_of
 from .server_controllers import suspended
@@ -27,14 +26,6 @@ from .server_controllers import suspended
 # The answers are looked at, so that a request which is refused and then done without is seen, too: not behind TLS.
 pytestmark = pytest.mark.needs("faults", "app", "address")
 GROUPS = {"manage_security_group": True}
-
-
-@pytest.fixture
-def proxy(shell) -> Iterator[ForwardProxy]:
-    """All that the commands of the shell ask of the cloud."""
-    with forward_proxy() as proxy:
-        shell.env |= {"http_proxy": proxy.url}
-        yield proxy
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import yaml
 from traitlets.config import Config
 
 from ..conftest import assert_empty, running_cloud
-from ..forward_proxy import forward_proxy
+from ..relay import Relay
 from ..tls import Authority, tls_in_front_of
 
 pytestmark = pytest.mark.needs("devcloud")
@@ -20,7 +20,7 @@ async def test_behind_https_and_a_proxy_on_cephs_gateway(tmp_path, monkeypatch):
     with (
         running_cloud(tmp_path / "cloud", object_store="rgw") as running,
         tls_in_front_of(int(running.url.rpartition(":")[2]), authority.server()) as port,
-        forward_proxy() as proxy,
+        Relay() as proxy,
     ):
         url = f"https://127.0.0.1:{port}"
         clouds = yaml.safe_load(running.clouds_yaml.read_text().replace(running.url, url))

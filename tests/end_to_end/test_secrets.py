@@ -32,7 +32,7 @@ from ipp_griffin.cloud.store.store import QUOTA, Store
 from ipp_griffin.model.names import container_name
 from ipp_griffin.model.userdata import PLACEHOLDER
 
-from ..forward_proxy import Exchange, ForwardProxy, forward_proxy
+from ..relay import Exchange, Relay
 from .commands import container, griffin, sdk
 
 # The requests are recorded, and the services may run on another machine, but not behind TLS: faults have the same need.
@@ -40,14 +40,6 @@ pytestmark = pytest.mark.needs("faults", "app")
 DEBUG = "--Application.log_level=10"
 ALL_ARGUMENTS = r"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' '"  # of whoever's processes
 PREFIX = 16  # characters of a long secret that are one already
-
-
-@pytest.fixture
-def proxy(shell) -> Iterator[ForwardProxy]:
-    """All that the commands of the shell ask of the cloud."""
-    with forward_proxy() as proxy:
-        shell.env |= {"http_proxy": proxy.url}
-        yield proxy
 
 
 @pytest.fixture
@@ -379,7 +371,7 @@ def credentials(shell, proxy) -> dict[str, list[str]]:
     return {"password": [password], "application credential secret": [secret]}
 
 
-def posts(proxy: ForwardProxy, end: str) -> list[Exchange]:
+def posts(proxy: Relay, end: str) -> list[Exchange]:
     return [e for e in proxy.exchanges if e.method == "POST" and e.url.endswith(end)]
 
 

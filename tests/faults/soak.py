@@ -8,7 +8,6 @@ where anything was left, or anything but the package's own errors came out.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
 import os
 import random
@@ -18,18 +17,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ipyparallel as ipp
-import pytest
 
 from ipp_griffin.common.errors import GriffinError
 
 from ..clouds import OnDevCloud
-from ..conftest import running_cloud
+from ..conftest import nobody_at_home, running_cloud
 from ..end_to_end.conftest import Shell
 from .bench import Bench, counted
 from .lives import agents
@@ -169,16 +167,6 @@ def _killed(bench: Bench, cycle: Cycle) -> str:
     return "killed"
 
 
-@contextlib.contextmanager
-def _nobodys_home(folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith(("OS_", "IPP_", "GRIFFIN_", "XDG_")):
-                patch.delenv(name)
-        patch.setenv("HOME", str(folder))
-        yield
-
-
 def soak(cycles: int, seed: int, jobs: int, folder: Path) -> int:
     """Run them, ``jobs`` at a time; returns how many left something, or broke."""
     print(f"Soak: {cycles} cycles, seed {seed}", flush=True)
@@ -198,7 +186,7 @@ def share(numbers: Iterable[int], seed: int, folder: Path) -> Counter[str]:
     """Run these cycles, one after the other on one cloud; how they ended, and how many left something, or broke."""
     outcomes: Counter[str] = Counter()
     folder.mkdir()
-    with _nobodys_home(folder), running_cloud(folder / "cloud") as cloud:
+    with nobody_at_home(folder), running_cloud(folder / "cloud") as cloud:
         for number in numbers:
             here = folder / f"cycle{number}"
             here.mkdir()

@@ -14,6 +14,13 @@ from ipp_griffin.controller import hub as hub_module
 
 from ..fakes import Call, Door, FakeCloud, FakeHub, FakeStore
 
+CONNECTION = {  # of a controller on this machine, as ipcontroller writes it for engines
+    "interface": "tcp://10.0.0.1",
+    "registration": 20000,
+    "location": "10.0.0.1",
+    "key": "5ecre7" * 10,
+    "curve_serverkey": "cUrVe" * 8,
+}
 ADDRESS = "10.0.0.9"  # of the controller's server
 
 

@@ -14,14 +14,8 @@ from ipp_griffin.launchers.engine_connection import engine_connection
 from ipp_griffin.model.plan import Network
 
 from ..fakes import FakeHub
+from .doors import CONNECTION
 
-CONNECTION = {
-    "interface": "tcp://10.0.0.1",
-    "registration": 20000,
-    "location": "10.0.0.1",
-    "key": "5ecre7",
-    "curve_serverkey": "cUrVe" * 8,
-}
 LOOPBACK = {**CONNECTION, "interface": "tcp://127.0.0.1", "location": "127.0.0.1"}
 NETWORK = Network("n1", "net", ("10.0.0.0/16",))
 

@@ -28,15 +28,7 @@ from ipp_griffin.model.connection import cluster_uid
 from ipp_griffin.model.names import set_tag, uid_tag
 from ipp_griffin.model.plan import Flavor, Image, Limits, Network
 
-KEY = "5ecre7" * 10
-CURVE_KEY = "cUrVe" * 8
-CONNECTION = {
-    "interface": "tcp://10.0.0.1",
-    "registration": 20000,
-    "location": "10.0.0.1",
-    "key": KEY,
-    "curve_serverkey": CURVE_KEY,
-}
+from .doors import CONNECTION
 
 
 @pytest.fixture
@@ -102,7 +94,7 @@ async def test_what_the_user_set_for_engines_travels_and_the_connection_info_onl
         "packages": ["numpy"],
         "ipengine_config": heartbeats.for_engine("c.IPEngine.timeout = 3\n", {}),
     }
-    assert json.dumps(content).count(KEY) == 1
+    assert json.dumps(content).count(CONNECTION["key"]) == 1
 
 
 async def test_engines_of_a_controller_that_asks_over_its_connections_do_so_too(launcher, store, tmp_path):
@@ -332,8 +324,8 @@ async def test_the_state_is_json_and_holds_no_secret(launcher):
     text = json.dumps(state)
     assert json.loads(text) == state
     assert type(state["servers"]) is list
-    assert KEY not in text
-    assert CURVE_KEY not in text
+    assert CONNECTION["key"] not in text
+    assert CONNECTION["curve_serverkey"] not in text
 
 
 async def test_restoring_asks_nothing_and_changes_nothing(launcher, fake_cloud):

@@ -25,8 +25,7 @@ from ipp_griffin.launchers import GriffinEngineSetLauncher
 
 from ..access_rules import documented, limited
 from ..conftest import assert_empty, named, running_cloud
-from ..forward_proxy import forward_proxy
-from ..front import Change, Front, in_front_of
+from ..relay import Change, Relay, unchanged
 from ..tls import Authority, tls_in_front_of
 
 UID = "0123456789ab"
@@ -61,25 +60,20 @@ def make_launcher(tmp_path: Path) -> Callable[..., GriffinEngineSetLauncher]:
 
 
 @pytest.fixture
-def front_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Change], Front]]:
+def front_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Change], Relay]]:
     """``front_with(change)``: what stands before a dev cloud, the user's only cloud; its answers are changed."""
-    with running_cloud(tmp_path / "cloud") as running, in_front_of(running.url, unchanged) as front:
+    with running_cloud(tmp_path / "cloud") as running, Relay(running.url) as front:
         changed = tmp_path / "changed.yaml"
         changed.write_text(running.clouds_yaml.read_text().replace(running.url, front.url))
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(changed))
         running.url = front.url  # in the catalog
 
-        def make(change: Change) -> Front:
+        def make(change: Change) -> Relay:
             front.change = change
             return front
 
         yield make
-        assert running.servers() == []
-        assert running.containers() == []
-
-
-def unchanged(path: str, status: int, answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    return status, answer
+        assert_empty(running)
 
 
 def nova(version: str) -> Change:
@@ -123,7 +117,7 @@ def several_regions(path, status, answer):
     return status, answer
 
 
-def made(front: Front) -> list[str]:
+def made(front: Relay) -> list[str]:
     return [line for line in front.asked if re.match(r"(POST|PUT) ", line) and not line.endswith("/auth/tokens")]
 
 
@@ -268,7 +262,7 @@ async def test_without_a_cacert_a_start_says_in_one_line_to_set_it(https, make_l
 @pytest.mark.parametrize("through_proxy", [False, True])
 def test_agents_trust_the_certificates_that_they_are_given_and_no_others(https, authority, through_proxy) -> None:
     url = f"{https()}/info"
-    with forward_proxy() as proxy:
+    with Relay() as proxy:
         address = proxy.url if through_proxy else ""
         with url_opener(address, authority.pem)(url, timeout=60) as response:
             assert json.loads(response.read())["swift"]

@@ -11,7 +11,7 @@ import pytest
 from ipp_griffin.common.errors import SettingError
 from ipp_griffin.launchers import GriffinEngineSetLauncher, engines
 
-CONNECTION = {"interface": "tcp://10.0.0.1", "registration": 20000, "location": "10.0.0.1", "key": "5ecre7" * 10}
+from .doors import CONNECTION
 
 
 @pytest.fixture

@@ -27,15 +27,8 @@ from ipp_griffin.model.connection import cluster_uid
 
 from ..fakes import Call, FakeCluster
 from ..fakes.clock import without_pauses
-from .doors import ADDRESS, Doors, StoreWithAgent
+from .doors import ADDRESS, CONNECTION, Doors, StoreWithAgent
 
-CONNECTION = {
-    "interface": "tcp://10.0.0.1",
-    "registration": 20000,
-    "location": "10.0.0.1",
-    "key": "5ecre7" * 10,
-    "curve_serverkey": "cUrVe" * 8,
-}
 REFUSAL, OUTAGE = CloudError, Unavailable  # final, and not
 LOOKS = ("reports", "read_report", "console_output")  # what is read for people
 

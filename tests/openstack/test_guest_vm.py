@@ -23,7 +23,7 @@ from traitlets.config import Config
 from ipp_griffin.controller import heartbeats
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 
-from ..conftest import running_cloud
+from ..conftest import assert_empty, running_cloud
 from .virtual_machines import GUEST, HOST, METADATA, STATE, VirtualMachines
 
 pytestmark = [pytest.mark.guest_vm, pytest.mark.timeout(2400)]
@@ -72,8 +72,7 @@ def guest_cloud(machines, tmp_path):
     """The dev cloud whose servers are virtual machines; nothing may be left on it."""
     with running_cloud(tmp_path / "cloud", subnet="10.0.2.0/24") as cloud:
         yield cloud
-        assert cloud.servers() == []
-        assert cloud.containers() == []
+        assert_empty(cloud)
 
 
 @pytest.fixture
