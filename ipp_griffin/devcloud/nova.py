@@ -5,6 +5,7 @@ https://docs.openstack.org/api-ref/compute/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .api import ApiError, Call, Reply, Routes, page
@@ -119,7 +120,12 @@ def links(call: Call, kind: str, thing_id: str) -> list[dict[str, str]]:
     ]
 
 
-def listing(call: Call, kind: str, bodies: list[dict[str, Any]], more: str) -> Reply:
+def listing(call: Call, kind: str, things: list[Any], describe: Callable[[Call, Any], dict[str, Any]]) -> Reply:
+    """Return a page of ``things``, as ``describe`` has them; without "/detail" in the path only their ids, names and links."""
+    part, more = page(call, things, lambda thing: str(thing.id))
+    bodies = [describe(call, thing) for thing in part]
+    if not call.path.rstrip("/").endswith("/detail"):
+        bodies = [{key: body[key] for key in ("id", "name", "links")} for body in bodies]
     body: dict[str, Any] = {kind: bodies}
     if more:
         body[f"{kind}_links"] = [{"rel": "next", "href": f"{call.url}{call.path}?{more}"}]
@@ -155,11 +161,7 @@ def flavors(call: Call) -> Reply:
         for f in sorted(FLAVORS, key=lambda f: f.id)
         if f.ram >= call.number("minRam", 0) and f.disk >= call.number("minDisk", 0)
     ]
-    part, more = page(call, found, lambda f: str(f.id))
-    bodies = [_flavor(call, f) for f in part]
-    if not call.path.rstrip("/").endswith("/detail"):
-        bodies = [{key: body[key] for key in ("id", "name", "links")} for body in bodies]
-    return listing(call, "flavors", bodies, more)
+    return listing(call, "flavors", found, _flavor)
 
 
 @routes("GET", "/compute/v2.1/flavors/{}")

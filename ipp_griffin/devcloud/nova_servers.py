@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from .api import ApiError, Call, Reply, page
+from .api import ApiError, Call, Reply
 from .nova import forbidden, links, listing, microversion, need_member, routes
 from .nova_create import create_servers
 from .things import SECURITY_GROUP, ZONE, Server, iso, stable_id
@@ -127,11 +127,7 @@ def servers(call: Call) -> Reply:
     if call.param("all_tenants", "0").lower() not in ("0", "false", "no"):
         raise forbidden("servers:detail:get_all_tenants")
     found = [server for server in call.state.of_project(project) if _matches(call, server)]
-    part, more = page(call, found, lambda server: str(server.id))
-    bodies = [_server(call, server) for server in part]
-    if not call.path.rstrip("/").endswith("/detail"):
-        bodies = [{key: body[key] for key in ("id", "name", "links")} for body in bodies]
-    return listing(call, "servers", bodies, more)
+    return listing(call, "servers", found, _server)
 
 
 @routes("GET", "/compute/v2.1/servers/{}")
