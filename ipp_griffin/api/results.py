@@ -97,7 +97,7 @@ class Results:
             raise fault.error from None
 
     def _put(self, content: Content, name: str, overwrite: bool) -> str:
-        headers = content.prepare(self._largest(), overwrite)
+        headers = content.prepare(self._store.largest(), overwrite)
         self._store.publish(NAME, {}, quota=False)
         if not overwrite and self._at(name):
             raise _taken(name)
@@ -188,7 +188,7 @@ class Results:
             start, query = scoped
         source = Path(uploader.__file__).read_text(encoding="utf-8")
         return Uploader(
-            start, query, self.uid, full[len(self.uid) + 1 :], self._largest(), self._ca_certificates, source
+            start, query, self.uid, full[len(self.uid) + 1 :], self._store.largest(), self._ca_certificates, source
         )
 
     def _full(self, name: str) -> str:
@@ -202,10 +202,6 @@ class Results:
     def _of(self) -> str:
         """Return, for errors, whose results are meant."""
         return f" of cluster {self.uid}" if self.uid else ""
-
-    def _largest(self) -> int:
-        """Return the most bytes that one object may have; 0 where the store does not say."""
-        return int((self._store.account.capability("swift") or {}).get("max_file_size") or 0)
 
     def _listed(self, prefix: str) -> list[Result]:
         found = self._store.objects(NAME, prefix)

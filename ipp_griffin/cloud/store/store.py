@@ -84,6 +84,10 @@ class Store:
         """Ask what the store can do, now instead of when it matters. Raises `Unsupported` without TempURL."""
         self._urls.digests()
 
+    def largest(self) -> int:
+        """Return the most bytes that one object may have; 0 where the store does not say."""
+        return int((self.account.capability("swift") or {}).get("max_file_size") or 0)
+
     # -- the container ---------------------------------------------------------------------------------
 
     def publish(self, uid: str, labels: Mapping[str, str], *, quota: bool = True) -> None:
