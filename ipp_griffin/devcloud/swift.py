@@ -5,11 +5,7 @@ It lives at ``/v1/AUTH_<project id>`` without a prefix: a TempURL's signature co
 
 from __future__ import annotations
 
-import base64
-import binascii
-import calendar
 import hashlib
-import hmac
 import re
 import time
 from dataclasses import replace
@@ -17,6 +13,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from . import temp_urls
 from .api import ApiError, Call, Reply, Routes
 from .things import Container, Project, StoredObject
 
@@ -38,7 +35,6 @@ _PAGES = {
     416: ("Requested Range Not Satisfiable", "The Range requested is not available."),
 }
 _HTML = {"Content-Type": "text/html; charset=UTF-8"}
-_ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
 INVALID = "401 Unauthorized: Temp URL invalid\n"
@@ -106,49 +102,6 @@ def _container(call: Call, account: str, name: str) -> Container:
     if found is None:
         raise ApiError(404, "")
     return found
-
-
-def temp_url_fits(call: Call, account: str, container: str, name: str) -> bool:
-    """Return whether the TempURL parameters allow the request, by this cloud's clock and the container's keys."""
-    stored = _stored(call, account.removeprefix("AUTH_"), container)
-    given, expires = call.param("temp_url_sig"), _expiry(call.param("temp_url_expires"))
-    prefix = call.query.get("temp_url_prefix")
-    if stored is None or expires is None or expires < call.state.clock() or "temp_url_ip_range" in call.query:
-        return False
-    path = call.path
-    if prefix is not None:
-        if not name.startswith(prefix[-1]):
-            return False
-        path = f"prefix:/v1/{account}/{container}/{prefix[-1]}"
-    keys = [stored.headers.get(f"X-Container-Meta-Temp-Url-Key{suffix}") for suffix in ("", "-2")]
-    methods = ["HEAD", "GET", "PUT", "POST"] if call.method == "HEAD" else [call.method]
-    digest, signature = _signature(given)
-    return any(
-        hmac.compare_digest(hmac.new(key.encode(), f"{m}\n{expires}\n{path}".encode(), digest).digest(), signature)
-        for key in keys
-        if key and digest
-        for m in methods
-    )
-
-
-def _expiry(text: str) -> int | None:
-    if text.isdigit():
-        return int(text)
-    try:
-        return calendar.timegm(time.strptime(text, _ISO))
-    except ValueError:
-        return None
-
-
-def _signature(text: str) -> tuple[str, bytes]:
-    """Return the digest's name ("" if it makes no sense) and the raw signature: hex, or ``digest:base64``."""
-    digest, colon, encoded = text.partition(":")
-    try:
-        if colon and digest in ("sha1", "sha256", "sha512"):
-            return digest, base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-        return {40: "sha1", 64: "sha256", 128: "sha512"}.get(len(text), ""), bytes.fromhex(text)
-    except (binascii.Error, ValueError):
-        return "", b""
 
 
 # Accounts
@@ -365,7 +318,7 @@ def container_delete(call: Call, account: str, name: str) -> Reply:
 def _open(call: Call, account: str, container: str, name: str) -> Container:
     """Return the container, if a TempURL or a token lets the caller at this object."""
     if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
-        if not temp_url_fits(call, account, container, name):
+        if not temp_urls.fits(call, account, container, name):
             raise ApiError(401, INVALID)
     else:
         _project(call, account)
@@ -391,7 +344,7 @@ def object_get(call: Call, account: str, container: str, name: str) -> Reply:
     }
     if "temp_url_sig" in call.query:
         shown = name.rpartition("/")[2]
-        headers["Expires"] = formatdate(_expiry(call.param("temp_url_expires")) or 0, usegmt=True)
+        headers["Expires"] = formatdate(temp_urls.expiry(call.param("temp_url_expires")) or 0, usegmt=True)
         quoted = f"filename=\"{quote(shown, safe=' ')}\"; filename*=UTF-8''{quote(shown)}"
         headers["Content-Disposition"] = f"attachment; {quoted}"
     else:
