@@ -58,6 +58,7 @@ def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
         return opened[container, servers_url]
 
 
-def _prefetch_of(cloud: Cloud) -> Prefetch:
+def prefetch_of(cloud: Cloud) -> Prefetch:
+    """Return the `Prefetch` of ``cloud``: always the same, which remembers what it has asked."""
     with _connecting:
         return _prefetched.setdefault(cloud, Prefetch())

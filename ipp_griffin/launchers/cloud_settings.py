@@ -14,7 +14,7 @@ from traitlets import Bool, List, Unicode
 from traitlets.config import LoggingConfigurable
 
 from ..cloud import certificates
-from ..cloud.shared import INTERFACES, _prefetch_of, open_store
+from ..cloud.shared import INTERFACES, open_store, prefetch_of
 from ..common.errors import SettingError
 from ..model.plan import (
     Catalogue,
@@ -112,16 +112,16 @@ class GriffinCloud(LoggingConfigurable):
     def prefetch(self, cloud: Cloud) -> None:
         """Ask for what `look_up` and the object store will be asked for, in the background. Raises nothing of what comes of it."""
         store = partial(open_store, cloud, container=self.container, servers_url=self.store_url)
-        _prefetch_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
+        prefetch_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
 
     def look_up(self, cloud: Cloud) -> Catalogue:
         """Return what there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
         once = ("limits",)  # servers will be made of them
-        return Catalogue(**_prefetch_of(cloud).answers(self._kinds(cloud), once))
+        return Catalogue(**prefetch_of(cloud).answers(self._kinds(cloud), once))
 
     def networks(self, cloud: Cloud) -> Sequence[Network]:
         """Return those of the cloud. Blocking."""
-        return list(_prefetch_of(cloud).answers({"networks": cloud.networks})["networks"])
+        return list(prefetch_of(cloud).answers({"networks": cloud.networks})["networks"])
 
     def _kinds(self, cloud: Cloud) -> dict[str, Callable[[], Any]]:
         return {

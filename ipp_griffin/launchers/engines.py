@@ -14,7 +14,6 @@ from ipyparallel.cluster.launcher import EngineLauncher, ipengine_cmd_argv
 from traitlets import Unicode
 
 from ..cluster.firewall import UNREACHABLE, admit_engines, admitting_rule
-from ..cluster.leftovers import Leftovers
 from ..cluster.reconciler import Reconciler
 from ..cluster.wait import WaitForEngines, check_not_stopped
 from ..common.errors import GriffinError, QuotaTooSmall, SettingError, Stopped
@@ -26,6 +25,7 @@ from ..model.plan import Plan, choose_network
 from . import ipcluster
 from .arguments import as_before, check_not_running, remembering
 from .engine_connection import engine_connection
+from .leftovers import Leftovers
 from .on_servers import OnServers
 from .progress import Progress
 from .settings import EngineSettings

@@ -38,7 +38,7 @@ class Leftovers:
                 )
 
     def _look(self) -> list[str]:
-        from .inventory import Clusters
+        from ..cluster.inventory import Clusters
 
         clusters = Clusters(self._cloud, lambda prefix: open_store(self._cloud, container=prefix), self._container)
         try:

@@ -7,9 +7,9 @@ import types
 
 import pytest
 
-from ipp_griffin.cluster import leftovers as module
 from ipp_griffin.cluster.inventory import Clusters
-from ipp_griffin.cluster.leftovers import Leftovers
+from ipp_griffin.launchers import leftovers as module
+from ipp_griffin.launchers.leftovers import Leftovers
 
 
 def left(number, uid="0000000000aa"):
