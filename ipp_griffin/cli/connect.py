@@ -16,8 +16,9 @@ from ..model.phases import ENDED
 from .command import ClustersCommand
 
 if TYPE_CHECKING:
+    from ..cluster.cluster import Cluster
     from ..cluster.controller_server import ControllerServer
-    from ..cluster.inventory import Cluster, Clusters
+    from ..cluster.inventory import Clusters
     from ..launchers.connect import LocalName
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from traitlets import Integer
 
-from ..cluster.inventory import Cluster, Clusters
+from ..cluster.cluster import Cluster
+from ..cluster.inventory import Clusters
 from ..common.errors import CloudError
 from ..common.text import one_line
 from ..common.threads import in_parallel

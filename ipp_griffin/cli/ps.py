@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool
 
-from ..cluster.inventory import Cluster, Member
+from ..cluster.cluster import Cluster, Member
 from ..common.text import one_line
 from ..common.times import is_past, seconds_since, timestamp
 from .command import ClustersCommand, table

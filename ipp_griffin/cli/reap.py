@@ -7,7 +7,7 @@ from typing import Any
 
 from traitlets import Bool, Integer
 
-from ..cluster.inventory import Leftover
+from ..cluster.cluster import Leftover
 from ..common.text import one_line
 from .command import ClustersCommand
 

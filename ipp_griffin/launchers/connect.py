@@ -22,7 +22,7 @@ from .server_controller import GriffinServerControllerLauncher
 if TYPE_CHECKING:
     import ipyparallel
 
-    from ..cluster.inventory import Cluster, Member
+    from ..cluster.cluster import Cluster, Member
     from ..controller.ssh_tunnel import Record
     from .local_access import Files
 

@@ -21,7 +21,7 @@ from ipp_griffin.cli.command import table
 from ipp_griffin.cli.ps import HEADINGS, SERVER_HEADINGS, Ps, as_json, row, server_rows
 from ipp_griffin.cli.reap import Reap
 from ipp_griffin.cli.stop import Stop
-from ipp_griffin.cluster.inventory import LABELS, Cluster, Leftover, Member
+from ipp_griffin.cluster.cluster import LABELS, Cluster, Leftover, Member
 from ipp_griffin.launchers.profiles import PROFILE_FILES, profile_files
 from ipp_griffin.model.names import Place
 from ipp_griffin.model.server import Server

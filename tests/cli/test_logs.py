@@ -11,7 +11,7 @@ import pytest
 from ipp_griffin.cli.command import ClustersCommand
 from ipp_griffin.cli.logs import REPORTS_READ, Logs
 from ipp_griffin.cli.timeline import Timeline
-from ipp_griffin.cluster.inventory import LABELS, Cluster
+from ipp_griffin.cluster.cluster import LABELS, Cluster
 from ipp_griffin.common.errors import CloudError
 from ipp_griffin.common.times import iso
 from ipp_griffin.model.history import Record

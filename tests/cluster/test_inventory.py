@@ -8,7 +8,8 @@ import pytest
 
 from ipp_griffin.cloud.floating_ips import FloatingIp
 from ipp_griffin.cloud.security_groups import SecurityGroup
-from ipp_griffin.cluster.inventory import LABELS, Cluster, Clusters, Member, leftovers, phase_of
+from ipp_griffin.cluster.cluster import LABELS, Cluster, Member, leftovers, phase_of
+from ipp_griffin.cluster.inventory import Clusters
 from ipp_griffin.common.errors import CloudError, SettingError, Unavailable
 from ipp_griffin.model.history import Former, Record
 from ipp_griffin.model.names import Place, server_tags

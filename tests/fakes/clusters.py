@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipp_griffin.cluster.inventory import Cluster, Leftover, NoSuchCluster
+from ipp_griffin.cluster.cluster import Cluster, Leftover
+from ipp_griffin.cluster.inventory import NoSuchCluster
 from ipp_griffin.model.history import Record
 from ipp_griffin.model.reports import Report
 from ipp_griffin.model.server import Server
