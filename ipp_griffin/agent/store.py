@@ -17,14 +17,26 @@ REPORT_TIMEOUT = 5.0  # seconds
 
 def url_opener(proxy: str, ca_certificates: str) -> Callable[..., Any]:
     """Return a function like urllib's urlopen that uses exactly this proxy ("": none), and these certificates besides the system's."""
-    context = ssl.create_default_context()
-    if ca_certificates:
-        context.load_verify_locations(cadata=ca_certificates)
     proxies = {"http": proxy, "https": proxy} if proxy else {}
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context)
-    )
-    return opener.open
+    return urllib.request.build_opener(urllib.request.ProxyHandler(proxies), HttpsHandler(ca_certificates)).open
+
+
+class HttpsHandler(urllib.request.HTTPSHandler):
+    """Reads the system's certificates when the first https URL is opened: that takes as long as starting Python."""
+
+    def __init__(self, ca_certificates: str) -> None:
+        super().__init__(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which trusts nobody
+        self._ca_certificates = ca_certificates
+        self._opened: Optional[urllib.request.HTTPSHandler] = None
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        if self._opened is None:
+            context = ssl.create_default_context()
+            if self._ca_certificates:
+                context.load_verify_locations(cadata=self._ca_certificates)
+            self._opened = urllib.request.HTTPSHandler(context=context)
+            self._opened.add_parent(self.parent)
+        return self._opened.https_open(request)
 
 
 class Store:
