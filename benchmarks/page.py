@@ -82,7 +82,7 @@ def kinds_table(measured: Sequence[Figures]) -> str:
 
 
 def polling_table(measured: Sequence[Figures]) -> str:
-    """This project, looking more or less often."""
+    """This project, polling more or less often."""
     rows = [
         (
             f"{f.setting.boot:g}",
@@ -94,7 +94,7 @@ def polling_table(measured: Sequence[Figures]) -> str:
         for f in measured
     ]
     headings = ("s to boot", "`poll_interval` (s)", "all ACTIVE (s)", "over the limit (s)", "listings of servers")
-    return f"{measured[0].setting.n} servers at 50 ms, looked at more or less often:\n\n" + table(headings, rows)
+    return f"{measured[0].setting.n} servers at 50 ms, polled more or less often:\n\n" + table(headings, rows)
 
 
 def engines_table(measured: Sequence[Typed]) -> str:
@@ -105,7 +105,7 @@ def engines_table(measured: Sequence[Typed]) -> str:
             _number(t.registered),
             _number(t.controller),
             _number(t.engines),
-            _number(t.registered - t.limit),
+            _number(t.over),
             _number(t.gone),
         )
         for t in measured
