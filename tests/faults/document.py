@@ -22,13 +22,13 @@ HEADINGS = {
 MET, NOT_MET = "✓", "-"
 MATRICES = (
     (
-        f"What is over when it is asked again. {MET}: it was met at this stage; it works, and nothing is left. {NOT_MET}: it makes no "
-        "sense there, as nobody reads that answer, or as it is final, which is a line of its own.",
+        f"Faults that are over when the request is repeated. {MET}: tested at this stage; it works, and nothing is left. {NOT_MET}: not "
+        "applicable, since nobody reads that answer, or final, with a line of its own below.",
         PASSING,
     ),
     (
-        f"What looks like a failure, and is none. {MET}: it was met at this stage; it works, and nothing is left. {NOT_MET}: it makes no "
-        "sense there, or ends what is done.",
+        f"Answers that look like failures, but are none. {MET}: tested at this stage; it works, and nothing is left. {NOT_MET}: not "
+        "applicable, or final.",
         DONE,
     ),
 )

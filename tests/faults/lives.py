@@ -311,7 +311,7 @@ def server_is_locked(bench: Bench, cluster: ipp.Cluster, row: Row) -> None:
 FAULTY = "No valid host was found."
 FAULT = "went to ERROR: …No valid host was found"
 SHORT = {"build_timeout": 4, "agent_timeout": 4}  # seconds: a quiet machine needs 0.3
-REPLACED = WORKS + ": another one takes its slot"
+REPLACED = WORKS + ": another server takes its slot"
 GIVES_UP = "gave up: …/no-python-here is not there"
 SERVERS, SERVER, CREATING = "start: servers", "start: the server", "start: creating the server"
 RUNS = (
@@ -329,7 +329,7 @@ RUNS = (
         Row("a server deleted behind our back, with `replace`", RUNS_ON, REPLACED, "is gone: somebody deleted it…takes its slot",
             settings={"replace": True}),
     ), replaced),
-    alone(Row("no answer, and it is done after all, when it was asked for again", CREATING, WORKS + ": one of the two servers is deleted",
+    alone(Row("no answer, but the request is carried out after it was repeated", CREATING, WORKS + ": one of the two servers is deleted",
         "deleting servers that were created twice", faults=({**START[CREATING][0], "delay": 4, "late": True, "count": 1},)), lands_twice, slow=True),
     on_one_cluster("servers that are not as they should be",
         (Row("all servers in ERROR", SERVERS, FAILS, f"Each of the servers griffin-… (building) {FAULT}",
@@ -337,7 +337,7 @@ RUNS = (
         (Row("silent servers", SERVERS, FAILS, "Only 0 of 1 engines connected within 4 s; servers: 1 active. Never reported: griffin-",
             faults=({**ALL, "silent": True},), settings={"start_timeout": 4}), failing_set),
         (Row("a quota that is too small", "start: look-ups", FAILS, "needs 3 instances, but 0 of 2 are used"), quota_is_used_up),
-        (Row("a disk that is full", SERVER, FAILS, "File too large", faults=({**ALL, "under": ["prlimit", "--fsize=0"]},)), failing_set),
+        (Row("a full disk", SERVER, FAILS, "File too large", faults=({**ALL, "under": ["prlimit", "--fsize=0"]},)), failing_set),
         (Row("the wrong Python", SERVER, FAILS, GIVES_UP), with_python(missing_python)),
         (Row("another version of ipyparallel", SERVER, FAILS, "this server has ipyparallel 8.8.0 of …, the client has …Install that version in the image"),
             with_python(python_with_another_ipyparallel)),
@@ -346,22 +346,22 @@ RUNS = (
         (Row("all servers deleted behind our back", RUNS_ON, "the engine set ends", "All servers of this engine set are gone"), all_servers_are_deleted),
         (Row("a killed controller", SERVERS, FAILS, "The controller ended while engines were starting", faults=({**ALL, "stuck": True},)), controller_dies),
     ),
-    on_one_cluster("no ipyparallel, and none to be had",
-        (Row("no ipyparallel, and none to be had", SERVER, FAILS, "gave up: …ipyparallel", settings={"pip_args": ["--no-index"]}), with_python(bare_python)),
+    on_one_cluster("no ipyparallel, and no way to install it",
+        (Row("no ipyparallel, and no way to install it", SERVER, FAILS, "gave up: …ipyparallel", settings={"pip_args": ["--no-index"]}), with_python(bare_python)),
         slow=True),
     alone(Row("`stop()` while `start()` waits", SERVERS, FAILS, "The engine set was stopped while it was starting.",
         faults=({**ALL, "stuck": True},)), stopped_while_it_waits),
     on_one_cluster("while it runs",
-        (Row("a slow server", SERVERS, WORKS + ", later", faults=({**ALL, "boot_time": 3, "count": 3},)), slow_servers),
+        (Row("a slow server", SERVERS, WORKS + ", but later", faults=({**ALL, "boot_time": 3, "count": 3},)), slow_servers),
         (Row("a crashed engine", RUNS_ON, WORKS + ": it is restarted on its server"), engine_crashes),
         (Row("a server deleted behind our back", RUNS_ON, "its engines are missing", "is gone: somebody deleted it"), server_is_deleted),
         (Row("a server shut off behind our back", RUNS_ON, "its engines are missing", "it is off"), server_is_shut_off),
         (Row("a reboot", RUNS_ON, WORKS + ": its engines come back"), server_reboots),
-        (Row("a disk that is full", RUNS_ON, WORKS), disk_fills),
-        (Row("a killed agent", RUNS_ON, WORKS + ": its engines go on"), agent_is_killed),
-        (Row("a killed controller, and a stop from another process", RUNS_ON, "tasks fail; a stop ends it"), controller_is_killed_and_the_stop_is_elsewhere),
+        (Row("a full disk", RUNS_ON, WORKS), disk_fills),
+        (Row("a killed agent", RUNS_ON, WORKS + ": its engines keep running"), agent_is_killed),
+        (Row("a killed controller, and a stop from another process", RUNS_ON, "tasks fail; a stop cleans up"), controller_is_killed_and_the_stop_is_elsewhere),
     ),
-    alone(Row("a killed controller", RUNS_ON, "tasks fail; a stop ends it"), controller_is_killed, slow=True, needs=()),
+    alone(Row("a killed controller", RUNS_ON, "tasks fail; a stop cleans up"), controller_is_killed, slow=True, needs=()),
     on_one_cluster("outages while it runs, and a stop that fails",
         (Row("503 of the object store, and a crashed engine", RUNS_ON, WORKS, faults=({**STORE, "status": 503},)), store_is_down),
         (Row("503 of compute", RUNS_ON, WORKS, "Can't list the servers now; will retry", faults=({**COMPUTE, "status": 503},)), compute_is_down),

@@ -23,20 +23,20 @@ NOT_YET = Kind("404, once", ({"status": 404},))
 NOT_NOW = Kind("409, once", ({"status": 409},))
 GONE = Kind("404: it was deleted behind our back", ({"status": 404, "after": True},))
 FORBIDDEN = Kind("403", ({"status": 403},))
-NONE = Kind("404: the cloud has none", ({"status": 404},))
-ANSWERED_503 = Kind("503, though it was done", ({"status": 503, "after": True},))
-DROPPED = Kind("dropped connection, though it was done", ({"drop": True, "after": True},))
+NONE = Kind("404: the cloud does not offer them", ({"status": 404},))
+ANSWERED_503 = Kind("503, but the request was carried out", ({"status": 503, "after": True},))
+DROPPED = Kind("dropped connection, but the request was carried out", ({"drop": True, "after": True},))
 DONE = (NOT_YET, NOT_NOW, GONE, FORBIDDEN, NONE, ANSWERED_503, DROPPED)
 
 CREATING = ("start: creating the server", "start: making the container", "start: making the security group")
 SERVER_CREATING = (
     "start: allocating the floating IP",
     "start: attaching the floating IP",
-    "start: letting clients and engines in",
+    "start: admitting clients and engines",
 )
 DELETING = ("stop: deleting the server", "stop: deleting the security group", "stop: deleting the container")
 READING = ("start: the agent reads", "start: listing reports", "start: listing servers")
-LOOKING, RELEASING = "stop: looking for floating IPs", "stop: releasing the floating IP"
+LOOKING, RELEASING = "stop: listing floating IPs", "stop: releasing the floating IP"
 
 
 def disturbed(bench: Bench, run: Run) -> None:

@@ -225,7 +225,7 @@ def held(stage: str) -> tuple[dict[str, object], ...]:
 
 
 START_COMMAND, STOPPING = "SIGKILL to `ipcluster start`", "SIGKILL to `ipcluster stop`"
-DEAD, TAKES_DOWN = "nothing more: it is dead", "it takes down what it made"
+DEAD, TAKES_DOWN = "nothing more: the process is dead", "it tears down what it created"
 AFTER_REAP, REAPED = f"{NOTHING} in the cloud, after `ipp-griffin reap`", "never reported; its start was over at"
 SIGNALS = (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
 CONTAINER, CREATING = "start: making the container", "start: creating the server"
@@ -242,14 +242,14 @@ def ended_by(name: str, number: signal.Signals, stage: str, started: bool, **opt
 
 RUNS = (
     *(killed_at(stage) for stage in START if "agent" not in stage),
-    alone(Row(START_COMMAND, "start: noting that ipcontroller runs", DEAD), killed_before_there_is_a_cluster_file),
+    alone(Row(START_COMMAND, "start: recording that ipcontroller runs", DEAD), killed_before_there_is_a_cluster_file),
     alone(Row(f"{START_COMMAND}, and its machine is lost", CREATING, "`ps` shows it", "is gone: 1 server and its container",
         f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(CREATING)), killed_and_ended_from_elsewhere, slow=True),
-    alone(Row(START_COMMAND, "start: servers", "`reap` shows it, once its deadline is over", REAPED, AFTER_REAP, settings={"start_timeout": 15}),
+    alone(Row(START_COMMAND, "start: servers", "`reap` shows it after its deadline", REAPED, AFTER_REAP, settings={"start_timeout": 15}),
         killed_and_reaped, slow=True),
-    alone(Row(f"{START_COMMAND}, and its cluster file is lost", CONTAINER, "`reap` shows it, after an hour", "was never used", AFTER_REAP, held(CONTAINER)),
+    alone(Row(f"{START_COMMAND}, and its cluster file is lost", CONTAINER, "`reap` shows it after an hour", "was never used", AFTER_REAP, held(CONTAINER)),
         killed_before_it_marked_its_container, slow=True),
-    alone(Row(START_COMMAND, RUNNING, WORKS + ": the cluster goes on", left=AFTER_STOP), killed_while_it_runs, slow=True, needs=()),
+    alone(Row(START_COMMAND, RUNNING, WORKS + ": the cluster keeps running", left=AFTER_STOP), killed_while_it_runs, slow=True, needs=()),
     Run("a broken connection file, and stops that are killed", (
         Row("a broken connection file", "start: `ipcluster engines`", "it fails", "ipcontroller-engine.json"),
         *(Row(STOPPING, stage, DEAD, left=AFTER_STOP, faults=held(stage)) for stage in ("stop: deleting the server", "stop: deleting the container")),

@@ -157,6 +157,6 @@ RUNS = (
         _for_good("compute", "stop: deleting the server"),
         _for_good("object-store", "stop: deleting objects"),
         _for_good("network", "stop: deleting the security group"),
-        Row("409: something else is in it", "stop: deleting the security group", SECOND_STOP, "still in use…openstack security group delete", faults=IN_USE),
+        Row("409: something else still uses it", "stop: deleting the security group", SECOND_STOP, "still in use…openstack security group delete", faults=IN_USE),
     ), ends_of_stops, slow=True),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from .bench import Bench
 
 WORKS = "it works"
 FAILS = "the start fails"
-SECOND_STOP = "the stop fails, and another one ends it"
+SECOND_STOP = "the stop fails; repeating it succeeds"
 NOTHING = "nothing"
 
 

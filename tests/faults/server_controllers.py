@@ -118,9 +118,9 @@ def own_floating_ip(bench: Bench, row: Row) -> None:
 # -- the rows
 
 ALLOCATING, ATTACHING = "start: allocating the floating IP", "start: attaching the floating IP"
-READING, LETTING_IN = "start: reading the connection files", "start: letting clients and engines in"
+READING, LETTING_IN = "start: reading the connection files", "start: admitting clients and engines"
 SERVER, RUNS_ON = "start: the controller's server", "while the cluster runs"
-REPLACED = WORKS + ": another one takes its place"
+REPLACED = WORKS + ": another server takes its slot"
 OF_ENGINES = "griffin-[0-9a-f]{12}-[0-9a-f]{8}-"
 RUNS = (
     *SERVER_RUNS,
@@ -155,22 +155,22 @@ RUNS = (
             on_server=REACHED), server_is_lost({"vanish_after": 0})),
         on_server=REACHED),
     on_one_cluster("while a part of it crashes",
-        (Row("a crashed process of ipcontroller's", RUNS_ON, WORKS + ": ipcontroller is restarted on its server", on_server=REACHED), part_of_controller_crashes),
-        (Row("its server shut off behind our back", RUNS_ON, "the cluster ends, where a launcher watches it", "it is off", on_server=REACHED),
+        (Row("a crashed process of ipcontroller", RUNS_ON, WORKS + ": ipcontroller is restarted on its server", on_server=REACHED), part_of_controller_crashes),
+        (Row("its server shut off behind our back", RUNS_ON, "the cluster ends, if a launcher watches it", "it is off", on_server=REACHED),
             server_is_lost({"shutoff_after": 0})),
         on_server=REACHED, slow=True),
-    alone(Row("its floating IP deleted behind our back", RUNS_ON, "clients do not reach it; a stop ends it", on_server=REACHED),
+    alone(Row("its floating IP deleted behind our back", RUNS_ON, "clients can't reach it; a stop cleans up", on_server=REACHED),
         floating_ip_is_deleted, slow=True),
-    alone(Row("a floating IP that was there before", RUNS_ON, WORKS, left=f"{NOTHING}, but the floating IP", on_server={}), own_floating_ip),
+    alone(Row("a floating IP that the project already had", RUNS_ON, WORKS, left="only that floating IP", on_server={}), own_floating_ip),
     alone(Row("503 of network for good", RELEASING, SECOND_STOP, "Run the same stop again",
         faults=({**FLOATING, "methods": ["DELETE"], "status": 503},), on_server=REACHED), requests.stop_again, slow=True),
     *(killed_at(stage, on_server=REACHED) for stage in (ALLOCATING, ATTACHING, READING, LETTING_IN)),
     alone(Row(f"{START_COMMAND}, and its machine is lost", ATTACHING, "`ps` shows it", "is gone: 1 server and its container…`ipcluster stop` removes its files",
         f"{NOTHING} in the cloud, after `ipp-griffin stop`", held(ATTACHING), on_server=REACHED), processes.killed_and_ended_from_elsewhere, slow=True),
-    alone(Row(START_COMMAND, SERVER, "`reap` shows it, once its deadline is over", processes.REAPED, processes.AFTER_REAP,
+    alone(Row(START_COMMAND, SERVER, "`reap` shows it after its deadline", processes.REAPED, processes.AFTER_REAP,
         on_server={**REACHED, "start_timeout": 15}), processes.killed_and_reaped, slow=True),
     Run("its start is killed, and a stop of it", (
-        Row(START_COMMAND, RUNS_ON, WORKS + ": the cluster goes on", left=AFTER_STOP, on_server=REACHED),
+        Row(START_COMMAND, RUNS_ON, WORKS + ": the cluster keeps running", left=AFTER_STOP, on_server=REACHED),
         Row(STOPPING, RELEASING, DEAD, left=AFTER_STOP, faults=held(RELEASING), on_server=REACHED),
     ), processes.killed_and_then_its_stop, slow=True),
     *(ended_by(*signal, stage, started, on_server=REACHED)

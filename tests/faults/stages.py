@@ -42,7 +42,7 @@ STOP: dict[str, Faults] = {
     "stop: deleting the server": ({**COMPUTE, "methods": ["DELETE"]},),
     "stop: listing servers": ({**COMPUTE, "methods": ["GET"], "path": "/servers/detail$"},),
     "stop: deleting the security group": ({**GROUPS, "methods": ["GET"]}, {**GROUPS, "methods": ["DELETE"]}),
-    "stop: looking for floating IPs": ({**FLOATING, "methods": ["GET"]},),
+    "stop: listing floating IPs": ({**FLOATING, "methods": ["GET"]},),
     "stop: deleting objects": (
         {**STORE, "methods": ["GET"], "path": CONTAINER},
         {**STORE, "methods": ["POST"], "path": "/AUTH_[^/]+$"},  # many with one request
@@ -53,10 +53,10 @@ STOP: dict[str, Faults] = {
 SERVER_START: dict[str, Faults] = {
     "start: allocating the floating IP": ({**FLOATING, "methods": ["GET"]}, {**FLOATING, "methods": ["POST"]}),
     "start: attaching the floating IP": ({**NETWORK, "path": "/ports$"}, {**FLOATING, "methods": ["PUT"]}),
-    "start: the controller's agent hands the connection files over": ({**STORE, "methods": ["PUT"], "path": "/handover$"},),
+    "start: the controller's agent writes the connection files": ({**STORE, "methods": ["PUT"], "path": "/handover$"},),
     "start: reading the connection files": ({**STORE, "methods": ["GET"], "path": "/handover$"},),
-    "start: keeping the clients' connection file": ({**STORE, "methods": ["PUT"], "path": "/client.json$"},),
-    "start: letting clients and engines in": ({**NETWORK, "methods": ["POST"], "path": "/security-group-rules"},),
+    "start: storing the clients' connection file": ({**STORE, "methods": ["PUT"], "path": "/client.json$"},),
+    "start: admitting clients and engines": ({**NETWORK, "methods": ["POST"], "path": "/security-group-rules"},),
 }  # fmt: skip
 SERVER_STOP: dict[str, Faults] = {
     "stop: releasing the floating IP": ({**FLOATING, "methods": ["GET"]}, {**FLOATING, "methods": ["DELETE"]}),
@@ -74,7 +74,7 @@ AFTER: dict[str, Fault] = {
     "stop: deleting objects": _SERVER_IS_DELETED,
 }
 
-HANDOVER = "start: the controller's agent hands the connection files over"
+HANDOVER = "start: the controller's agent writes the connection files"
 # Seconds: more than the agents' own time-outs.
 PATIENCE = {"start: the agent reads": 11, "start: the agent reports": 6, HANDOVER: 31}
 UNREAD = (  # nobody looks at the bodies of these answers
@@ -103,7 +103,7 @@ class Kind:
 
 
 MALFORMED = Kind("malformed body", ({"malformed": True},))
-REFUSED = Kind("401 in the middle", ({"status": 401},))
+REFUSED = Kind("401 after the login", ({"status": 401},))
 PASSING = (  # what is over when it is asked again
     Kind("500, then 503", ({"status": 500}, {"status": 503})),
     Kind("429 with Retry-After", ({"status": 429, "headers": {"Retry-After": "1"}},)),
