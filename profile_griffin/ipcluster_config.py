@@ -1,8 +1,8 @@
 # The settings of `ipcluster start --profile=griffin` and `ipp.Cluster(profile="griffin")`. Every value shown is the default;
-# take the # away and change what you need.
+# uncomment and change what you need.
 #
-# The launchers are named in ipcluster_config.json beside this file, not here: ipcluster goes on without a Python file that has a
-# mistake in it, and would start local engines.
+# The launchers are named in ipcluster_config.json beside this file, not here: if this file has a mistake, ipcluster ignores it,
+# and would start local engines.
 
 c = get_config()  # noqa: F821
 
@@ -11,14 +11,13 @@ c = get_config()  # noqa: F821
 # ------------------------------------------------------------------------------
 ## Where the servers of a cluster are created, and from what.
 
-## Availability zone of the servers. Default: the cloud's choice.
+## Availability zone of the servers. Default: the cloud chooses.
 #  Default: ''
 # c.GriffinCloud.availability_zone = ''
 
 ## File on this machine (PEM) with the CA certificates that servers need for the
-#  object store's https, besides those of the image. Default: cacert of the cloud
-#  in clouds.yaml, or OS_CACERT, without the public ones in it, which images
-#  have.
+#  object store's https and that the image lacks. Default: the cacert in
+#  clouds.yaml, or OS_CACERT, without public certificates.
 #  Default: ''
 # c.GriffinCloud.ca_certificates = ''
 
@@ -27,33 +26,30 @@ c = get_config()  # noqa: F821
 #  Default: ''
 # c.GriffinCloud.cloud = ''
 
-## First part of the name of a cluster's private container in the object store;
-#  the cluster's uid follows. The container is made at the start and deleted at
-#  the stop.
+## Prefix of the name of a cluster's private container in the object store; the
+#  cluster's uid follows. The container exists from start to stop.
 #  Default: 'ipp-griffin'
 # c.GriffinCloud.container = 'ipp-griffin'
 
-## Flavor (size) of the servers: a name or an id. Default: the smallest that the
-#  image fits on.
+## Flavor (size) of the servers: a name or an id. Default: the smallest that fits
+#  the image.
 #  Default: ''
 # c.GriffinCloud.flavor = ''
 
-## Image of the servers: a name, an id, or a pattern such as "snapshot*", which
-#  means the latest match: the one with the highest number in its name
-#  (snapshot10 beats snapshot2), else the most recently created.
+## Image of the servers: a name, an id, or a pattern such as "snapshot*". A
+#  pattern means the match with the highest number in its name (snapshot10 beats
+#  snapshot2), else the most recently created.
 #  Default: 'snapshot*'
 # c.GriffinCloud.image = 'snapshot*'
 
-## Key pair for ssh to the servers, for looking around by hand. Default: none.
+## Key pair for ssh to the servers, for debugging by hand. Default: none.
 #  Default: ''
 # c.GriffinCloud.key_name = ''
 
-## Make security groups for the cluster, and delete them with it. One for its
-#  servers, which lets nothing in: they are in it and in those of
-#  ``security_groups``, and in "default" only if that is named there. And where
-#  this machine is itself a server of the project, one that it is put into
-#  besides its own while the cluster lives, which lets the former in to the
-#  controller's ports, and nobody else. Default: no.
+## Make security groups for the cluster and delete them with it. The servers get
+#  a group that admits nothing, besides `security_groups`, but not "default"
+#  unless it is named there. If this machine is a server of the project, it gets
+#  a group that admits the cluster's servers to the controller's ports.
 #  Default: False
 # c.GriffinCloud.manage_security_group = False
 
@@ -61,28 +57,26 @@ c = get_config()  # noqa: F821
 #  Default: ''
 # c.GriffinCloud.network = ''
 
-## Proxy that servers use towards the object store and package indexes, e.g.
+## Proxy of the servers for the object store and package indexes, e.g.
 #  "http://10.0.0.1:3128". Engines find it in their environment (http_proxy,
-#  https_proxy; in no_proxy is the controller). It can't have a password: it
-#  stands in the servers' user-data. Default: none.
+#  https_proxy; the controller is in no_proxy). It can't have a password, because
+#  user-data is not secret. Default: none.
 #  Default: ''
 # c.GriffinCloud.proxy = ''
 
-## Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME
-#  names.
+## Region of the cloud. Default: the region in clouds.yaml or OS_REGION_NAME.
 #  Default: ''
 # c.GriffinCloud.region = ''
 
 ## Security groups of the servers, by name or id. Default: the project's group
-#  "default". Engines only open connections, towards the controller's ports: no
-#  incoming rule is needed.
+#  "default". Engines need no incoming rule: they only open connections, to the
+#  controller's ports.
 #  Default: []
 # c.GriffinCloud.security_groups = []
 
-## The object store's address as servers see it, e.g.
-#  "https://store.internal:8080/v1/AUTH_ab12", where that differs from the
-#  address that this machine uses; or "public", "internal" or "admin": that
-#  endpoint of the cloud's catalog. Default: the same address.
+## The object store's address for servers, e.g.
+#  "https://store.internal:8080/v1/AUTH_ab12", or the catalog endpoint to use:
+#  "public", "internal" or "admin". Default: the address that this machine uses.
 #  Default: ''
 # c.GriffinCloud.store_url = ''
 
@@ -95,15 +89,14 @@ c = get_config()  # noqa: F821
 #  Its `stop` deletes everything of the cluster, also what other processes added
 #  to it.
 
-## The address of this machine that the controller listens on and that servers
-#  connect to. Default: this machine's address on GriffinCloud.network (if that
-#  is not set, on whichever of the project's networks it is on), else the one it
-#  uses towards the cloud.
+## Address of this machine that the controller listens on and that servers
+#  connect to. Default: its address on GriffinCloud.network, else on any of the
+#  project's networks, else the one it uses to reach the cloud.
 #  Default: ''
 # c.GriffinControllerLauncher.ip = ''
 
-## The range that the controller's ports are taken from (20 for each cluster), so
-#  that a firewall or security group rule can name them.
+## Range of ports for controllers, FIRST-LAST; each cluster takes 20. A firewall
+#  or security group rule must admit it.
 #  Default: '20000-20999'
 # c.GriffinControllerLauncher.ports = '20000-20999'
 
@@ -115,166 +108,154 @@ c = get_config()  # noqa: F821
 #
 #  The cluster does not need this process: once started, it lives on without.
 
-## Seconds that a server which is ACTIVE may take until its agent writes the
-#  first report: the boot, and the way to the object store. One that stays silent
-#  is deleted and its slot filled again.
+## Seconds from ACTIVE until the first report of a server's agent: time to boot
+#  and to reach the object store. After that the server is replaced.
 #  Default: 300
 # c.GriffinServerControllerLauncher.agent_timeout = 300
 
-## Availability zone of these servers alone. Default:
-#  GriffinCloud.availability_zone.
+## Availability zone of these servers. Default: GriffinCloud.availability_zone.
 #  Default: ''
 # c.GriffinServerControllerLauncher.availability_zone = ''
 
-## Seconds that Nova may take to build a server. One that takes longer is deleted
-#  and its slot filled again.
+## Seconds for Nova to build a server. After that the server is replaced.
 #  Default: 300
 # c.GriffinServerControllerLauncher.build_timeout = 300
 
-## What security groups made by GriffinCloud.manage_security_group let in to the
-#  clients' ports, e.g. "203.0.113.7/32": this machine as the cloud sees it, or
-#  the SSH gateway. Default: the address that this machine uses towards the
-#  controller, which is not it behind a router that translates addresses; or that
-#  of the gateway.
+## Address that manage_security_group admits to the clients' ports, e.g.
+#  "203.0.113.7/32": this machine's as the cloud sees it, or the SSH gateway's.
+#  Default: the address that this machine uses to reach the controller, which is
+#  wrong behind a router that translates addresses.
 #  Default: ''
 # c.GriffinServerControllerLauncher.client_address = ''
 
-## Seconds that an agent may take to find or install what it is to run, and to
-#  reach the controller. Then the server is deleted and its slot filled again.
-#  Packages that pip builds on the server may need more.
+## Seconds for an agent to find or install ipyparallel and `packages`, and to
+#  reach the controller. After that the server is replaced. Increase it if pip
+#  has to build packages.
 #  Default: 900
 # c.GriffinServerControllerLauncher.connection_timeout = 900
 
-## Seconds without a controller after which a server that lost all its engines
-#  powers itself off; the same after an agent has given up, where nobody deletes
-#  its server.
+## Seconds without a controller after which a server whose engines have all ended
+#  powers itself off. Also applies after an agent gave up, if nobody deletes its
+#  server.
 #  Default: 300
 # c.GriffinServerControllerLauncher.controller_gone_timeout = 300
 
-## The Python on the server. Default: the first one with ipyparallel that is
-#  found.
+## Python on the server. Default: the first one that has ipyparallel.
 #  Default: ''
 # c.GriffinServerControllerLauncher.controller_python = ''
 
-## Seconds that ipcontroller may take from its start until its ports answer.
+## Seconds from the start of ipcontroller until its ports answer.
 #  Default: 60
 # c.GriffinServerControllerLauncher.controller_timeout = 60
 
-## The user on the server that ipcontroller runs as; made where it does not
-#  exist.
+## User on the server that ipcontroller runs as; created if it does not exist.
 #  Default: 'ipp'
 # c.GriffinServerControllerLauncher.controller_user = 'ipp'
 
-## Flavor (size) of these servers alone: a name or an id. Default:
-#  GriffinCloud.flavor.
+## Flavor (size) of these servers: a name or an id. Default: GriffinCloud.flavor.
 #  Default: ''
 # c.GriffinServerControllerLauncher.flavor = ''
 
-## The floating IP by which clients reach the controller: "auto", one that is
-#  allocated for the cluster and released with it; or the address of one that the
-#  project has. Default: none, clients use the server's own address.
+## Floating IP by which clients reach the controller: "auto" allocates one and
+#  releases it with the cluster; an address uses one that the project has.
+#  Default: none; clients use the server's own address.
 #  Default: ''
 # c.GriffinServerControllerLauncher.floating_ip = ''
 
-## The external network, by name or id, that a floating IP is allocated from.
-#  Default: the only one.
+## External network, by name or id, to allocate a floating IP from. Default: the
+#  only one.
 #  Default: ''
 # c.GriffinServerControllerLauncher.floating_ip_pool = ''
 
 ## Seconds without a task on any engine after which the engines end and the
-#  controller's server powers itself off; the engines' servers do so
-#  controller_gone_timeout later. More than a start takes. Many clouds bill
-#  servers that are off, until `ipp-griffin reap` deletes them. Default: 0,
-#  never.
+#  controller's server powers itself off; the engines' servers follow
+#  controller_gone_timeout later. Must be longer than a start. Many clouds bill
+#  servers that are off until `ipp-griffin reap` deletes them. Default: 0, never.
 #  Default: 0
 # c.GriffinServerControllerLauncher.idle_timeout = 0
 
-## Image of these servers alone: a name, an id, or a pattern such as "snapshot*".
+## Image of these servers: a name, an id, or a pattern such as "snapshot*".
 #  Default: GriffinCloud.image.
 #  Default: ''
 # c.GriffinServerControllerLauncher.image = ''
 
-## Key pair for ssh to these servers alone. Default: GriffinCloud.key_name.
+## Key pair for ssh to these servers. Default: GriffinCloud.key_name.
 #  Default: ''
 # c.GriffinServerControllerLauncher.key_name = ''
 
-## Seconds between two looks of a server at the logs of what it runs: what was
-#  written since goes to the object store, for `get_output` and `ipp-griffin
-#  logs`. 0: only when something starts or ends.
+## Seconds between two uploads of new output from a server to the object store,
+#  for `get_output` and `ipp-griffin logs`. 0: only when a process starts or
+#  ends.
 #  Default: 60
 # c.GriffinServerControllerLauncher.log_interval = 60
 
-## Seconds after which each server ends what it runs and powers itself off,
-#  whatever became of this machine: a guard of the bill. Many clouds bill servers
-#  that are off, until `ipp-griffin reap` deletes them. Default: 0, never.
+## Seconds after which each server ends its processes and powers itself off,
+#  whatever happened to this machine: it limits the bill. Many clouds bill
+#  servers that are off until `ipp-griffin reap` deletes them. Default: 0, never.
 #  Default: 0
 # c.GriffinServerControllerLauncher.max_lifetime = 0
 
-## How many servers that failed may be replaced in an hour. Default: -1, one in
-#  ten, and at least 3. 0: none.
+## How many failed servers may be replaced in an hour; 0: none. Default: -1, a
+#  tenth of the servers, but at least 3.
 #  Default: -1
 # c.GriffinServerControllerLauncher.max_replacements = -1
 
-## Network of these servers alone: a name or an id. From there they must reach
-#  the controller's address and the object store. Default: GriffinCloud.network.
+## Network of these servers: a name or an id. It must have a route to the
+#  controller's address and the object store. Default: GriffinCloud.network.
 #  Default: ''
 # c.GriffinServerControllerLauncher.network = ''
 
-## Packages to install with pip into an environment of their own on each server,
-#  e.g. ["numpy", "pandas>=2"]. ipyparallel itself is installed where the image
-#  has none. A snapshot with all in it starts faster.
+## Packages that pip installs into a new environment on each server, e.g.
+#  ["numpy", "pandas>=2"]; ipyparallel is added if the image has none. A snapshot
+#  that has them starts faster.
 #  Default: []
 # c.GriffinServerControllerLauncher.packages = []
 
-## More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"].
+## Further arguments for pip, e.g. ["--index-url", "http://10.0.0.1/simple"].
 #  Default: []
 # c.GriffinServerControllerLauncher.pip_args = []
 
-## Seconds between two polls of the servers of a start while something happens;
-#  five times as many, at most, while nothing does. At a controller's own server
-#  it is looked four times as often.
+## Seconds between two polls of the servers during a start; up to five times as
+#  long while nothing changes, a quarter of it for a controller's server.
 #  Default: 1.0
 # c.GriffinServerControllerLauncher.poll_interval = 1.0
 
-## The ports of its server that the controller listens on, at least 20: what
-#  security groups must let in.
+## Ports of its server that the controller listens on, FIRST-LAST, at least 20.
+#  Security groups must admit them.
 #  Default: '20000-20019'
 # c.GriffinServerControllerLauncher.ports = '20000-20019'
 
-## Seconds that a controller which runs may take until this machine reaches it: a
-#  floating IP takes a moment.
+## Seconds until this machine reaches a running controller: a new floating IP
+#  takes some seconds.
 #  Default: 60
 # c.GriffinServerControllerLauncher.reach_timeout = 60
 
-## How many crashed engines, or controllers, a server starts anew in an hour.
+## How many crashed engines or controllers a server restarts in an hour.
 #  Default: 5
 # c.GriffinServerControllerLauncher.restarts = 5
 
-## Security groups of these servers alone, by name or id, in place of the
-#  others'; with GriffinCloud.manage_security_group, besides the cluster's own.
-#  Default: GriffinCloud.security_groups.
+## Security groups of these servers, by name or id; with
+#  GriffinCloud.manage_security_group, in addition to the cluster's own. Default:
+#  GriffinCloud.security_groups.
 #  Default: []
 # c.GriffinServerControllerLauncher.security_groups = []
 
-## An SSH gateway by which clients reach the controller, "user@host" or
-#  "user@host:port"; "user@": the controller's own server, at its floating IP or
-#  its own address, which lets in who has the key of GriffinCloud.key_name. It
-#  must let you in without a question, so its host key must be known. One `ssh`
-#  then forwards the ports that clients on this machine use, until the stop.
-#  Default: none.
+## SSH gateway by which clients reach the controller: "user@host" or
+#  "user@host:port", or "user@" for the controller's own server (then set
+#  GriffinCloud.key_name). `ssh` must get in without asking for anything, so a
+#  gateway's host key must be known. Default: none.
 #  Default: ''
 # c.GriffinServerControllerLauncher.ssh_server = ''
 
-## Seconds from the start until the controller answers, or until all engines, or
-#  min_engines of them, are connected; then the start fails and all is deleted.
-#  Servers may take minutes to boot: ipyparallel's Cluster.engine_timeout does
-#  not matter here.
+## Seconds until the controller answers, or until all engines (or min_engines)
+#  are connected. Then the start fails, and everything is deleted. Counts instead
+#  of ipyparallel's Cluster.engine_timeout.
 #  Default: 1200
 # c.GriffinServerControllerLauncher.start_timeout = 1200
 
-## Seconds between two polls of the running servers, by ONE request for all of
-#  them. Only while the process lives that started them: nobody looks after
-#  `ipcluster start --daemonize`.
+## Seconds between two polls of the running servers, one request for all of them.
+#  Only the process that started them polls: nobody does after `ipcluster start
+#  --daemonize`.
 #  Default: 10.0
 # c.GriffinServerControllerLauncher.watch_interval = 10.0
 
@@ -283,31 +264,28 @@ c = get_config()  # noqa: F821
 # ------------------------------------------------------------------------------
 ## Start engines on servers, and return when the controller lists all of them.
 
-## Seconds that a server which is ACTIVE may take until its agent writes the
-#  first report: the boot, and the way to the object store. One that stays silent
-#  is deleted and its slot filled again.
+## Seconds from ACTIVE until the first report of a server's agent: time to boot
+#  and to reach the object store. After that the server is replaced.
 #  Default: 300
 # c.GriffinEngineSetLauncher.agent_timeout = 300
 
-## Availability zone of these servers alone. Default:
-#  GriffinCloud.availability_zone.
+## Availability zone of these servers. Default: GriffinCloud.availability_zone.
 #  Default: ''
 # c.GriffinEngineSetLauncher.availability_zone = ''
 
-## Seconds that Nova may take to build a server. One that takes longer is deleted
-#  and its slot filled again.
+## Seconds for Nova to build a server. After that the server is replaced.
 #  Default: 300
 # c.GriffinEngineSetLauncher.build_timeout = 300
 
-## Seconds that an agent may take to find or install what it is to run, and to
-#  reach the controller. Then the server is deleted and its slot filled again.
-#  Packages that pip builds on the server may need more.
+## Seconds for an agent to find or install ipyparallel and `packages`, and to
+#  reach the controller. After that the server is replaced. Increase it if pip
+#  has to build packages.
 #  Default: 900
 # c.GriffinEngineSetLauncher.connection_timeout = 900
 
-## Seconds without a controller after which a server that lost all its engines
-#  powers itself off; the same after an agent has given up, where nobody deletes
-#  its server.
+## Seconds without a controller after which a server whose engines have all ended
+#  powers itself off. Also applies after an agent gave up, if nobody deletes its
+#  server.
 #  Default: 300
 # c.GriffinEngineSetLauncher.controller_gone_timeout = 300
 
@@ -315,105 +293,100 @@ c = get_config()  # noqa: F821
 #  Default: 60
 # c.GriffinEngineSetLauncher.controller_timeout = 60
 
-## The Python on the servers, e.g. "/opt/conda/bin/python". Default: the first
-#  one with ipyparallel out of the system's, /opt/*/bin, and the environments in
-#  the homes of the usual cloud users.
+## Python on the servers, e.g. "/opt/conda/bin/python". Default: the first one
+#  that has ipyparallel: the system's, /opt/*/bin, then the environments in the
+#  homes of the usual cloud users.
 #  Default: ''
 # c.GriffinEngineSetLauncher.engine_python = ''
 
-## The user on the servers that engines run as; it is made where it does not
-#  exist. Set it to "ubuntu", say, to run as the user that owns the packages of
-#  your snapshot.
+## User on the servers that engines run as; created if it does not exist. Use
+#  e.g. "ubuntu" if that user owns the packages of your snapshot.
 #  Default: 'ipp'
 # c.GriffinEngineSetLauncher.engine_user = 'ipp'
 
-## Engines on each server; the last server may hold fewer. Default: 0, one for
+## Engines on each server; the last server may have fewer. Default: 0, one for
 #  each vCPU of the flavor.
 #  Default: 0
 # c.GriffinEngineSetLauncher.engines_per_server = 0
 
-## Seconds that a server which reaches the controller may take until the
-#  controller lists all of its engines. Then it is deleted and its slot filled
-#  again.
+## Seconds from when a server reaches the controller until the controller lists
+#  all of its engines. After that the server is replaced.
 #  Default: 180
 # c.GriffinEngineSetLauncher.engines_timeout = 180
 
-## Flavor (size) of these servers alone: a name or an id. Default:
-#  GriffinCloud.flavor.
+## Flavor (size) of these servers: a name or an id. Default: GriffinCloud.flavor.
 #  Default: ''
 # c.GriffinEngineSetLauncher.flavor = ''
 
-## Image of these servers alone: a name, an id, or a pattern such as "snapshot*".
+## Image of these servers: a name, an id, or a pattern such as "snapshot*".
 #  Default: GriffinCloud.image.
 #  Default: ''
 # c.GriffinEngineSetLauncher.image = ''
 
-## Key pair for ssh to these servers alone. Default: GriffinCloud.key_name.
+## Key pair for ssh to these servers. Default: GriffinCloud.key_name.
 #  Default: ''
 # c.GriffinEngineSetLauncher.key_name = ''
 
-## Seconds that engines get to leave the controller before their servers are
-#  deleted.
+## Seconds for engines to leave the controller before their servers are deleted.
 #  Default: 5.0
 # c.GriffinEngineSetLauncher.leave_timeout = 5.0
 
-## Seconds between two looks of a server at the logs of what it runs: what was
-#  written since goes to the object store, for `get_output` and `ipp-griffin
-#  logs`. 0: only when something starts or ends.
+## Seconds between two uploads of new output from a server to the object store,
+#  for `get_output` and `ipp-griffin logs`. 0: only when a process starts or
+#  ends.
 #  Default: 60
 # c.GriffinEngineSetLauncher.log_interval = 60
 
-## Seconds after which each server ends what it runs and powers itself off,
-#  whatever became of this machine: a guard of the bill. Many clouds bill servers
-#  that are off, until `ipp-griffin reap` deletes them. Default: 0, never.
+## Seconds after which each server ends its processes and powers itself off,
+#  whatever happened to this machine: it limits the bill. Many clouds bill
+#  servers that are off until `ipp-griffin reap` deletes them. Default: 0, never.
 #  Default: 0
 # c.GriffinEngineSetLauncher.max_lifetime = 0
 
-## How many servers that failed may be replaced in an hour. Default: -1, one in
-#  ten, and at least 3. 0: none.
+## How many failed servers may be replaced in an hour; 0: none. Default: -1, a
+#  tenth of the servers, but at least 3.
 #  Default: -1
 # c.GriffinEngineSetLauncher.max_replacements = -1
 
-## The quorum: with so many engines a start succeeds. While this process lives,
-#  the rest goes on in the background; under `ipcluster start --daemonize`, and
-#  without shutdown_atexit, the start returns when it is known of every server
-#  whether it got its engines. Default: 0, all of them.
+## The quorum: a start succeeds with this many engines. The others follow in the
+#  background; with `ipcluster start --daemonize`, or without shutdown_atexit,
+#  the start first waits until each server has its engines or has failed.
+#  Default: 0, all engines.
 #  Default: 0
 # c.GriffinEngineSetLauncher.min_engines = 0
 
-## Network of these servers alone: a name or an id. From there they must reach
-#  the controller's address and the object store. Default: GriffinCloud.network.
+## Network of these servers: a name or an id. It must have a route to the
+#  controller's address and the object store. Default: GriffinCloud.network.
 #  Default: ''
 # c.GriffinEngineSetLauncher.network = ''
 
-## From how many servers, at most, the engines' output and the console are
-#  fetched for `get_output` at the end.
+## From how many servers, at most, `get_output` fetches the engines' output and
+#  the console.
 #  Default: 16
 # c.GriffinEngineSetLauncher.output_servers = 16
 
-## Packages to install with pip into an environment of their own on each server,
-#  e.g. ["numpy", "pandas>=2"]. ipyparallel itself is installed where the image
-#  has none. A snapshot with all in it starts faster.
+## Packages that pip installs into a new environment on each server, e.g.
+#  ["numpy", "pandas>=2"]; ipyparallel is added if the image has none. A snapshot
+#  that has them starts faster.
 #  Default: []
 # c.GriffinEngineSetLauncher.packages = []
 
-## Servers that are created, deleted, or asked for their consoles at the same
-#  time, at most.
+## How many servers are created, deleted, or asked for their console at the same
+#  time.
 #  Default: 10
 # c.GriffinEngineSetLauncher.parallel = 10
 
-## More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"].
+## Further arguments for pip, e.g. ["--index-url", "http://10.0.0.1/simple"].
 #  Default: []
 # c.GriffinEngineSetLauncher.pip_args = []
 
-## Seconds between two polls of the servers of a start while something happens;
-#  five times as many, at most, while nothing does. At a controller's own server
-#  it is looked four times as often.
+## Seconds between two polls of the servers during a start; up to five times as
+#  long while nothing changes, a quarter of it for a controller's server.
 #  Default: 1.0
 # c.GriffinEngineSetLauncher.poll_interval = 1.0
 
-## Show a progress bar while servers come up. Default: where there is a terminal
-#  or a notebook; else lines in the log.
+## Show a progress bar while servers come up. Default: in a terminal or a
+#  notebook; elsewhere, lines in the log.
 #  Default: None
 # c.GriffinEngineSetLauncher.progress = None
 
@@ -421,43 +394,42 @@ c = get_config()  # noqa: F821
 #  Default: 120
 # c.GriffinEngineSetLauncher.register_timeout = 120
 
-## Replace servers that are deleted, switched off or in ERROR while the set runs.
-#  Only while the process lives that started them, and as often as
-#  max_replacements says. Default: they are told of, and the set goes on without.
+## Replace servers that are deleted, switched off or in ERROR while the set runs,
+#  up to max_replacements. Only the process that started the set does so.
+#  Default: log them, and continue without them.
 #  Default: False
 # c.GriffinEngineSetLauncher.replace = False
 
-## How many crashed engines, or controllers, a server starts anew in an hour.
+## How many crashed engines or controllers a server restarts in an hour.
 #  Default: 5
 # c.GriffinEngineSetLauncher.restarts = 5
 
-## Security groups of these servers alone, by name or id, in place of the
-#  others'; with GriffinCloud.manage_security_group, besides the cluster's own.
-#  Default: GriffinCloud.security_groups.
+## Security groups of these servers, by name or id; with
+#  GriffinCloud.manage_security_group, in addition to the cluster's own. Default:
+#  GriffinCloud.security_groups.
 #  Default: []
 # c.GriffinEngineSetLauncher.security_groups = []
 
-## Seconds from the start until the controller answers, or until all engines, or
-#  min_engines of them, are connected; then the start fails and all is deleted.
-#  Servers may take minutes to boot: ipyparallel's Cluster.engine_timeout does
-#  not matter here.
+## Seconds until the controller answers, or until all engines (or min_engines)
+#  are connected. Then the start fails, and everything is deleted. Counts instead
+#  of ipyparallel's Cluster.engine_timeout.
 #  Default: 1200
 # c.GriffinEngineSetLauncher.start_timeout = 1200
 
-## Seconds between two polls of the running servers, by ONE request for all of
-#  them. Only while the process lives that started them: nobody looks after
-#  `ipcluster start --daemonize`.
+## Seconds between two polls of the running servers, one request for all of them.
+#  Only the process that started them polls: nobody does after `ipcluster start
+#  --daemonize`.
 #  Default: 10.0
 # c.GriffinEngineSetLauncher.watch_interval = 10.0
 
 # ------------------------------------------------------------------------------
 # Cluster (ipyparallel's own)
 # ------------------------------------------------------------------------------
-## Number of engines where neither -n nor ipp.Cluster(n=...) says it. None: one for each core of this machine.
+## Number of engines, unless -n or ipp.Cluster(n=...) gives it. None: one for each core of this machine.
 # c.Cluster.n = None
 
 ## Command-line arguments of the engines, such as ["--debug"].
 # c.EngineLauncher.engine_args = []
 
-# Seconds between the controller and the engines: the griffin controller launcher returns when it is ready.
+# Seconds to wait between starting the controller and the engines. None are needed: griffin's launcher returns when the controller is ready.
 c.Cluster.delay = 0

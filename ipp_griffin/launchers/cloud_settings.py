@@ -42,67 +42,60 @@ class GriffinCloud(LoggingConfigurable):
         help="""Name of the cloud in clouds.yaml, e.g. "mycloud".
         Default: the environment variable OS_CLOUD, else the other OS_* variables.""",
     )
-    region = Unicode(
-        "", config=True, help="Region of the cloud. Default: the one that clouds.yaml or OS_REGION_NAME names."
-    )
+    region = Unicode("", config=True, help="Region of the cloud. Default: the region in clouds.yaml or OS_REGION_NAME.")
     image = Unicode(
         "snapshot*",
         config=True,
-        help="""Image of the servers: a name, an id, or a pattern such as "snapshot*", which means the latest match:
-        the one with the highest number in its name (snapshot10 beats snapshot2), else the most recently created.""",
+        help="""Image of the servers: a name, an id, or a pattern such as "snapshot*". A pattern means the match with the highest
+        number in its name (snapshot10 beats snapshot2), else the most recently created.""",
     )
     flavor = Unicode(
         "",
         config=True,
-        help="""Flavor (size) of the servers: a name or an id. Default: the smallest that the image fits on.""",
+        help="""Flavor (size) of the servers: a name or an id. Default: the smallest that fits the image.""",
     )
     network = Unicode(
         "", config=True, help="Network of the servers: a name or an id. Default: the project's only network."
     )
-    key_name = Unicode(
-        "", config=True, help="Key pair for ssh to the servers, for looking around by hand. Default: none."
-    )
+    key_name = Unicode("", config=True, help="Key pair for ssh to the servers, for debugging by hand. Default: none.")
     security_groups = List(
         Unicode(),
         config=True,
-        help="""Security groups of the servers, by name or id. Default: the project's group "default".
-        Engines only open connections, towards the controller's ports: no incoming rule is needed.""",
+        help="""Security groups of the servers, by name or id. Default: the project's group "default". Engines need no incoming rule:
+        they only open connections, to the controller's ports.""",
     )
     manage_security_group = Bool(
         False,
         config=True,
-        help="""Make security groups for the cluster, and delete them with it. One for its servers, which lets nothing in: they
-        are in it and in those of ``security_groups``, and in "default" only if that is named there. And where this machine
-        is itself a server of the project, one that it is put into besides its own while the cluster lives, which lets the
-        former in to the controller's ports, and nobody else. Default: no.""",
+        help="""Make security groups for the cluster and delete them with it. The servers get a group that admits nothing, besides
+        `security_groups`, but not "default" unless it is named there. If this machine is a server of the project, it
+        gets a group that admits the cluster's servers to the controller's ports.""",
     )
-    availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud's choice.")
+    availability_zone = Unicode("", config=True, help="Availability zone of the servers. Default: the cloud chooses.")
     container = Unicode(
         "ipp-griffin",
         config=True,
-        help="""First part of the name of a cluster's private container in the object store; the cluster's uid follows.
-        The container is made at the start and deleted at the stop.""",
+        help="""Prefix of the name of a cluster's private container in the object store; the cluster's uid follows. The container
+        exists from start to stop.""",
     )
     store_url = Unicode(
         "",
         config=True,
-        help="""The object store's address as servers see it, e.g. "https://store.internal:8080/v1/AUTH_ab12",
-        where that differs from the address that this machine uses; or "public", "internal" or "admin": that endpoint of
-        the cloud's catalog. Default: the same address.""",
+        help="""The object store's address for servers, e.g. "https://store.internal:8080/v1/AUTH_ab12", or the catalog endpoint to
+        use: "public", "internal" or "admin". Default: the address that this machine uses.""",
     )
     proxy = Unicode(
         "",
         config=True,
-        help="""Proxy that servers use towards the object store and package indexes, e.g. "http://10.0.0.1:3128". Engines find
-        it in their environment (http_proxy, https_proxy; in no_proxy is the controller). It can't have a password: it
-        stands in the servers' user-data. Default: none.""",
+        help="""Proxy of the servers for the object store and package indexes, e.g. "http://10.0.0.1:3128". Engines find it in their
+        environment (http_proxy, https_proxy; the controller is in no_proxy). It can't have a password, because
+        user-data is not secret. Default: none.""",
     )
     ca_certificates = Unicode(
         "",
         config=True,
-        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https, besides
-        those of the image. Default: cacert of the cloud in clouds.yaml, or OS_CACERT, without the public
-        ones in it, which images have.""",
+        help="""File on this machine (PEM) with the CA certificates that servers need for the object store's https and that the image
+        lacks. Default: the cacert in clouds.yaml, or OS_CACERT, without public certificates.""",
     )
 
     def cloud_name(self) -> str:

@@ -51,15 +51,13 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     ip = Unicode(
         "",
         config=True,
-        help="""The address of this machine that the controller listens on and that servers connect to.
-        Default: this machine's address on GriffinCloud.network (if that is not set, on whichever of the project's networks it is
-        on), else the one it uses towards the cloud.""",
+        help="""Address of this machine that the controller listens on and that servers connect to. Default: its address on
+        GriffinCloud.network, else on any of the project's networks, else the one it uses to reach the cloud.""",
     )
     ports = Unicode(
         "20000-20999",
         config=True,
-        help="""The range that the controller's ports are taken from (20 for each cluster), so that a firewall or
-        security group rule can name them.""",
+        help="""Range of ports for controllers, FIRST-LAST; each cluster takes 20. A firewall or security group rule must admit it.""",
     )
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 

@@ -18,81 +18,81 @@ class AgentSettings(HasTraits):
         1200,
         min=1,
         config=True,
-        help="""Seconds from the start until the controller answers, or until all engines, or min_engines of them, are connected; then
-        the start fails and all is deleted. Servers may take minutes to boot: ipyparallel's Cluster.engine_timeout does not matter here.""",
+        help="""Seconds until the controller answers, or until all engines (or min_engines) are connected. Then the start fails, and
+        everything is deleted. Counts instead of ipyparallel's Cluster.engine_timeout.""",
     )
     build_timeout = Float(
         300,
         min=1,
         config=True,
-        help="""Seconds that Nova may take to build a server. One that takes longer is deleted and its slot filled again.""",
+        help="Seconds for Nova to build a server. After that the server is replaced.",
     )
     agent_timeout = Float(
         300,
         min=1,
         config=True,
-        help="""Seconds that a server which is ACTIVE may take until its agent writes the first report: the boot, and the way
-        to the object store. One that stays silent is deleted and its slot filled again.""",
+        help="""Seconds from ACTIVE until the first report of a server's agent: time to boot and to reach the object store. After that
+        the server is replaced.""",
     )
     connection_timeout = Float(
         900,
         min=1,
         config=True,
-        help="""Seconds that an agent may take to find or install what it is to run, and to reach the controller. Then the server is
-        deleted and its slot filled again. Packages that pip builds on the server may need more.""",
+        help="""Seconds for an agent to find or install ipyparallel and `packages`, and to reach the controller. After that the server
+        is replaced. Increase it if pip has to build packages.""",
     )
     max_replacements = Integer(
         -1,
         min=-1,
         config=True,
-        help="""How many servers that failed may be replaced in an hour. Default: -1, one in ten, and at least 3. 0: none.""",
+        help="""How many failed servers may be replaced in an hour; 0: none. Default: -1, a tenth of the servers, but at least 3.""",
     )
     max_lifetime = Float(
         0,
         min=0,
         config=True,
-        help="""Seconds after which each server ends what it runs and powers itself off, whatever became of this machine: a
-        guard of the bill. Many clouds bill servers that are off, until `ipp-griffin reap` deletes them. Default: 0, never.""",
+        help="""Seconds after which each server ends its processes and powers itself off, whatever happened to this machine: it limits
+        the bill. Many clouds bill servers that are off until `ipp-griffin reap` deletes them. Default: 0, never.""",
     )
     packages = List(
         Unicode(),
         config=True,
-        help="""Packages to install with pip into an environment of their own on each server, e.g. ["numpy", "pandas>=2"].
-        ipyparallel itself is installed where the image has none. A snapshot with all in it starts faster.""",
+        help="""Packages that pip installs into a new environment on each server, e.g. ["numpy", "pandas>=2"]; ipyparallel is added if
+        the image has none. A snapshot that has them starts faster.""",
     )
     pip_args = List(
-        Unicode(), config=True, help="""More arguments for that pip, e.g. ["--index-url", "http://10.0.0.1/simple"]."""
+        Unicode(), config=True, help="""Further arguments for pip, e.g. ["--index-url", "http://10.0.0.1/simple"]."""
     )
     controller_gone_timeout = Float(
         300,
         min=0,
         config=True,
-        help="""Seconds without a controller after which a server that lost all its engines powers itself off; the same after
-        an agent has given up, where nobody deletes its server.""",
+        help="""Seconds without a controller after which a server whose engines have all ended powers itself off. Also applies after
+        an agent gave up, if nobody deletes its server.""",
     )
     restarts = Integer(
-        5, min=0, config=True, help="How many crashed engines, or controllers, a server starts anew in an hour."
+        5, min=0, config=True, help="How many crashed engines or controllers a server restarts in an hour."
     )
     log_interval = Float(
         60,
         min=0,
         config=True,
-        help="""Seconds between two looks of a server at the logs of what it runs: what was written since goes to the object store,
-        for `get_output` and `ipp-griffin logs`. 0: only when something starts or ends.""",
+        help="""Seconds between two uploads of new output from a server to the object store, for `get_output` and `ipp-griffin logs`.
+        0: only when a process starts or ends.""",
     )
     poll_interval = Float(
         1.0,
         min=0,
         config=True,
-        help="""Seconds between two polls of the servers of a start while something happens; five times as many, at most, while nothing
-        does. At a controller's own server it is looked four times as often.""",
+        help="""Seconds between two polls of the servers during a start; up to five times as long while nothing changes, a quarter of
+        it for a controller's server.""",
     )
     watch_interval = Float(
         10.0,
         min=0.1,
         config=True,
-        help="""Seconds between two polls of the running servers, by ONE request for all of them. Only while the process
-        lives that started them: nobody looks after `ipcluster start --daemonize`.""",
+        help="""Seconds between two polls of the running servers, one request for all of them. Only the process that started them
+        polls: nobody does after `ipcluster start --daemonize`.""",
     )
 
     def for_every_agent(self) -> dict[str, Any]:
@@ -111,26 +111,26 @@ class ServerSettings(HasTraits):
     image = Unicode(
         "",
         config=True,
-        help="""Image of these servers alone: a name, an id, or a pattern such as "snapshot*". Default: GriffinCloud.image.""",
+        help="""Image of these servers: a name, an id, or a pattern such as "snapshot*". Default: GriffinCloud.image.""",
     )
     flavor = Unicode(
-        "", config=True, help="Flavor (size) of these servers alone: a name or an id. Default: GriffinCloud.flavor."
+        "", config=True, help="Flavor (size) of these servers: a name or an id. Default: GriffinCloud.flavor."
     )
     network = Unicode(
         "",
         config=True,
-        help="""Network of these servers alone: a name or an id. From there they must reach the controller's address and the
-        object store. Default: GriffinCloud.network.""",
+        help="""Network of these servers: a name or an id. It must have a route to the controller's address and the object store.
+        Default: GriffinCloud.network.""",
     )
-    key_name = Unicode("", config=True, help="Key pair for ssh to these servers alone. Default: GriffinCloud.key_name.")
+    key_name = Unicode("", config=True, help="Key pair for ssh to these servers. Default: GriffinCloud.key_name.")
     security_groups = List(
         Unicode(),
         config=True,
-        help="""Security groups of these servers alone, by name or id, in place of the others'; with
-        GriffinCloud.manage_security_group, besides the cluster's own. Default: GriffinCloud.security_groups.""",
+        help="""Security groups of these servers, by name or id; with GriffinCloud.manage_security_group, in addition to the cluster's
+        own. Default: GriffinCloud.security_groups.""",
     )
     availability_zone = Unicode(
-        "", config=True, help="Availability zone of these servers alone. Default: GriffinCloud.availability_zone."
+        "", config=True, help="Availability zone of these servers. Default: GriffinCloud.availability_zone."
     )
 
     def own_settings(self) -> dict[str, Any]:
@@ -150,47 +150,47 @@ class EngineSettings(AgentSettings):
     engines_per_server = Integer(
         0,
         config=True,
-        help="""Engines on each server; the last server may hold fewer. Default: 0, one for each vCPU of the flavor.""",
+        help="""Engines on each server; the last server may have fewer. Default: 0, one for each vCPU of the flavor.""",
     )
     # Of 128 engines on two cores, which all started at the same time, the last was listed after 63 to 75 s; of 16, after 9 s (docs/performance.md).
     engines_timeout = Float(
         180,
         min=1,
         config=True,
-        help="""Seconds that a server which reaches the controller may take until the controller lists all of its engines.
-        Then it is deleted and its slot filled again.""",
+        help="""Seconds from when a server reaches the controller until the controller lists all of its engines. After that the server
+        is replaced.""",
     )
     min_engines = Integer(
         0,
         min=0,
         config=True,
-        help="""The quorum: with so many engines a start succeeds. While this process lives, the rest goes on in the background;
-        under `ipcluster start --daemonize`, and without shutdown_atexit, the start returns when it is known of every server
-        whether it got its engines. Default: 0, all of them.""",
+        help="""The quorum: a start succeeds with this many engines. The others follow in the background; with `ipcluster start
+        --daemonize`, or without shutdown_atexit, the start first waits until each server has its engines or has
+        failed. Default: 0, all engines.""",
     )
     replace = Bool(
         False,
         config=True,
-        help="""Replace servers that are deleted, switched off or in ERROR while the set runs. Only while the process lives that
-        started them, and as often as max_replacements says. Default: they are told of, and the set goes on without.""",
+        help="""Replace servers that are deleted, switched off or in ERROR while the set runs, up to max_replacements. Only the
+        process that started the set does so. Default: log them, and continue without them.""",
     )
     progress = Bool(
         None,
         allow_none=True,
         config=True,
-        help="""Show a progress bar while servers come up. Default: where there is a terminal or a notebook; else lines in the log.""",
+        help="""Show a progress bar while servers come up. Default: in a terminal or a notebook; elsewhere, lines in the log.""",
     )
     engine_user = Unicode(
         "ipp",
         config=True,
-        help="""The user on the servers that engines run as; it is made where it does not exist. Set it to "ubuntu", say,
-        to run as the user that owns the packages of your snapshot.""",
+        help="""User on the servers that engines run as; created if it does not exist. Use e.g. "ubuntu" if that user owns the
+        packages of your snapshot.""",
     )
     engine_python = Unicode(
         "",
         config=True,
-        help="""The Python on the servers, e.g. "/opt/conda/bin/python". Default: the first one with ipyparallel out of the
-        system's, /opt/*/bin, and the environments in the homes of the usual cloud users.""",
+        help="""Python on the servers, e.g. "/opt/conda/bin/python". Default: the first one that has ipyparallel: the system's,
+        /opt/*/bin, then the environments in the homes of the usual cloud users.""",
     )
     controller_timeout = Float(
         60, min=1, config=True, help="Seconds that a server keeps trying to reach the controller's port."
@@ -203,20 +203,20 @@ class EngineSettings(AgentSettings):
         10,
         min=1,
         config=True,
-        help="Servers that are created, deleted, or asked for their consoles at the same time, at most.",
+        help="How many servers are created, deleted, or asked for their console at the same time.",
     )
     # 16 engines on two cores have left after 0.2 s, half of 128 after 4 s: longer is not worth a wait, as their servers go all the same.
     leave_timeout = Float(
         5.0,
         min=0,
         config=True,
-        help="Seconds that engines get to leave the controller before their servers are deleted.",
+        help="Seconds for engines to leave the controller before their servers are deleted.",
     )
     output_servers = Integer(
         16,
         min=0,
         config=True,
-        help="From how many servers, at most, the engines' output and the console are fetched for `get_output` at the end.",
+        help="""From how many servers, at most, `get_output` fetches the engines' output and the console.""",
     )
 
     def for_agents(self) -> dict[str, Any]:
@@ -243,56 +243,55 @@ class ControllerSettings(AgentSettings):
     ports = Unicode(
         "20000-20019",
         config=True,
-        help="""The ports of its server that the controller listens on, at least 20: what security groups must let in.""",
+        help="""Ports of its server that the controller listens on, FIRST-LAST, at least 20. Security groups must admit them.""",
     )
     floating_ip = Unicode(
         "",
         config=True,
-        help="""The floating IP by which clients reach the controller: "auto", one that is allocated for the cluster and released
-        with it; or the address of one that the project has. Default: none, clients use the server's own address.""",
+        help="""Floating IP by which clients reach the controller: "auto" allocates one and releases it with the cluster; an address
+        uses one that the project has. Default: none; clients use the server's own address.""",
     )
     floating_ip_pool = Unicode(
         "",
         config=True,
-        help="""The external network, by name or id, that a floating IP is allocated from. Default: the only one.""",
+        help="""External network, by name or id, to allocate a floating IP from. Default: the only one.""",
     )
     ssh_server = Unicode(
         "",
         config=True,
-        help="""An SSH gateway by which clients reach the controller, "user@host" or "user@host:port"; "user@": the controller's
-        own server, at its floating IP or its own address, which lets in who has the key of GriffinCloud.key_name. It must let you in
-        without a question, so its host key must be known. One `ssh` then forwards the ports that clients on this machine use, until
-        the stop. Default: none.""",
+        help="""SSH gateway by which clients reach the controller: "user@host" or "user@host:port", or "user@" for the controller's
+        own server (then set GriffinCloud.key_name). `ssh` must get in without asking for anything, so a gateway's
+        host key must be known. Default: none.""",
     )
     client_address = Unicode(
         "",
         config=True,
-        help="""What security groups made by GriffinCloud.manage_security_group let in to the clients' ports, e.g.
-        "203.0.113.7/32": this machine as the cloud sees it, or the SSH gateway. Default: the address that this machine uses towards the
-        controller, which is not it behind a router that translates addresses; or that of the gateway.""",
+        help="""Address that manage_security_group admits to the clients' ports, e.g. "203.0.113.7/32": this machine's as the cloud
+        sees it, or the SSH gateway's. Default: the address that this machine uses to reach the controller, which is
+        wrong behind a router that translates addresses.""",
     )
     controller_user = Unicode(
-        "ipp", config=True, help="The user on the server that ipcontroller runs as; made where it does not exist."
+        "ipp", config=True, help="User on the server that ipcontroller runs as; created if it does not exist."
     )
     controller_python = Unicode(
-        "", config=True, help="The Python on the server. Default: the first one with ipyparallel that is found."
+        "", config=True, help="Python on the server. Default: the first one that has ipyparallel."
     )
     controller_timeout = Float(
-        60, min=1, config=True, help="Seconds that ipcontroller may take from its start until its ports answer."
+        60, min=1, config=True, help="Seconds from the start of ipcontroller until its ports answer."
     )
     reach_timeout = Float(
         60,
         min=1,
         config=True,
-        help="Seconds that a controller which runs may take until this machine reaches it: a floating IP takes a moment.",
+        help="""Seconds until this machine reaches a running controller: a new floating IP takes some seconds.""",
     )
     idle_timeout = Float(
         0,
         min=0,
         config=True,
         help="""Seconds without a task on any engine after which the engines end and the controller's server powers itself off; the
-        engines' servers do so controller_gone_timeout later. More than a start takes. Many clouds bill servers that are off, until
-        `ipp-griffin reap` deletes them. Default: 0, never.""",
+        engines' servers follow controller_gone_timeout later. Must be longer than a start. Many clouds bill servers
+        that are off until `ipp-griffin reap` deletes them. Default: 0, never.""",
     )
 
     def deadlines(self) -> Deadlines:

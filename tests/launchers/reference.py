@@ -1,6 +1,6 @@
-"""The reference of all settings, out of the traits' own help: the profile's ipcluster_config.py, and the tables of docs/settings.md.
+"""Generate the reference of all settings from the traits' help: the profile's ipcluster_config.py, and the tables of docs/settings.md.
 
-To write them anew: python -m tests.launchers.reference.
+To write them again: python -m tests.launchers.reference.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CLASSES: dict[type[Configurable], str] = {
     GriffinEngineSetLauncher: "An engine set",
 }
 HEAD = """# The settings of `ipcluster start --profile=griffin` and `ipp.Cluster(profile="griffin")`. Every value shown is the default;
-# take the # away and change what you need.
+# uncomment and change what you need.
 #
-# The launchers are named in ipcluster_config.json beside this file, not here: ipcluster goes on without a Python file that has a
-# mistake in it, and would start local engines.
+# The launchers are named in ipcluster_config.json beside this file, not here: if this file has a mistake, ipcluster ignores it,
+# and would start local engines.
 
 c = get_config()  # noqa: F821
 
@@ -33,13 +33,13 @@ c = get_config()  # noqa: F821
 TAIL = """#------------------------------------------------------------------------------
 # Cluster (ipyparallel's own)
 #------------------------------------------------------------------------------
-## Number of engines where neither -n nor ipp.Cluster(n=...) says it. None: one for each core of this machine.
+## Number of engines, unless -n or ipp.Cluster(n=...) gives it. None: one for each core of this machine.
 # c.Cluster.n = None
 
 ## Command-line arguments of the engines, such as ["--debug"].
 # c.EngineLauncher.engine_args = []
 
-# Seconds between the controller and the engines: the griffin controller launcher returns when it is ready.
+# Seconds to wait between starting the controller and the engines. None are needed: griffin's launcher returns when the controller is ready.
 c.Cluster.delay = 0
 """
 
