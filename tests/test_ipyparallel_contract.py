@@ -109,7 +109,7 @@ async def test_engines_that_crash_at_their_start_fail_the_start(Cluster, tmp_pat
     cluster = Cluster(n=1, profile_dir=str(tmp_path))
     with pytest.raises(
         ipp_griffin.common.errors.GriffinError,
-        match=r"can't have its \d engines any more\. .*its engines ended at once: .*exit code 1",
+        match=r"can no longer get its \d engines\. .*its engines ended at once: .*exit code 1",
     ):
         await cluster.start_cluster()
     await cluster.stop_cluster()

@@ -68,7 +68,7 @@ class Results:
         if launcher is None:
             self.uid = cluster or ""
             if cluster is not None and not re.fullmatch(UID, self.uid):
-                raise SettingError(f"{cluster!r} is no cluster's uid: `ipp-griffin ps` shows them.")
+                raise SettingError(f"{cluster!r} is not the uid of a cluster. `ipp-griffin ps` shows them.")
             settings = GriffinCloud(cloud=cloud, region=region, container=container, store_url=store_url)
             self._cloud = connect(None, settings.cloud_name(), region)
         else:
@@ -158,8 +158,8 @@ class Results:
         names = ", ".join(typed(one.name) for one in (hits or found)[:20]) or "none"
         more = ", ..." if len(hits or found) > 20 else ""
         if hits:
-            raise SettingError(f"Several results are called {name!r}: say which: {names}{more}.")
-        raise SettingError(f"There is no result {name!r}{self._of()}. There is: {names}{more}.")
+            raise SettingError(f"Several results are called {name!r}. Name one of them: {names}{more}.")
+        raise SettingError(f"There is no result {name!r}{self._of()}. Existing results: {names}{more}.")
 
     def uploader(self, name: str = "", *, seconds: float = DAY) -> Uploader:
         """Return a function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
@@ -169,7 +169,7 @@ class Results:
         stores without URLs for a whole prefix (Ceph's gateway) can do.
         """
         if not self.uid:
-            raise SettingError("Say which cluster the results are of: Results(cluster).uploader().")
+            raise SettingError("Name the cluster that the results belong to: Results(cluster).uploader().")
         if not isinstance(seconds, (int, float)) or seconds is True or not 0 < seconds < 100 * 365 * DAY:
             raise SettingError(
                 f"An uploader can't be good for {seconds!r} seconds: give a number, such as 86400 for a day."
@@ -182,8 +182,8 @@ class Results:
             scoped = self._store.put_urls(NAME, f"{self.uid}/", seconds)
             if scoped is None:
                 raise SettingError(
-                    "This object store has no URLs for more than one object (Ceph's gateway has none): give each result an "
-                    'uploader of its own, Results(cluster).uploader("table.csv").'
+                    "This object store has no URLs for more than one object (Ceph's gateway has none). Give each "
+                    'result its own uploader: Results(cluster).uploader("table.csv").'
                 )
             start, query = scoped
         source = Path(uploader.__file__).read_text(encoding="utf-8")
@@ -233,7 +233,7 @@ class Results:
                 file.flush()
             md5 = _md5(headers) if _is_plain(result.name) else result.md5
             if size != int(headers.get("content-length", size)) or md5 not in ("", digest.hexdigest()):
-                raise ValueError("less came than there is, or something else")
+                raise ValueError("the content is incomplete, or damaged")
 
         self._store.download(NAME, result.name, receive)
 
@@ -244,11 +244,14 @@ def _launcher_of(cluster: Any) -> Any:
     for launcher in launchers:
         if getattr(launcher, "uid", ""):
             return launcher
-    raise SettingError("This cluster has nothing on a cloud: start it first, with griffin's launchers.")
+    raise SettingError("This cluster has nothing on a cloud. Start it first, with griffin's launchers.")
 
 
 def _taken(name: str) -> SettingError:
-    return SettingError(f"There is a result {name} already: give another name, or say to overwrite it.")
+    return SettingError(
+        f"There is a result {name} already. Give another name, or overwrite it (--overwrite; in "
+        "Python, overwrite=True)."
+    )
 
 
 def _is_plain(name: str) -> bool:
@@ -286,23 +289,26 @@ def _target(path: str, name: str, overwrite: bool) -> Path:
         try:
             target = target / uploader.check_name(name.rpartition("/")[2])
         except ValueError:
-            raise SettingError(f"{typed(name)} does not end in a file's name: say which file to write.") from None
+            raise SettingError(f"{typed(name)} does not end in a valid file name. Name the file to write.") from None
     elif path.endswith("/"):
-        raise SettingError(f"There is no folder {path}: make it first.")
+        raise SettingError(f"There is no folder {path}. Create it first.")
     if not target.parent.is_dir():
-        raise SettingError(f"There is no folder {target.parent}: make it first.")
+        raise SettingError(f"There is no folder {target.parent}. Create it first.")
     if len(os.fsencode(target.name)) > os.pathconf(target.parent, "PC_NAME_MAX"):
-        raise SettingError(f"{typed(target.name)} is too long for a file's name: say which file to write.")
+        raise SettingError(f"{typed(target.name)} is too long for a file name. Name the file to write.")
     if os.path.lexists(target):
         if not target.is_file():
-            raise SettingError(f"{target} is no regular file: give another name.")
+            raise SettingError(f"{target} is not a regular file. Give another name.")
         if not overwrite:
             raise _there(target)
     return target
 
 
 def _there(target: Path) -> SettingError:
-    return SettingError(f"There is a file {target} already: give another name for it, or say to overwrite it.")
+    return SettingError(
+        f"There is a file {target} already. Give another file name, or overwrite it (--overwrite; "
+        "in Python, overwrite=True)."
+    )
 
 
 @contextlib.contextmanager

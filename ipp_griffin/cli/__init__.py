@@ -19,22 +19,22 @@ ipcluster stop --profile=griffin"""
     # By name: each is imported when it is called.
     subcommands = {  # noqa: RUF012
         "init": ("ipp_griffin.cli.init.Init", "Put the griffin profile into the IPython folder."),
-        "plan": ("ipp_griffin.cli.plan.MakePlan", "Show what a start would take, without making anything."),
-        "ps": ("ipp_griffin.cli.ps.Ps", "List one's own clusters in the cloud project."),
-        "logs": ("ipp_griffin.cli.logs.Logs", "Show what a cluster's servers said: agents, engines, consoles."),
+        "plan": ("ipp_griffin.cli.plan.MakePlan", "Show what a start would take, without creating anything."),
+        "ps": ("ipp_griffin.cli.ps.Ps", "List your clusters in the cloud project."),
+        "logs": ("ipp_griffin.cli.logs.Logs", "Show the logs of a cluster's servers: agents, engines, consoles."),
         "timeline": (
             "ipp_griffin.cli.timeline.Timeline",
-            "Show how long each server of a cluster took to start, and where.",
+            "Show how long each server of a cluster took to start, by phase.",
         ),
         "connect": (
             "ipp_griffin.cli.connect.Connect",
-            "Use a cluster whose controller runs on a server from this machine.",
+            "Use, from this machine, a cluster whose controller runs on a server.",
         ),
-        "put": ("ipp_griffin.cli.results.Put", "Store files in the object store, where they outlive the clusters."),
+        "put": ("ipp_griffin.cli.results.Put", "Store files in the object store, where they outlive the cluster."),
         "get": ("ipp_griffin.cli.results.Get", "Fetch a result."),
-        "results": ("ipp_griffin.cli.results.ListResults", "List what is stored, or delete it."),
-        "stop": ("ipp_griffin.cli.stop.Stop", "Delete what a cluster has in the cloud, from any machine."),
-        "reap": ("ipp_griffin.cli.reap.Reap", "Delete what clusters left behind."),
+        "results": ("ipp_griffin.cli.results.ListResults", "List results, or delete them."),
+        "stop": ("ipp_griffin.cli.stop.Stop", "Delete a cluster's servers and container, from any machine."),
+        "reap": ("ipp_griffin.cli.reap.Reap", "Delete leftovers of clusters."),
         "devcloud": ("ipp_griffin.cli.devcloud.DevCloud", "Run an OpenStack look-alike on this machine."),
     }
 

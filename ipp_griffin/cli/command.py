@@ -65,7 +65,7 @@ class Command(Application):
         return options
 
     def _unknown(self, what: str) -> None:
-        self.fail(f"don't know {what!r}. See `{self.called} --help`.")
+        self.fail(f"unknown option or argument {what!r}. See `{self.called} --help`.")
 
     def start(self) -> None:
         if self.subapp is not None:
@@ -99,7 +99,9 @@ class Command(Application):
         if yes or not ask:
             return yes
         if not sys.stdin.isatty():
-            self.fail(f"nobody is there to say yes: add --yes, or {look} to see only.")
+            self.fail(
+                f"there is no terminal to ask on. Add --yes to delete, or {look} to only show what would be deleted."
+            )
         return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
 
     def remark(self, message: str) -> None:
@@ -118,15 +120,17 @@ class ClustersCommand(Command):
         "", config=True, help="Name of the cloud in clouds.yaml. Default: OS_CLOUD, else the OS_* variables."
     )
     region = Unicode("", config=True, help="Region of the cloud. Default: the one that clouds.yaml names.")
-    container = Unicode("ipp-griffin", config=True, help="First part of the names of containers, where it was changed.")
-    all_owners = Bool(False, config=True, help="Also the clusters of others in this project.")
+    container = Unicode(
+        "ipp-griffin", config=True, help="Prefix of the names of containers, if it was changed. Default: ipp-griffin."
+    )
+    all_owners = Bool(False, config=True, help="Include other users' clusters in this project.")
     aliases: dict[str, Any] = {  # noqa: RUF012
         "cloud": "ClustersCommand.cloud",
         "region": "ClustersCommand.region",
         "container": "ClustersCommand.container",
     }
     flags: dict[str, Any] = {  # noqa: RUF012
-        "all-owners": ({"ClustersCommand": {"all_owners": True}}, "Also the clusters of others in this project.")
+        "all-owners": ({"ClustersCommand": {"all_owners": True}}, "Include other users' clusters in this project.")
     }
 
     def clusters(self) -> Clusters:

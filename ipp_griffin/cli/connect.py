@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 
 class Connect(ClustersCommand):
     name = "connect"
-    description = """Use a cluster whose controller runs on a server of the cloud from this machine.
+    description = """Use, from this machine, a cluster whose controller runs on a server of the cloud.
 
-    Writes its connection files and its cluster file into a profile: then ipp.Client, Cluster.from_file and `ipcluster stop` work here.
+    Writes its connection files and its cluster file into a profile. Then ipp.Client, Cluster.from_file and `ipcluster stop` work here.
     """
     examples = "ipp-griffin connect griffin\nipp-griffin connect 85b7916ade4a --profile=griffin --cluster-id=big"
-    profile = Unicode("", config=True, help="Profile to write to. Default: the one that it was started with.")
+    profile = Unicode("", config=True, help="Profile to write to. Default: the one that the cluster was started with.")
     cluster_id = Unicode(
-        None, allow_none=True, config=True, help="Cluster id to write to. Default: the one that it was started with."
+        None,
+        allow_none=True,
+        config=True,
+        help="Cluster id to use here. Default: the one that the cluster was started with.",
     )
     client_address = Unicode(
         "",
         config=True,
-        help="""What to let in to the controller, where the cluster has security groups of its own: this machine's address as the
-        cloud sees it, e.g. "203.0.113.7/32". Default: the address that this machine uses towards the controller, or that of the gateway.""",
+        help="""Address to admit to the controller, if the cluster has security groups of its own: this machine's as the cloud
+        sees it, e.g. "203.0.113.7/32". Default: the address that this machine uses to reach the controller, or the gateway's.""",
     )
-    timeout = Float(30, min=1, config=True, help="Seconds until the controller must answer.")
+    timeout = Float(30, min=1, config=True, help="Seconds to wait for the controller's answer.")
     aliases = {  # noqa: RUF012
         **ClustersCommand.aliases,
         "profile": "Connect.profile",
@@ -55,7 +58,7 @@ class Connect(ClustersCommand):
         from ..launchers.profiles import names_griffin, profile_path
 
         if len(self.extra_args) != 1:
-            self.fail("say which cluster: `ipp-griffin ps` lists them.")
+            self.fail("name a cluster. `ipp-griffin ps` lists them.")
         clusters = self.clusters()
         cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
         server, files = _controller(clusters, cluster)
@@ -81,7 +84,8 @@ class Connect(ClustersCommand):
         print(f"Cluster {cluster.uid} can be used from here: ipp.Client({named}).")
         if not names_griffin(profile_path(name.profile)):
             self.remark(
-                f"profile {name.profile!r} has no settings of griffin: `ipcluster engines` with it starts engines on this machine."
+                f"profile {name.profile!r} has no settings of griffin: with it, `ipcluster engines` starts "
+                "engines on this machine."
             )
 
     def _local_name(self, cluster: Cluster) -> LocalName:
@@ -96,7 +100,7 @@ class Connect(ClustersCommand):
             profile_path(profile)
             check_cluster_id(cluster_id)
         except SettingError as e:
-            raise SettingError(f"{e} Say --profile and --cluster-id, as this machine is to call it.") from None
+            raise SettingError(f"{e} Choose its names on this machine with --profile and --cluster-id.") from None
         return LocalName(profile, cluster_id)
 
 
@@ -104,8 +108,8 @@ def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer,
     """Return the controller's server, and its connection files. Raises `SettingError` where there is none for other machines."""
     if cluster.controller is None:
         raise SettingError(
-            f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'no server of the cloud'}, not on a server of the "
-            "cloud: copy its ipcontroller-client.json from there."
+            f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'another machine'}, not "
+            "on a server of the cloud: copy its ipcontroller-client.json from there."
         )
     if cluster.controller.phase in ENDED:
         raise SettingError(

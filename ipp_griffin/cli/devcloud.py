@@ -102,7 +102,7 @@ class DevCloud(Command):
     }
 
     def run(self) -> None:
-        self.fail("say start, stop, status or env.")
+        self.fail("name one of start, stop, status and env.")
 
 
 def openstack_clouds(path: Path) -> list[str]:

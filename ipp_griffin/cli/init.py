@@ -13,9 +13,9 @@ from .command import Command, agreed
 
 class Init(Command):
     name = "init"
-    description = """Put the griffin profile into the IPython folder, and say what to edit.
+    description = """Put the griffin profile into the IPython folder, and say which file to edit.
 
-    Without it `ipcluster start --profile=griffin` makes an EMPTY profile and starts engines on this machine.
+    Without this, `ipcluster start --profile=griffin` makes an EMPTY profile and starts engines on this machine.
     Files that you have edited are not overwritten without asking.
     """
     examples = "ipp-griffin init\nipp-griffin init --profile physics --cloud mycloud"
@@ -49,12 +49,13 @@ class Init(Command):
         if kept:
             print(f"  kept as you edited them: {', '.join(kept)} (--force overwrites)")
         print(
-            f"Edit {folder / 'ipcluster_config.py'}: at least the cloud, image, flavor and network, where the defaults don't fit."
+            f"Edit {folder / 'ipcluster_config.py'}: set at least cloud, image, flavor and network if the "
+            "defaults don't fit."
         )
         print(f"Then: ipcluster start --profile={self.profile} -n 8")
         print(
-            "Mind the name: for a profile that does not exist ipcluster silently makes an EMPTY one, "
-            "and starts the engines on this machine."
+            "Mind the name: if a profile does not exist, ipcluster silently makes an EMPTY one and starts the "
+            "engines on this machine."
         )
         if self.cloud and "ipcluster_config.py" in kept:
             self.fail(f"the cloud {self.cloud!r} was not written: set c.GriffinCloud.cloud in ipcluster_config.py.")

@@ -24,19 +24,19 @@ PARALLEL = 10  # requests in flight at the same time
 
 class Logs(ClustersCommand):
     name = "logs"
-    description = """Show what a cluster's servers said, by time: their agents' reports, their engines' output, their consoles.
+    description = """Show the logs of a cluster's servers, sorted by time: agents' reports, engines' output, consoles.
 
-    CLUSTER is its uid, its profile, or profile/cluster id; SERVER a server's name, its slot, or set/slot. Of a server that is
-    gone, its reports are left. Times are UTC, by the servers' clocks.
+    CLUSTER is its uid, its profile, or profile/cluster id; SERVER is a server's name, its slot, or set/slot. A server that is gone
+    only has reports. Times are UTC, by the servers' clocks.
     """
     examples = "ipp-griffin logs griffin\nipp-griffin logs griffin 2 --tail 50"
-    tail = Integer(0, min=0, config=True, help="Show the last lines only, so many. Default: 0, all.")
+    tail = Integer(0, min=0, config=True, help="How many lines to show, the last ones. Default: 0, all.")
     aliases = {**ClustersCommand.aliases, "tail": "Logs.tail"}  # noqa: RUF012
     takes_arguments = True
 
     def run(self) -> None:
         if len(self.extra_args) not in (1, 2):
-            self.fail("say which cluster, and which of its servers if you like: `ipp-griffin ps` lists them.")
+            self.fail("name a cluster, and one of its servers if you like. `ipp-griffin ps` lists them.")
         clusters = self.clusters()
         cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
         records = clusters.records(cluster)
@@ -83,8 +83,8 @@ def _read(clusters: Clusters, cluster: Cluster, record: Record, remarks: list[st
             remarks.append(f"The console of {record.place} can't be read: {one_line(error)}")
     if behind := next((d for r in reversed(list(said)) if (d := clock_difference(r, said[r]))), 0.0):
         remarks.append(
-            f"The clock of {record.place} was {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the object "
-            "store's: its times are shown as it gave them."
+            f"The clock of {record.place} was {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} "
+            "the object store's. Its times are shown uncorrected."
         )
     told = [(report, said[report]) for report in newest if report in said]
     return ServerLog(record, told, said.get(with_output), console)

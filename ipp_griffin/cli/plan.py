@@ -30,7 +30,7 @@ class MakePlan(Command):
     name = "plan"
     description = """Show what `ipcluster start` would take: servers, quota, requests and time. Nothing is created.
 
-    Status 1 where the project's quota can't hold it now.
+    Ends with status 1 if the project's quota is too small.
     """
     examples = (
         "ipp-griffin plan -n 2000\nipp-griffin plan -n 64 --controller=griffin-server --GriffinCloud.flavor=m1.large"
@@ -42,9 +42,11 @@ class MakePlan(Command):
         config=True,
         help="Number of engines. Default: Cluster.n, else one for each core of this machine.",
     )
-    profile = Unicode("griffin", config=True, help="Profile whose settings count.")
+    profile = Unicode("griffin", config=True, help="Profile to take the settings from.")
     controller = Unicode(
-        "", config=True, help='"griffin-server": with the controller on a server, too. Default: as the profile says.'
+        "",
+        config=True,
+        help='"griffin-server": also plan a server for the controller. Default: the profile\'s controller.',
     )
     json = Bool(False, config=True, help="Print JSON.")
     aliases = {"n": "MakePlan.n", "profile": "MakePlan.profile", "controller": "MakePlan.controller"}  # noqa: RUF012
@@ -75,7 +77,8 @@ class MakePlan(Command):
         self._show(Forecast(plans, limits, latency, engines.parallel))
         if not issubclass(started.engine_launcher_class, GriffinEngineSetLauncher):
             self.remark(
-                f"profile {self.profile!r} does not start its engines with griffin: say --engines=griffin to `ipcluster start`."
+                f"profile {self.profile!r} does not start its engines with griffin. Add --engines=griffin to "
+                "`ipcluster start`."
             )
 
     def _started(self, config: Config) -> Cluster:
@@ -114,7 +117,7 @@ def _as_text(forecast: Forecast) -> str:
     for kind, quota in forecast.quota.items():
         rows.append((kind, str(quota.needed), _left(quota, forecast.limits.known)))
     wait = ", besides what the controller's server takes to boot and to answer" if controllers else ""
-    looks = "one or two more for each poll of all of them, once a second at first, every five later"
+    looks = "one or two more for each poll of all servers, which is every second at first and every five later"
     return "\n".join(
         [
             *lines,

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 class Ps(ClustersCommand):
     name = "ps"
-    description = """List one's own clusters in the cloud project, whichever machine they were started on.
+    description = """List your clusters in the cloud project, whichever machine they were started on.
 
-    With --engines: a line for each server, and the ids of the engines on it, where the controller can be reached from here.
+    With --engines: a line for each server, with the ids of its engines if the controller can be reached from here.
     """
     examples = "ipp-griffin ps\nipp-griffin ps --engines\nipp-griffin ps --cloud mycloud --all-owners --json"
     json = Bool(False, config=True, help="Print JSON.")
-    engines = Bool(False, config=True, help="List servers, with the ids of their engines.")
+    engines = Bool(False, config=True, help="List servers and the ids of their engines.")
     flags = {  # noqa: RUF012
         **ClustersCommand.flags,
         "json": ({"Ps": {"json": True}}, "Print JSON."),
-        "engines": ({"Ps": {"engines": True}}, "List servers, with the ids of their engines."),
+        "engines": ({"Ps": {"engines": True}}, "List servers and the ids of their engines."),
     }
 
     def run(self) -> None:

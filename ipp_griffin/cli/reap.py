@@ -14,16 +14,16 @@ from .command import ClustersCommand
 
 class Reap(ClustersCommand):
     name = "reap"
-    description = """Delete what clusters left: servers that are powered off, in ERROR, past their expiry, or never reported, and unused containers,
+    description = """Delete leftovers of clusters: servers that are powered off, in ERROR, expired, or that never reported, and unused containers,
     security groups and floating IPs.
 
-    Nothing of a cluster that is still starting, unless it has expired. Shows what it found, and asks.
+    A cluster that is still starting is left alone, unless it has expired. Shows what it found, and asks.
     """
     examples = "ipp-griffin reap --dry-run\nipp-griffin reap --yes"
     yes = Bool(False, config=True, help="Delete without asking.")
     dry_run = Bool(False, config=True, help="Show what would be deleted, and delete nothing.")
     json = Bool(False, config=True, help="Print what was found as JSON; deletes only with --yes.")
-    timeout = Integer(120, min=1, config=True, help="Seconds until all servers must be gone.")
+    timeout = Integer(120, min=1, config=True, help="Seconds to wait until all servers are gone.")
     aliases = {**ClustersCommand.aliases, "timeout": "Reap.timeout"}  # noqa: RUF012
     flags = {  # noqa: RUF012
         **ClustersCommand.flags,

@@ -25,14 +25,14 @@ class ResultsCommand(ClustersCommand):
         return Results(uid, cloud=self.cloud, region=self.region, container=self.container)
 
 
-OVERWRITE = "Replace what is there under that name."
+OVERWRITE = "Replace a result of that name."
 
 
 class Put(ResultsCommand):
     name = "put"
-    description = """Store files in the object store, where they outlive the clusters.
+    description = """Store files in the object store, where they outlive the cluster.
 
-    Nothing is replaced without --overwrite, and a file that did not come whole is not there.
+    Nothing is replaced without --overwrite, and a file is stored whole or not at all.
     """
     examples = """ipp-griffin put table.csv figure.png
 ipp-griffin put table.csv --name monday/table.csv
@@ -40,9 +40,10 @@ ipp-griffin put table.csv --of griffin"""
     of = Unicode(
         "",
         config=True,
-        help="The cluster whose results they are: its uid, also when it has ended, its profile, or profile/cluster id.",
+        help="The cluster that the results belong to: its uid (also after it has ended), its profile, or "
+        "profile/cluster id.",
     )
-    rename = Unicode("", config=True, help="The name of the result, of one file. Default: the file's own.")
+    rename = Unicode("", config=True, help="Name of the result, for a single file. Default: the file's name.")
     overwrite = Bool(False, config=True, help=OVERWRITE)
     aliases = {**ClustersCommand.aliases, "of": "Put.of", "name": "Put.rename"}  # noqa: RUF012
     flags: dict[str, Any] = {  # noqa: RUF012
@@ -52,9 +53,9 @@ ipp-griffin put table.csv --of griffin"""
 
     def run(self) -> None:
         if not self.extra_args or not all(self.extra_args):
-            self.fail("say which files.")
+            self.fail("name the files to store.")
         if self.given("rename") and (len(self.extra_args) > 1 or not self.rename):
-            self.fail("--name is the name of one file's result.")
+            self.fail("--name needs exactly one file.")
         results = self.results(self._uid() if self.given("of") else None)
         for path in self.extra_args:
             print(results.put(path, self.rename, overwrite=self.overwrite))
@@ -66,18 +67,22 @@ ipp-griffin put table.csv --of griffin"""
 
 class Get(ResultsCommand):
     name = "get"
-    description = "Fetch a result, named as `ipp-griffin results` shows it, or without its cluster where that is clear."
+    description = (
+        "Fetch a result, named as `ipp-griffin results` shows it. Leave out the cluster's uid if the name is unique."
+    )
     examples = "ipp-griffin get table.csv\nipp-griffin get 85b7916ade4a/table.csv --output /data/monday.csv"
-    output = Unicode("", config=True, help="The file, or the folder, to write. Default: its own name, here.")
-    overwrite = Bool(False, config=True, help="Replace a file of that name.")
+    output = Unicode(
+        "", config=True, help="File or folder to write to. Default: a file of the result's name, in this folder."
+    )
+    overwrite = Bool(False, config=True, help="Replace an existing file.")
     aliases = {**ClustersCommand.aliases, "output": "Get.output"}  # noqa: RUF012
-    flags = {"overwrite": ({"Get": {"overwrite": True}}, "Replace a file of that name.")}  # noqa: RUF012
+    flags = {"overwrite": ({"Get": {"overwrite": True}}, "Replace an existing file.")}  # noqa: RUF012
 
     def run(self) -> None:
         if len(self.extra_args) != 1 or not self.extra_args[0]:
-            self.fail("say which result: `ipp-griffin results` lists them.")
+            self.fail("name a result. `ipp-griffin results` lists them.")
         if self.given("output") and not self.output:
-            self.fail("--output is the file, or the folder, to write.")
+            self.fail("--output needs a file or a folder.")
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that half a file is removed, as after Ctrl-C
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -86,20 +91,20 @@ class Get(ResultsCommand):
 
 class ListResults(ResultsCommand):
     name = "results"
-    description = """List what is stored in this project: all of it, or the results of one cluster, by its uid.
+    description = """List the results in this project: all of them, or those of one cluster, given its uid.
 
-    With --delete: delete results, named as for `ipp-griffin get`; those whose names begin so, with a name that ends in "/".
+    With --delete: delete results, named as for `ipp-griffin get`. A name that ends in "/" means all results below it.
     Shows what it found, and asks.
     """
     examples = """ipp-griffin results
 ipp-griffin results 85b7916ade4a --json
 ipp-griffin results --delete table.csv 85b7916ade4a/"""
     json = Bool(False, config=True, help="Print JSON; deletes only with --yes.")
-    delete = Bool(False, config=True, help="Delete the results that are named.")
+    delete = Bool(False, config=True, help="Delete the named results.")
     yes = Bool(False, config=True, help="Delete without asking.")
     flags = {  # noqa: RUF012
         "json": ({"ListResults": {"json": True}}, "Print JSON; deletes only with --yes."),
-        "delete": ({"ListResults": {"delete": True}}, "Delete the results that are named."),
+        "delete": ({"ListResults": {"delete": True}}, "Delete the named results."),
         "yes": ({"ListResults": {"yes": True}}, "Delete without asking."),
     }
 
@@ -107,14 +112,14 @@ ipp-griffin results --delete table.csv 85b7916ade4a/"""
         if self.delete:
             self._delete()
         elif len(self.extra_args) > 1:
-            self.fail("say one cluster's uid, or none.")
+            self.fail("give the uid of one cluster, or none.")
         elif not self._show((results := self.results(*self.extra_args)).all()):
             of = f" of cluster {results.uid}" if results.uid else ""
             print(f"There is no result{of} in this project.")
 
     def _delete(self) -> None:
         if not self.extra_args:
-            self.fail("say which results: `ipp-griffin results` lists them.")
+            self.fail("name the results to delete. `ipp-griffin results` lists them.")
         results = self.results()
         found = list({one.name: one for name in self.extra_args for one in self._named(results, name)}.values())
         self._show(found)

@@ -10,19 +10,19 @@ from .command import ClustersCommand
 
 class Stop(ClustersCommand):
     name = "stop"
-    description = """Delete a cluster's servers and container, named by its uid, its profile, or profile/cluster id.
+    description = """Delete a cluster's servers and container. CLUSTER is its uid, its profile, or profile/cluster id.
 
-    For when `ipcluster stop` can't: from another machine, or with the cluster file lost. A controller on the machine that it was
-    started from goes on.
+    Use this if `ipcluster stop` can't: from another machine, or if the cluster file is lost. A controller that runs on the machine
+    that started it keeps running.
     """
     examples = "ipp-griffin stop 85b7916ade4a\nipp-griffin stop griffin"
-    timeout = Integer(120, min=1, config=True, help="Seconds until all servers must be gone.")
+    timeout = Integer(120, min=1, config=True, help="Seconds to wait until all servers are gone.")
     aliases = {**ClustersCommand.aliases, "timeout": "Stop.timeout"}  # noqa: RUF012
     takes_arguments = True
 
     def run(self) -> None:
         if len(self.extra_args) != 1:
-            self.fail("say which cluster: `ipp-griffin ps` lists them.")
+            self.fail("name a cluster. `ipp-griffin ps` lists them.")
         clusters = self.clusters()
         name = self.extra_args[0]
         try:
@@ -34,7 +34,7 @@ class Stop(ClustersCommand):
         try:
             clusters.stop(cluster, timeout=self.timeout)
         except KeyboardInterrupt:
-            self.remark(f"Interrupted: `{self.called} {cluster.uid}` again deletes the rest.")
+            self.remark(f"Interrupted. Run `{self.called} {cluster.uid}` again to delete the rest.")
             self.exit(130)
         if not cluster.members and not cluster.labels["profile"]:
             print(f"Nothing is left of cluster {cluster.uid} in this project.")
@@ -43,8 +43,9 @@ class Stop(ClustersCommand):
         print(f"Cluster {cluster.uid} is gone: {count} server{'' if count == 1 else 's'} and its container.")
         if cluster.labels["host"] and cluster.controller is None:
             print(
-                f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it; or, with its cluster file lost, "
-                "`pgrep -af ipp_griffin.ipcontroller`, which shows its first process, and `kill`."
+                f"If its controller still runs on {cluster.labels['host']}, `ipcluster stop` there ends it. If "
+                "its cluster file is lost, find its process with `pgrep -af ipp_griffin.ipcontroller` and `kill` "
+                "it."
             )
         elif cluster.controller is not None:
             print(

@@ -19,7 +19,7 @@ class Timeline(ClustersCommand):
     description = """Show when each server of a cluster was requested, built, active, and its engines connected; also of those that
     were replaced. CLUSTER is its uid, its profile, or profile/cluster id.
 
-    Where the object store has no URLs for a whole prefix (Ceph's gateway), reports of a phase that came again hide the first.
+    If the object store has no URLs for a whole prefix (Ceph's gateway), the first report of a phase is hidden by a later one.
     """
     examples = "ipp-griffin timeline griffin\nipp-griffin timeline griffin --output start.svg"
     output = Unicode("", config=True, help="Write a picture (SVG) to this file.")
@@ -30,14 +30,14 @@ class Timeline(ClustersCommand):
 
     def run(self) -> None:
         if len(self.extra_args) != 1:
-            self.fail("say which cluster: `ipp-griffin ps` lists them.")
+            self.fail("name a cluster. `ipp-griffin ps` lists them.")
         if self.output and not self.output.endswith(".svg"):
-            self.fail(f"{self.output} would be an SVG picture: give it a name that ends in .svg.")
+            self.fail(f"{self.output} must end in .svg: the picture is an SVG.")
         clusters = self.clusters()
         cluster = clusters.find(self.extra_args[0], everyone=self.all_owners)
         shown = timeline(clusters.records(cluster), datetime.now(timezone.utc))
         if shown is None:
-            self.fail(f"nothing is known of any server of cluster {cluster.uid}.")
+            self.fail(f"no server of cluster {cluster.uid} is known.")
             return
         title = (
             f"Cluster {cluster.uid}"

@@ -65,7 +65,8 @@ class Cloud(Api):
         if tuple(map(int, latest.split("."))) < tuple(map(int, MICROVERSION.split("."))) if latest else True:
             has = f"offers microversions up to {latest}" if latest else "has no microversions"
             raise Unsupported(
-                f"This cloud's Nova {has}; {MICROVERSION} (Pike, 2017) or later is needed, for tags of servers at their creation."
+                f"This cloud's Nova {has}; {MICROVERSION} (Pike, 2017) or later is needed, to tag servers when "
+                "they are created."
             )
         self.object_store_url()
         self.object_store_url(servers_interface)
@@ -266,7 +267,8 @@ def _flavor(found: Mapping[str, Any]) -> Flavor | None:
 def _tagged(found: Mapping[str, Any]) -> Server:
     if "tags" not in found and found.get("status", "UNKNOWN") != "UNKNOWN":
         raise Unsupported(
-            f"This cloud's Nova shows no tags of servers: microversion {MICROVERSION} (2017) or later is needed."
+            f"This cloud's Nova does not list the tags of servers: microversion {MICROVERSION} (2017) or later is "
+            "needed."
         )
     return _server(found)
 

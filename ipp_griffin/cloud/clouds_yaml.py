@@ -67,10 +67,10 @@ def configure(name: str, region: str, label: str) -> openstack.connection.Connec
     except Exception as error:  # a broken clouds.yaml can end in any kind of error there
         why = "its entry is empty or broken" if isinstance(error, TypeError | AttributeError) else one_line(error)
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
-            why = f"its auth has {unknown[1]!r}, which this kind of auth does not know"
+            why = f"its auth has {unknown[1]!r}, which its auth_type does not know"
         raise CredentialsError(
-            f"Can't use {label}: {why.rstrip('. ')}. {have}"
-            "Set OS_CLOUD or GriffinCloud.cloud to one of clouds.yaml, or the OS_* variables."
+            f"Can't use {label}: {why.rstrip('. ')}. {have}Set OS_CLOUD or GriffinCloud.cloud to an entry of "
+            "clouds.yaml, or set the OS_* variables."
         ) from None
 
 
@@ -89,7 +89,7 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
     if isinstance(kept.get("auth", {}), dict):
         kept["auth"] = {key: value for key, value in kept.get("auth", {}).items() if value is not None}
     else:
-        raise ValueError("what it has for auth is no list of names and values")
+        raise ValueError("its auth is not a list of names and values")
     return _choose_region(kept, region)
 
 

@@ -56,7 +56,10 @@ _UNKNOWN_LOGIN = re.compile(r"(?i)could not (find application credential|find to
 def _kind(status: int, said: str, over_quota: str) -> tuple[type[CloudError], str]:
     """Return what an HTTP status means, and what to do about it."""
     if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
-        return CredentialsError, " Check the credentials: wrong, expired, revoked, or do their rules forbid this?"
+        return (
+            CredentialsError,
+            " Check the credentials: they may be wrong, expired or revoked, or their access rules may forbid this.",
+        )
     over = (
         re.search(r"(?i)quota|exceed|limit", said)
         if status in (403, 413)
@@ -91,7 +94,7 @@ def from_exception(what: str, error: Exception) -> CloudError:
         return Unsupported(f"{what}: {said}. Are region and interface right, and does the cloud have this service?")
     if isinstance(error, _UNUSABLE):
         return CredentialsError(
-            f"{what}: {said}. Set OS_CLOUD or GriffinCloud.cloud to an entry of clouds.yaml, or the OS_* variables."
+            f"{what}: {said}. Set OS_CLOUD or GriffinCloud.cloud to an entry of clouds.yaml, or set the OS_* variables."
         )
     return Unavailable(f"{what}: {said}. Is the address right, and is the cloud up?")
 
@@ -125,13 +128,11 @@ def _tls(error: Exception) -> str:
     if "mismatch" in why:
         host = re.search(r"host='([^']+)'", text)
         return (
-            f"the certificate of {host[1] if host else 'the cloud'} is for another name ({why}). "
-            "Use the name that it is for, in auth_url of clouds.yaml, say."
+            f"the certificate of {host[1] if host else 'the cloud'} is for another name ({why}). Use the name "
+            "in the certificate, in auth_url of clouds.yaml for instance."
         )
     if "expired" in why or "not yet valid" in why:
-        return (
-            f"the cloud's certificate is not valid now: {why}. Is this machine's clock right? Else it must be renewed."
-        )
+        return f"the cloud's certificate is not valid now: {why}. Check this machine's clock; if it is right, the certificate must be renewed."
     return (
         f"the cloud's certificate is not trusted: {why}. "
         "Set cacert of this cloud in clouds.yaml to the file of the CA that signed it."

@@ -171,11 +171,13 @@ class FloatingIps:
         there = ", ".join(f"{name} ({id})" for id, name in sorted(networks, key=lambda n: n[::-1])) or "none"
         if not networks:
             raise SettingError(
-                f"This project sees no external network that a floating IP could be allocated from ({POOL} = {pool!r}). "
-                f"Set {TRAIT} to none."
+                f"This project sees no external network to allocate a floating IP from ({POOL} = {pool!r}). "
+                f"Leave {TRAIT} empty."
             )
         if not named:
-            raise SettingError(f"There is no external network {pool!r}. There is: {there}. Set {POOL} to one of them.")
+            raise SettingError(
+                f"There is no external network {pool!r}. External networks: {there}. Set {POOL} to one of them."
+            )
         several = f"are called {pool!r}" if pool else "are there"
         raise SettingError(f"Several external networks {several}: {there}. Set {POOL} to the id of one of them.")
 
@@ -208,7 +210,7 @@ class FloatingIps:
             if error.status != 404:
                 raise
             raise Unsupported(
-                f"This cloud has no floating IPs: its network service lacks the router extension. Set {TRAIT} to none.",
+                f"This cloud has no floating IPs: its network service lacks the router extension. Leave {TRAIT} empty.",
                 request_id=error.request_id,
                 status=error.status,
             ) from None

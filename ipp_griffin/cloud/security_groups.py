@@ -93,7 +93,9 @@ class ClusterGroups:
         """
         parts = {group.part: group for group in self.of(uid)}
         if not parts.keys() >= {CONTROLLER, ENGINES}:
-            raise CloudError(f"The security groups of cluster {uid} are gone: somebody has stopped it.", status=404)
+            raise CloudError(
+                f"The security groups of cluster {uid} are gone: somebody stopped the cluster.", status=404
+            )
         controller, members = parts[CONTROLLER], parts[ENGINES]
         wanted = [(members.name, {"remote_group_id": members.id}, ports) for ports in engines]
         wanted += [(client, {"remote_ip_prefix": client}, ports) for ports in clients]
@@ -138,8 +140,9 @@ class ClusterGroups:
             used = [group.name for group in groups if not self._delete(group)]
             if used and clock() > deadline:
                 raise CloudError(
-                    f"These security groups are still in use {timeout:.0f} s after their servers' deletion: {', '.join(used)}. "
-                    "Take the ports that are in them out, and delete them with `openstack security group delete`."
+                    f"These security groups are still in use {timeout:.0f} s after their servers' deletion: "
+                    f"{', '.join(used)}. Remove the ports that are in them, then delete them with `openstack "
+                    "security group delete`."
                 )
             if used:
                 sleep(pause)
@@ -188,7 +191,7 @@ class ClusterGroups:
             "port_range_min": ports[0],
             "port_range_max": ports[1],
         }
-        what = f"Can't let {whom} in to {controller.name}"
+        what = f"Can't admit {whom} to {controller.name}"
         body = {"security_group_rule": rule}
 
         def id_of(answer: Mapping[str, Any]) -> str:

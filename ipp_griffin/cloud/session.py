@@ -294,7 +294,7 @@ def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]
             return make(answer)
     except _ODD:
         pass
-    raise Unavailable(f"{what}: the answer is not what it should be: {one_line(response.text, 100)!r}.")
+    raise Unavailable(f"{what}: the cloud's answer is malformed: {one_line(response.text, 100)!r}.")
 
 
 def _message(response: requests.Response) -> str:

@@ -42,7 +42,10 @@ class ControllerServer(EngineSet):
         except (ValueError, TypeError, KeyError, AttributeError):
             uids = set()
         if uids != {self.uid}:
-            raise GriffinError("What the controller's server handed over are no connection files of this cluster.")
+            raise GriffinError(
+                "The connection files that the controller's server wrote are damaged, or not of "
+                "this cluster. Stop it and start it again."
+            )
         files["engine"][MARK] = True
         return files
 
@@ -62,6 +65,6 @@ class ControllerServer(EngineSet):
         except (ValueError, TypeError, KeyError, AttributeError):
             pass
         raise GriffinError(
-            f"The connection file of cluster {self.uid} is not in the object store: its controller runs on no server of the cloud, or "
-            "has not started yet."
+            f"Cluster {self.uid} has no connection file in the object store: its controller does not run on a "
+            "server of the cloud, or has not started yet."
         )

@@ -74,7 +74,13 @@ class _Creation:
             refused = self._round(fruitless)
             fruitless = 0 if len(self._made) > before else fruitless + 1
             if fruitless > self._cloud.retries:
-                self._fail(refused or Unavailable("Can't create servers: the cloud made none."))
+                self._fail(
+                    refused
+                    or Unavailable(
+                        "Can't create servers: the cloud created none of them. Try again "
+                        "later, or ask the cloud's operators."
+                    )
+                )
         if self._error is not None:
             raise self._error
 

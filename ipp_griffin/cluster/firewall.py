@@ -29,15 +29,19 @@ def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network
     head = cloud.ports.head(address, _macs(address))
     engines = cloud.groups.make(uid, head, ports)
     if head is None and cloud.groups.has_controller(uid):  # it runs on a server of its own
-        log.info(f"The servers are in security group {engines.name}, which its controller's lets in, and nobody else.")
+        log.info(
+            f"The servers are in security group {engines.name}, the only one that the controller's group "
+            "admits to the engines' ports."
+        )
     elif head is None:
         log.info(
-            f"The servers are in security group {engines.name}, which lets nothing in. This machine is no server of the project: "
-            f"its firewall must admit TCP {ports[0]}-{ports[1]} from {', '.join(network.subnets)}."
+            f"The servers are in security group {engines.name}, which admits nothing. This machine is not a "
+            f"server of the project, so its firewall must admit TCP {ports[0]}-{ports[1]} from "
+            f"{', '.join(network.subnets)}."
         )
     else:
         log.info(
-            f"Security group {engines.name} is let in to TCP {ports[0]}-{ports[1]} of this machine, and nobody else."
+            f"Security group {engines.name}, and no other, is admitted to TCP {ports[0]}-{ports[1]} of this machine."
         )
     return engines.id
 
@@ -45,20 +49,20 @@ def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network
 def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network) -> str:
     """Return what to type so that engines reach the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
     address, (first, last) = controller_address(connection), controller_ports(connection)
-    group, whose = "GROUP", ", where GROUP is a security group of this machine (or the like in its firewall)"
+    group, whose = "GROUP", ", where GROUP is a security group of this machine (or a similar rule in its firewall)"
     with contextlib.suppress(GriffinError):  # the rule is worth telling without it
         head, server = cloud.ports.head(address, _macs(address)), cloud.ports.of_server_at(address)
         if head is not None and head.groups:
-            group, whose = head.groups[0], ", with a security group of this machine"
+            group, whose = head.groups[0], ", which changes a security group of this machine"
         elif server is not None and server.groups:
-            group, whose = server.groups[0], ", with a security group of the controller's server"
+            group, whose = server.groups[0], ", which changes a security group of the controller's server"
     rules = " and ".join(
         f"`openstack security group rule create --ingress --protocol tcp --dst-port {first}:{last} --remote-ip {subnet} {group}`"
         for subnet in network.subnets
     )
-    text = f"Let engines in to the controller: {rules}{whose}; or set GriffinCloud.manage_security_group = True."
+    text = f"Admit engines to the controller: {rules}{whose}; or set GriffinCloud.manage_security_group = True."
     if not _is_on(address, network):
-        text += f" And network {network.name or network.id!r} needs a way to {address}: a router, if they are apart."
+        text += f" If {address} is on another network, network {network.name or network.id!r} needs a router to it."
     return text
 
 

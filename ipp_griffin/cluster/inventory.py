@@ -90,14 +90,14 @@ class Clusters:
         if len(found) == 1:
             return found[0]
         if found:
-            raise SettingError(f"Several clusters are called {name!r}: say which, by {_listing(found)}.")
+            raise SettingError(f"Several clusters are called {name!r}. Name one of them: {_listing(found)}.")
         if any(name in (cluster.uid, cluster.name) for cluster in known):
             raise _somebody_elses(name)
         if self.store_trouble:
             raise Unavailable(
-                f"No cluster {name!r} has servers, and its container can't be looked for: {self.store_trouble}"
+                f"No cluster {name!r} has servers, and its container can't be searched for: {self.store_trouble}"
             )
-        raise NoSuchCluster(f"There is no cluster {name!r} in this project. There is: {_listing(mine)}.")
+        raise NoSuchCluster(f"There is no cluster {name!r} in this project. Existing clusters: {_listing(mine)}.")
 
     def exists(self, uid: str) -> bool:
         """Return whether the project has anybody's cluster of that uid; True also while the object store can't say."""
@@ -155,7 +155,7 @@ class Clusters:
             if thing.uid in by_uid or seconds_since(thing.created, now) < SETTLED or not (mine or everyone):
                 return []
             nobodys = Cluster(thing.uid, dict.fromkeys(LABELS, ""), (), mine)
-            return [Leftover(nobodys, None, "is of no cluster any more", mine, **which)]
+            return [Leftover(nobodys, None, "belongs to no cluster any more", mine, **which)]
 
         groups = [found for group in self._cloud.groups.all() for found in left(group, group=group)]
         return groups + [f for ip in self._cloud.floating_ips.all() for f in left(ip, floating_ip=ip)]
@@ -263,7 +263,7 @@ def _read(store: Store, uid: str, name: str) -> bytes:
 
 
 def _somebody_elses(name: str) -> SettingError:
-    return SettingError(f"Cluster {name!r} is somebody else's: add --all-owners if you mean it.")
+    return SettingError(f"Cluster {name!r} belongs to somebody else. Add --all-owners if you mean it.")
 
 
 def _listing(clusters: Iterable[Cluster]) -> str:

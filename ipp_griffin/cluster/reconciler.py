@@ -118,7 +118,9 @@ class Reconciler:
         """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
         roster = self.roster
         if roster.possible < roster.quorum and roster.role:
-            raise GriffinError(f"The controller has no server. {tell(roster.failures)} All of this start is deleted.")
+            raise GriffinError(
+                f"The controller got no server. {tell(roster.failures)} Everything that this start created is deleted."
+            )
         if roster.possible < roster.quorum:
             quorum = (
                 f"{roster.quorum} of its {roster.engines}"
@@ -126,8 +128,8 @@ class Reconciler:
                 else f"its {roster.engines}"
             )
             raise GriffinError(
-                f"The engine set can't have {quorum} engines any more. {tell(roster.failures)} "
-                "All servers of this start are deleted."
+                f"The engine set can no longer get {quorum} engines. {tell(roster.failures)} All servers of "
+                "this start are deleted."
             )
 
     # -- failures
@@ -195,7 +197,7 @@ class Reconciler:
         try:
             self.engine_set.cloud.delete_servers(sorted(self._doomed), self.engine_set.parallel)
         except GriffinError as e:
-            self._log.warning(f"Will try again: {e}")
+            self._log.warning(f"Will retry: {e}")
             return
         if survey is not None:
             gone = self._doomed - {server.id for server in survey.servers}
@@ -219,7 +221,7 @@ class Reconciler:
             return
         try:
             if not (self._goes_on() and self.engine_set.is_published()):
-                self._give_up_on(vacant, "gets no server any more: the cluster ends")
+                self._give_up_on(vacant, "gets no other server, because the cluster is ending")
                 return
             self.create([slot.planned for slot in vacant])
             if not self.engine_set.is_published():  # stopped from elsewhere when these were on their way
@@ -230,7 +232,7 @@ class Reconciler:
         except Stopped:
             raise
         except GriffinError as e:
-            self._log.warning(f"Will try again: {e}")
+            self._log.warning(f"Will retry: {e}")
 
     def _give_up_on(self, slots: Sequence[Slot], cause: str) -> None:
         for slot in slots:

@@ -48,8 +48,8 @@ def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterab
     in_parallel(rest, attempt, len(rest))
     if failed:
         failed[0].args = (
-            f"The servers of cluster {uid} are gone, but not all else: {' '.join(map(str, failed))} "
-            f"`ipp-griffin stop {uid}` tries that again.",
+            f"The servers of cluster {uid} are deleted, but not everything else: {' '.join(map(str, failed))} "
+            f"Run `ipp-griffin stop {uid}` to try again.",
         )
         raise failed[0]
 
@@ -58,8 +58,8 @@ def _delete_container(store: Store, uid: str) -> None:
     """Delete a cluster's container. Raises `CloudError` if it stays."""
     if not store.delete_container(uid):
         raise CloudError(
-            "Something in its container can't be deleted. "
-            f"If it stays, delete it with `openstack container delete --recursive`; its name ends in -{uid}."
+            "Something in its container can't be deleted. If it stays, delete the container with `openstack "
+            f"container delete --recursive`; its name ends in -{uid}."
         )
 
 
@@ -102,8 +102,8 @@ def delete_servers(
         if clock() > deadline:
             names = ", ".join(sorted(server.name for server in listed.values()))
             raise CloudError(
-                f"These servers are still there {timeout:.0f} s after their deletion: {names}. "
-                "If they stay, delete them with `openstack server delete`."
+                f"These servers still exist {timeout:.0f} s after they were deleted: {names}. If they stay, "
+                "delete them with `openstack server delete`."
             )
         sleep(pause)
         pause = min(pause * 1.5, 2.0)
@@ -132,7 +132,8 @@ def delete_ports(
         if clock() > deadline:
             ids = ", ".join(port.id for port in ports)
             raise CloudError(
-                f"The servers are gone, but not these ports of theirs: {ids}. {' '.join(map(str, failed[:1]))} "
-                "Whoever runs the cloud can delete them, with `openstack port delete`."
+                f"The servers are deleted, but these ports of theirs still exist: {ids}. "
+                f"{' '.join(map(str, failed[:1]))} The cloud's operators can delete them with `openstack port "
+                "delete`."
             )
         sleep(0.5)

@@ -103,7 +103,9 @@ class WaitForEngines(Wait):
                 if self._clock() > self._deadline:
                     if listed < roster.quorum:
                         raise GriffinError(self._too_late(listed))
-                    self._reconciler.give_up_stragglers(f"was not there after {self._timeout:.0f} s (start_timeout)")
+                    self._reconciler.give_up_stragglers(
+                        f"had not all its engines after {self._timeout:.0f} s (start_timeout)"
+                    )
                     return
                 self._stopping.wait(TICK)
 
@@ -119,8 +121,9 @@ class WaitForEngines(Wait):
         silent = [slot.planned.name for slot in roster.unsettled if slot.phase == "active"]
         why = f" Never reported: {', '.join(silent[:5])} (can they reach the object store?)." if silent else ""
         return (
-            f"Only {listed} of {roster.quorum} engines connected within {self._timeout:.0f} s; servers: {phases}.{why} "
-            "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
+            f"Only {listed} of {roster.quorum} engines connected within {self._timeout:.0f} s; servers: "
+            f"{phases}.{why} All servers of this start are deleted. If the cloud is only slow, increase "
+            "GriffinEngineSetLauncher.start_timeout."
         )
 
 
@@ -158,14 +161,15 @@ class WaitForController(Wait):
             except Unavailable as e:
                 found = None
                 if not self._trouble:
-                    self._log.warning(f"Will try again: {e}")
+                    self._log.warning(f"Will retry: {e}")
                 self._trouble = str(e)
             if found is not None:
                 return found
             if self._clock() > self._deadline:
                 raise GriffinError(
-                    f"The controller's server was not ready within {self._timeout:.0f} s (it is in phase {self._roster.slots[0].phase}). "
-                    "It is deleted. Set GriffinServerControllerLauncher.start_timeout for slower clouds."
+                    f"The controller's server was not ready within {self._timeout:.0f} s (it is in phase "
+                    f"{self._roster.slots[0].phase}). It is deleted. If the cloud is only slow, increase "
+                    "GriffinServerControllerLauncher.start_timeout."
                 )
             self._stopping.wait(max(next_poll - self._clock(), 0))
 

@@ -84,7 +84,7 @@ class Watcher:
         self._told = ""
         if open_end and not roster.unsettled:
             self._close_hub()
-            self._log.info(f"{roster.possible} of {roster.engines} engines are there.")
+            self._log.info(f"{roster.possible} of {roster.engines} engines are connected.")
         return roster.alive
 
     def _registered(self) -> dict[Place, int]:
@@ -94,7 +94,7 @@ class Watcher:
                 self._hub = self._open_hub().__enter__()
             return engines_by_place(self._hub.engines(self._reconciler.engine_set.engine_set))
         except Exception as e:  # it may answer the next time
-            self._log.debug(f"Can't ask the controller now: {e}")
+            self._log.debug(f"Can't ask the controller now; will retry: {e}")
             self._close_hub()
             return {}
 

@@ -27,7 +27,7 @@ def own_address(address: str) -> str:
             probe.connect((address, 9))
             return f"{probe.getsockname()[0]}/32"
     except OSError as e:
-        raise GriffinError(f"This machine has no way to {address}: {e.strerror or e}.") from e
+        raise GriffinError(f"This machine has no route to {address}: {e.strerror or e}.") from e
 
 
 def address_of(info: Mapping[str, Any]) -> tuple[str, int]:

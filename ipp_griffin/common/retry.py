@@ -68,6 +68,6 @@ def retry(
             if tries >= retries or not again(error):
                 raise
             pause = backoff(tries, error.retry_after)
-            logger.debug("trying again in %.1f s: %s", pause, error)
+            logger.debug("will retry in %.1f s: %s", pause, error)
         tries += 1
         sleep(pause)

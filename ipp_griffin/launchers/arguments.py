@@ -32,9 +32,9 @@ def check_given(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
         if close := difflib.get_close_matches(name, settings, 1, 0.7):
             text += f" Did you mean {close[0]!r}?"
         elif name in GriffinCloud.class_trait_names(config=True):
-            text += f" All of a cluster have one: set GriffinCloud.{name}."
+            text += f" It is a setting of the whole cluster: GriffinCloud.{name}."
         else:
-            text += " The profile's ipcluster_config.py shows those that it has."
+            text += " The profile's ipcluster_config.py lists its settings."
         raise SettingError(text)
 
 
@@ -43,7 +43,8 @@ def check_not_running(given: Mapping[str, Any]) -> None:
     running = getattr(given.get("parent"), "engines", {}).get(given.get("engine_set_id"))
     if getattr(running, "running", False):
         raise SettingError(
-            f"Engine set {given['engine_set_id']!r} is running. Give another engine_set_id, or none; or stop that one first."
+            f"Engine set {given['engine_set_id']!r} is already running. Stop it first, or give another "
+            "engine_set_id, or none."
         )
 
 
@@ -52,14 +53,17 @@ def check_environment(name: str, environment: Mapping[Any, Any]) -> None:
     for variable, value in environment.items():
         if not isinstance(variable, str) or not re.fullmatch(r"[^=\0]+", variable) or "\0" in str(value):
             raise SettingError(
-                f"{name} has {variable!r}, which can't be a variable's name, or has a value that can't be one's."
+                f'{name} has the variable {variable!r}: its name must be text without "=", and neither name nor '
+                "value may have a null character."
             )
 
 
 def check_user(name: str, user: str) -> None:
     """Raise `SettingError` for what is no user's name. ``name``: of the setting. As in `agent.Agent.make_user`."""
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
-        raise SettingError(f"{name} {user!r} is no user's name: lower-case letters, digits, _ and -, 32 at most.")
+        raise SettingError(
+            f"{name} {user!r} is not a valid user name: use lower-case letters, digits, _ and -, at most 32 characters."
+        )
 
 
 def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,17 +106,16 @@ def check_args(user: Iterable[str]) -> None:
     """Raise `SettingError` for what would switch off, or make public, what protects the cluster."""
     user = list(user)
     if value_of(user, "IPController.enable_curve"):
-        raise SettingError(
-            "CurveZMQ is always on here: take --IPController.enable_curve out of the controller's arguments."
-        )
+        raise SettingError("CurveZMQ is always on: remove --IPController.enable_curve from the controller's arguments.")
     if value_of(user, "reuse", "restore", "IPController.reuse_files", "IPController.restore_engines"):
         raise SettingError(
-            "Connection files can't be used again (--reuse, --restore): the launcher makes new CurveZMQ keys in every run."
+            "Connection files can't be reused, because the launcher makes new CurveZMQ keys in every run: remove "
+            "--reuse and --restore."
         )
     if value_of(user, *KEYS):
         raise SettingError(
-            "Keys don't go into the controller's arguments, which every user of this machine can read: take "
-            f"{next(name for name in KEYS if value_of(user, name))} out. The launcher makes new ones in every run."
+            "Keys must not be in the controller's arguments, which every user of this machine can read: remove "
+            f"{next((name for name in KEYS if value_of(user, name)))}. The launcher makes new keys in every run."
         )
 
 

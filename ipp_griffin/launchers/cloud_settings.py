@@ -186,12 +186,12 @@ class GriffinCloud(LoggingConfigurable):
             return
         if "@" in self.proxy:
             raise SettingError(
-                "GriffinCloud.proxy has a user name or a password in it, which would stand in the servers' user-data "
-                "for all to read. Let the proxy admit the servers by their addresses, and leave it out."
+                "GriffinCloud.proxy has a user name or a password, but the servers' user-data, where it would be, "
+                "is not secret. Remove it, and let the proxy admit the servers by their addresses."
             )
         if _url_parts(self.proxy) is None:
             raise SettingError(
-                f'GriffinCloud.proxy {self.proxy!r} is no URL of a proxy: give it as "http://10.0.0.1:3128".'
+                f'GriffinCloud.proxy {self.proxy!r} is not the URL of a proxy, such as "http://10.0.0.1:3128".'
             )
 
     def check_cloud(self, cloud: Cloud) -> None:
@@ -208,8 +208,8 @@ class GriffinCloud(LoggingConfigurable):
         if not path:
             if default is None:
                 self.log.warning(
-                    "clouds.yaml says not to verify certificates, but servers do verify the object store's. "
-                    "If they can't reach it, set GriffinCloud.ca_certificates."
+                    "clouds.yaml turns the verification of certificates off, but servers verify the object "
+                    "store's. If they can't reach it, set GriffinCloud.ca_certificates."
                 )
             return ""
         try:

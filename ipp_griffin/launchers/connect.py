@@ -78,13 +78,14 @@ class LocalName:
             raise SettingError(f"Can't read {self.file}: {e.strerror}.") from e
         except (ValueError, KeyError, TypeError):
             raise SettingError(
-                f"{self.file} is damaged, or of a cluster that is not griffin's: delete it if it is of no use, or say --cluster-id=NAME."
+                f"{self.file} is damaged, or of a cluster that griffin did not start. Delete it if nobody needs "
+                "it, or choose another name with --cluster-id=NAME."
             ) from None
         if known == uid or (on_server and state.get("project") == project and not exists(known)):
             return tunnels
         raise SettingError(
-            f"Cluster {self} of this machine is {known}: its file is {self.file}. End it with `ipcluster stop {self.options}`, or say "
-            "--cluster-id=NAME to call this one otherwise."
+            f"Cluster {self} of this machine is another cluster, {known} ({self.file}). Stop it with "
+            f"`ipcluster stop {self.options}`, or choose another name for this one with --cluster-id=NAME."
         )
 
 
@@ -98,7 +99,9 @@ def one_at_a_time() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise SettingError("Another `ipp-griffin connect` of yours is at work on this machine: wait for it.") from None
+        raise SettingError(
+            "Another `ipp-griffin connect` of yours is running on this machine. Wait until it has ended."
+        ) from None
     finally:
         os.close(descriptor)
 
@@ -180,7 +183,7 @@ def _write_whole(local: ipyparallel.Cluster) -> None:
     def write() -> None:
         nonlocal there
         if there and not path.exists():
-            raise Stopped("The cluster was stopped meanwhile.")
+            raise Stopped("The cluster was stopped in the meantime.")
         write_private(path, json.dumps(local.to_dict()))
         there = True
 

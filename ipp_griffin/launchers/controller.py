@@ -328,8 +328,9 @@ def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
             found.setdefault(address, network.name or network.id)
     if len(found) > 1:
         raise SettingError(
-            f"This machine is on several networks of the project: {', '.join(f'{a} on {n}' for a, n in found.items())}. "
-            "Set GriffinControllerLauncher.ip to the address that engines are to connect to."
+            "This machine is on several networks of the project: "
+            f"{', '.join((f'{a} on {n}' for a, n in found.items()))}. Set GriffinControllerLauncher.ip to the "
+            "address that engines should connect to."
         )
     return next(iter(found), "") or cloud.local_address()
 
@@ -384,7 +385,10 @@ def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket
             if all(_is_free(address, port) for port in range(block, block + count)):
                 return block, reservation
         reservation.close()
-    raise SettingError(f"No {count} consecutive ports of {ports} are free. Set GriffinControllerLauncher.ports.")
+    raise SettingError(
+        f"Of the ports {ports}, no {count} in a row are free. Stop a cluster, or set "
+        "GriffinControllerLauncher.ports to another range."
+    )
 
 
 def _is_free(address: str, port: int) -> bool:

@@ -46,7 +46,7 @@ def _given(launcher: Any) -> dict[str, Any]:
         return parse_connection(Path(path).read_text(), path)
     except OSError as e:
         raise SettingError(
-            f"No controller is running here: {path} does not exist. Start one, with `ipcluster start`."
+            f"No controller is running here: {path} does not exist. Start one with `ipcluster start`."
         ) from e
 
 
@@ -54,13 +54,14 @@ def _probe(launcher: Any) -> None:
     """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing. Raises `GriffinError` for no answer."""
     if _has_lost_tunnel(Path(launcher.connection_files["client"])):
         raise GriffinError(
-            "The SSH tunnel from this machine to the controller has ended: `ipp-griffin connect CLUSTER` opens another."
+            "The SSH tunnel from this machine to the controller has ended. Open a new one with `ipp-griffin "
+            "connect CLUSTER`."
         )
     try:
         with launcher.open_hub(timeout=PROBE_TIMEOUT):
             pass
     except GriffinError as e:
-        raise GriffinError(f"{e} If it has ended: `ipcluster stop`, then `ipcluster start`.") from e
+        raise GriffinError(f"{e} If not, run `ipcluster stop`, then `ipcluster start`.") from e
 
 
 def _has_lost_tunnel(path: Path) -> bool:
@@ -74,7 +75,7 @@ def _has_lost_tunnel(path: Path) -> bool:
 def _unreachable(launcher: Any, address: str, network: Network) -> str:
     text = f"The controller listens on {address}, where servers on network {network.name!r} can't reach it. "
     if isinstance(getattr(launcher.parent, "controller", None), GriffinControllerLauncher):
-        return text + "Take --ip out of the controller's arguments, or set GriffinControllerLauncher.ip."
+        return text + "Remove --ip from the controller's arguments, or set GriffinControllerLauncher.ip."
     return text + 'Use controller="griffin" (ipcluster: --controller=griffin).'
 
 

@@ -47,7 +47,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         super().__init__(**kwargs, **before)
         self._remember = remembering(type(self), kwargs)
         if before:
-            self.log.info(f"Engine set {self.engine_set_id} starts with what it had before: {', '.join(before)}")
+            self.log.info(f"Engine set {self.engine_set_id} starts with its earlier settings: {', '.join(before)}")
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
     def find_args(self) -> list[str]:

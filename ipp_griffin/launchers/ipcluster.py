@@ -56,7 +56,7 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
         text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
         launcher.log.critical(text)
         if getattr(error, "request_id", ""):
-            launcher.log.info(f"The cloud knows that request as {error.request_id}")  # type: ignore[attr-defined]
+            launcher.log.info(f"The failed request has the id {error.request_id} in the cloud's logs")  # type: ignore[attr-defined]
         launcher.log.debug("The failed start in detail", exc_info=error)
         app.loop.add_callback(_end, app, launcher)
     await asyncio.Event().wait()  # until the application has ended around us
@@ -169,7 +169,7 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
     if isinstance(error, GriffinError):
         print(f"ERROR: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
-        print("Interrupted. What it was doing is half done: run `ipcluster stop` (again).", file=sys.stderr)
+        print("Interrupted before it was done. Run `ipcluster stop` (again) to clean up.", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

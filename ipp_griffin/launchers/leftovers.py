@@ -44,6 +44,6 @@ class Leftovers:
         try:
             found = clusters.servers_left()
         except Exception as e:  # whatever it is
-            self._log.debug(f"Can't look for what earlier clusters left: {type(e).__name__}: {e}")
+            self._log.debug(f"Can't search for leftovers of earlier clusters: {type(e).__name__}: {e}")
             return []
         return [f"{left.server.name} {left.why}" for left in found if left.server and left.cluster.uid != self._uid]

@@ -29,7 +29,8 @@ def check_cluster_id(cluster_id: str) -> None:
     """Raise `SettingError` for what can't be part of a file's name."""
     if not re.fullmatch(r"[\w.@+-]*", cluster_id) or len(cluster_id.encode()) > 200:
         raise SettingError(
-            f"The cluster id {cluster_id[:200]!r} can't be part of a file's name: use letters, digits and any of . _ - + @, 200 at most."
+            f"The cluster id {cluster_id[:200]!r} can't be part of a file name: use letters, digits and any of . "
+            "_ - + @, at most 200 characters."
         )
 
 
@@ -105,8 +106,9 @@ class OnCloud(HasTraits):
         cloud = connect(self.parent, self.cloud, self.region)
         if self.project and cloud.project_id != self.project:
             raise SettingError(
-                f"This cluster is in project {self.project}, but these credentials are for project {cloud.project_id}: "
-                f"use the ones it was started with (cloud {self.cloud or 'of the OS_* variables'!r})."
+                f"This cluster is in project {self.project}, but these credentials are for project "
+                f"{cloud.project_id}. Use those that it was started with (cloud "
+                f"{self.cloud or 'of the OS_* variables'!r})."
             )
         return cloud
 

@@ -101,7 +101,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         for name in (name for name, trait in self.traits(config=True).items() if isinstance(trait, Float)):
             if not getattr(self, name) <= MOST_SECONDS:  # nan, too
                 raise SettingError(
-                    f"{kind}.{name} can't be {getattr(self, name)} seconds: give {MOST_SECONDS} or less."
+                    f"{kind}.{name} can't be {getattr(self, name)} seconds: set it to {MOST_SECONDS} or less."
                 )
 
     # --- start
@@ -150,7 +150,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
                 if isinstance(e, GriffinError) and time.monotonic() < deadline:
                     await asyncio.sleep(CLEAN_UP_PAUSE)
                     continue
-                error.args = (f"{error} And taking it down failed: {e} {self.try_again()}",)
+                error.args = (f"{error} Cleaning up failed, too: {e} {self.try_again()}",)
             else:
                 self._finish({"exit_code": 1, "identifier": self.identifier})
             return

@@ -37,7 +37,7 @@ def profile_config(name: str) -> Config:
     """Return what `ipcluster` would read of a profile. Raises `SettingError` where there is none, or where it is broken."""
     folder = profile_path(name)
     if not folder.exists():
-        raise SettingError(f"There is no profile {name!r} yet: make it with `ipp-griffin init --profile={name}`.")
+        raise SettingError(f"There is no profile {name!r} yet. Create it with `ipp-griffin init --profile={name}`.")
     check_files(folder)
     config = Config()
     for loader, file in ((JSONFileConfigLoader, "ipcluster_config.json"), (PyFileConfigLoader, "ipcluster_config.py")):
@@ -61,7 +61,8 @@ def check_files(profile: Path) -> None:
             frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
             line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
             raise SettingError(
-                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Mend it, or have it written anew: `ipp-griffin init --force`."
+                f"{path}, line {line or '?'}: {type(e).__name__}: {getattr(e, 'msg', e)}. Correct it, or "
+                "replace it with `ipp-griffin init --force`."
             ) from e
 
 

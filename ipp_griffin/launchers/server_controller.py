@@ -113,8 +113,9 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         ):
             if value_of(user, *names):
                 raise SettingError(
-                    f"The controller's server has an address of its own: take --{names[0]} out of the controller's arguments "
-                    "(Cluster.controller_args, controller_ip, controller_location). Its ports are GriffinServerControllerLauncher.ports."
+                    f"The controller's server has its own address: remove --{names[0]} from the controller's "
+                    "arguments (Cluster.controller_args, controller_ip, controller_location). To choose its ports, "
+                    "set GriffinServerControllerLauncher.ports."
                 )
         return user
 
@@ -122,7 +123,8 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         """Raise `SettingError` where no client could come by ``ssh_server``. Blocking."""
         if self.ssh_server.endswith("@") and not settings.key_name:
             raise SettingError(
-                f"{NAME}.ssh_server {self.ssh_server!r} is the controller's own server, which lets in who has the key of a key pair: set GriffinCloud.key_name."
+                f"{NAME}.ssh_server {self.ssh_server!r} means the controller's own server, which needs a key "
+                "pair to let you in: set GriffinCloud.key_name."
             )
         self.check_gateway(client_view({}, "", self.ssh_server))
 
@@ -174,7 +176,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             self.attach(files, client)
         except Unreachable as e:
             outside = (
-                f'If this machine is outside of the server\'s network: set {NAME}.floating_ip = "auto", or ssh_server. '
+                f'If this machine is outside the server\'s network, set {NAME}.floating_ip = "auto", or ssh_server. '
             )
             advice = self.advice(client, f"set {NAME}.client_address")
             if not self.has_groups:
@@ -214,7 +216,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         """Stop the cluster for SIGTERM and SIGKILL; nothing else reaches another machine. Returns an awaitable, or None."""
         if sig in (signal.SIGTERM, signal.SIGKILL):
             return self.stop()
-        self.log.warning(f"Signal {sig} does not reach the controller: it runs on a server.")
+        self.log.warning(f"Signal {sig} was not sent: the controller runs on a server.")
         return None
 
     async def join(self, timeout: float | None = None) -> None:

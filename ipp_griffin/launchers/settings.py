@@ -232,7 +232,8 @@ class EngineSettings(AgentSettings):
         """Return how many of ``n`` engines a start can't do without. Raises `SettingError` where that is more than there are."""
         if self.min_engines > n:
             raise SettingError(
-                f"GriffinEngineSetLauncher.min_engines is {self.min_engines}, of {n} engines: it must be {n} or less, or 0 for all."
+                f"GriffinEngineSetLauncher.min_engines is {self.min_engines}, but only {n} engines are to "
+                f"start: set it to {n} or less, or to 0 for all."
             )
         return self.min_engines or n
 

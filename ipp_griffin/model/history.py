@@ -104,7 +104,7 @@ def select(known: Iterable[Record], name: str) -> list[Record]:
     if not found:
         there = ", ".join(str(record.place) for record in known[:MOST_NAMED]) or "none"
         more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
-        raise SettingError(f"There is no server {one_line(name, 100)!r} in this cluster. There is: {there}{more}.")
+        raise SettingError(f"There is no server {one_line(name, 100)!r} in this cluster. Its servers: {there}{more}.")
     return found
 
 

@@ -218,10 +218,10 @@ def choose_network(wanted: str, networks: Iterable[Network], naming: Naming = sh
         )
     if networks:
         raise SettingError(
-            f"This project has no network but external ones: {_labels(networks)}. Create a network, or, where this "
-            f"cloud puts servers on an external one, set {naming('network')} to it."
+            f"This project has only external networks: {_labels(networks)}. Create a network, or, if servers may "
+            f"be on an external one, set {naming('network')} to it."
         )
-    raise SettingError("This project has no network that servers can be put on: create one.")
+    raise SettingError("This project has no network for servers: create one.")
 
 
 def _labels(networks: Iterable[Network]) -> str:

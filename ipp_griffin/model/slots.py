@@ -147,7 +147,7 @@ class Roster:
         if self.registered == self.engines:
             return f"All {self.engines} engines are connected."
         on_their_way = sum(slot.planned.engines - slot.registered for slot in self.unsettled)
-        rest = f", {on_their_way} more are on their way" if on_their_way else ""
+        rest = f", {on_their_way} more are starting" if on_their_way else ""
         return f"{self.registered} of {self.engines} engines are connected{rest}: enough for min_engines."
 
     # -- what happens
@@ -292,11 +292,11 @@ def _late(slot: Slot, server: Server | None, role: str) -> str:
     if slot.phase == "active":
         return "never reported (can it reach the object store?)"
     if role and slot.phase == "agent":
-        return "had nothing ready to run ipcontroller with"
+        return "had not found or installed ipyparallel"
     if role:
-        return "had no ipcontroller that answers"
+        return "had no ipcontroller that answered"
     if slot.phase == "agent":
-        return "had no engine ready to start and no way to the controller"
+        return "had not installed what it needs, or not reached the controller"
     return f"had only {slot.registered} of {slot.planned.engines} engines connected"
 
 

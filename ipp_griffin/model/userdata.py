@@ -101,7 +101,7 @@ def server_parameters(
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=settings.ca_certificates)
         except (ssl.SSLError, ValueError) as e:
-            raise SettingError(f"GriffinCloud.ca_certificates is not the text of certificates in PEM form: {e}") from e
+            raise SettingError(f"GriffinCloud.ca_certificates does not have certificates in PEM format: {e}") from e
     return {
         **({"role": settings.role} if settings.role else {}),
         "version": 1,
@@ -139,8 +139,9 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
     if len(data) > LIMIT:
         size = len(str(parameters.get("ca_certificates", "")).encode())
         raise SettingError(
-            f"The user-data is {len(data)} bytes, Nova takes {LIMIT}; {size} bytes of it, uncompressed, are certificates. Set "
-            "GriffinCloud.ca_certificates to a file with the one CA certificate that signed the object store's, and no other."
+            f"The user-data has {len(data)} bytes, but Nova takes {LIMIT} at most; {size} bytes of it, "
+            "uncompressed, are certificates. Set GriffinCloud.ca_certificates to a file with only the CA "
+            "certificate that signed the object store's."
         )
     return data
 

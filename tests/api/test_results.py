@@ -130,13 +130,13 @@ def test_where_a_file_can_not_be_is_said_so_before_anything_is_fetched(results, 
     (tmp_path / "folder" / "x").mkdir(parents=True)
     clean.clear_requests()
     for name, path, said in (
-        ("x", f"{tmp_path}/new/", f"There is no folder {tmp_path}/new/: make it first"),
-        ("x", f"{tmp_path}/new/x", f"There is no folder {tmp_path}/new: make it first"),
-        ("x", "/dev/null", "/dev/null is no regular file: give another name"),
-        ("x", f"{tmp_path}/loop", "loop is no regular file"),
-        ("x", f"{tmp_path}/astray", "astray is no regular file"),
-        ("x", f"{tmp_path}/folder", "folder/x is no regular file"),
-        ("長" * 100, tmp_path, "is too long for a file's name: say which file to write"),
+        ("x", f"{tmp_path}/new/", f"There is no folder {tmp_path}/new/. Create it first"),
+        ("x", f"{tmp_path}/new/x", f"There is no folder {tmp_path}/new. Create it first"),
+        ("x", "/dev/null", "/dev/null is not a regular file. Give another name"),
+        ("x", f"{tmp_path}/loop", "loop is not a regular file"),
+        ("x", f"{tmp_path}/astray", "astray is not a regular file"),
+        ("x", f"{tmp_path}/folder", "folder/x is not a regular file"),
+        ("長" * 100, tmp_path, "is too long for a file name. Name the file to write"),
     ):
         with pytest.raises(SettingError, match=said):
             results.get(name, path, overwrite=True)
@@ -191,11 +191,13 @@ def test_a_name_without_its_cluster_is_enough_where_it_is_clear(results):
     Results(OTHER).put(b"2", "both")
     everything = Results()
     assert everything.read("only") == b"1"
-    with pytest.raises(SettingError, match=f"Several results are called 'both': say which: {UID}/both, {OTHER}/both"):
+    with pytest.raises(
+        SettingError, match=f"Several results are called 'both'. Name one of them: {UID}/both, {OTHER}/both"
+    ):
         everything.read("both")
     assert results.read("both") == b"1"
     with pytest.raises(
-        SettingError, match=f"There is no result 'nope' of cluster {UID}. There is: {UID}/both, {UID}/only"
+        SettingError, match=f"There is no result 'nope' of cluster {UID}. Existing results: {UID}/both, {UID}/only"
     ):
         results.get("nope")
 
@@ -238,7 +240,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(results, clean)
     for timeout in (0, -1, float("nan"), "2", None):
         with pytest.raises(ValueError, match="timeout: a number of seconds, more than 0"):
             upload(b"x", "x", timeout=timeout)
-    with pytest.raises(SettingError, match="'' is no cluster's uid"):
+    with pytest.raises(SettingError, match="'' is not the uid of a cluster"):
         Results("")
     assert clean.requests == []
 
@@ -295,7 +297,7 @@ def test_a_name_that_ends_in_none_of_a_file_needs_one(results, tmp_path, monkeyp
     monkeypatch.chdir(folder)
     store_as_is(results.uploader(), name)
     for path in ("", ".", folder):
-        with pytest.raises(SettingError, match="does not end in a file's name: say which file to write"):
+        with pytest.raises(SettingError, match="does not end in a valid file name. Name the file to write"):
             results.get(name, path)
     assert list(tmp_path.rglob("*")) == [tmp_path / "within", folder]
 
@@ -326,9 +328,9 @@ def test_an_exact_name_is_one_request_and_no_listing(results, clean):
 
 
 def test_a_cluster_is_named_by_its_uid_or_itself(clean):
-    with pytest.raises(SettingError, match="'griffin' is no cluster's uid"):
+    with pytest.raises(SettingError, match="'griffin' is not the uid of a cluster"):
         Results("griffin")
-    with pytest.raises(SettingError, match="start it first"):
+    with pytest.raises(SettingError, match="Start it first"):
         Results(ipp.Cluster(engines="griffin", n=1))
 
 
@@ -582,7 +584,7 @@ def test_one_for_a_single_result_stores_no_other(results, table):
     assert names(results) == [f"{UID}/run1/x", f"{UID}/y"]
     with pytest.raises(ValueError, match="stores 'run1/x' only"):
         upload(b"1", "y")
-    with pytest.raises(SettingError, match="Say which cluster"):
+    with pytest.raises(SettingError, match="Name the cluster"):
         Results().uploader()
 
 
@@ -590,7 +592,7 @@ def test_a_store_with_urls_of_single_objects_only_says_what_to_do(clean):
     info = {"swift": {"version": "18.2.0", "max_file_size": 5 << 30}, "tempurl": {"methods": ["GET", "PUT"]}}
     clean.faults.set(service=STORE, path="^/info$", status=200, body=info, headers={"Content-Type": "application/json"})
     results = Results(UID)
-    with pytest.raises(SettingError, match="give each result an uploader of its own"):
+    with pytest.raises(SettingError, match="Give each result its own uploader"):
         results.uploader()
     patient(results.uploader("x"))(b"1")
     assert results.read("x") == b"1"
@@ -698,26 +700,26 @@ def test_put_results_and_get_are_a_round_trip(command, results, table, tmp_path)
 
 def test_what_is_typed_wrong_is_one_line(command, table, clean):
     for args, said in {
-        ("put",): "put: say which files.",
-        ("put", ""): "put: say which files.",
+        ("put",): "put: name the files to store.",
+        ("put", ""): "put: name the files to store.",
         ("put", "."): "put: Is a directory: .",
         ("put", "/dev/null"): "put: Not a regular file: /dev/null",
         ("put", str(table), "--of", ""): "put: There is no cluster '' in this project.",
-        ("put", str(table), "--name", ""): "put: --name is the name of one file's result.",
-        ("put", str(table), str(table), "--name", "x"): "put: --name is the name of one file's result.",
-        ("get", ""): "get: say which result: `ipp-griffin results` lists them.",
-        ("get", "x", "--output", ""): "get: --output is the file, or the folder, to write.",
+        ("put", str(table), "--name", ""): "put: --name needs exactly one file.",
+        ("put", str(table), str(table), "--name", "x"): "put: --name needs exactly one file.",
+        ("get", ""): "get: name a result. `ipp-griffin results` lists them.",
+        ("get", "x", "--output", ""): "get: --output needs a file or a folder.",
         ("get", os.fsdecode(b"\xff")): "get: '\\udcff' can't be the name of a result: it is not UTF-8.",
-        ("results", ""): "results: '' is no cluster's uid: `ipp-griffin ps` shows them.",
-        ("results", "--delete"): "results: say which results: `ipp-griffin results` lists them.",
-        ("results", "--delete", "nope"): "results: There is no result 'nope'. There is: none.",
-        ("results", "--delete", "nope/"): "results: There is no result 'nope/'. There is: none.",
+        ("results", ""): "results: '' is not the uid of a cluster. `ipp-griffin ps` shows them.",
+        ("results", "--delete"): "results: name the results to delete. `ipp-griffin results` lists them.",
+        ("results", "--delete", "nope"): "results: There is no result 'nope'. Existing results: none.",
+        ("results", "--delete", "nope/"): "results: There is no result 'nope/'. Existing results: none.",
         ("put", "missing.csv"): "put: No such file or directory: missing.csv",
-        ("put", str(table), "--of", "nobody"): "put: There is no cluster 'nobody' in this project. There is: ",
-        ("get",): "get: say which result: `ipp-griffin results` lists them.",
-        ("get", "nope"): "get: There is no result 'nope'. There is: none.",
-        ("results", "griffin"): "results: 'griffin' is no cluster's uid: `ipp-griffin ps` shows them.",
-        ("results", UID, UID): "results: say one cluster's uid, or none.",
+        ("put", str(table), "--of", "nobody"): "put: There is no cluster 'nobody' in this project. Existing clusters: ",
+        ("get",): "get: name a result. `ipp-griffin results` lists them.",
+        ("get", "nope"): "get: There is no result 'nope'. Existing results: none.",
+        ("results", "griffin"): "results: 'griffin' is not the uid of a cluster. `ipp-griffin ps` shows them.",
+        ("results", UID, UID): "results: give the uid of one cluster, or none.",
     }.items():
         status, printed = command(*args)
         assert (status, printed.count("\n")) == (1, 1) and printed.startswith(f"ipp-griffin {said}"), printed
@@ -733,7 +735,7 @@ def test_what_is_there_is_replaced_only_with_overwrite(command, table, tmp_path)
     status, printed = command("put", str(table))
     assert (status, printed) == (
         1,
-        "ipp-griffin put: There is a result table.csv already: give another name, or say to overwrite it.\n",
+        "ipp-griffin put: There is a result table.csv already. Give another name, or overwrite it (--overwrite; in Python, overwrite=True).\n",
     )
     assert command("put", str(table), "--overwrite")[0] == 0
     (tmp_path / "table.csv").write_bytes(b"mine")
@@ -778,7 +780,7 @@ def test_results_are_deleted_when_one_agrees(command, clean, monkeypatch, capsys
     status, printed = command("results", "--delete", f"{UID}/run1/")
     assert (status, printed.splitlines()[-1]) == (
         1,
-        "ipp-griffin results: nobody is there to say yes: add --yes, or --json to see only.",
+        "ipp-griffin results: there is no terminal to ask on. Add --yes to delete, or --json to only show what would be deleted.",
     )
     assert [line.split()[0] for line in printed.splitlines()[1:-1]] == [f"{UID}/run1/a", f"{UID}/run1/b"]
     assert json.loads(command("results", "--delete", "--json", "run10")[1])[0]["name"] == f"{UID}/run10"

@@ -49,10 +49,10 @@ def test_init_writes_the_profile_and_says_what_to_do_next(griffin, ipython):
         0,
         f"Profile 'griffin' is in {folder}\n"
         "  written: ipcluster_config.py, ipcluster_config.json, ipcontroller_config.py, ipengine_config.py\n"
-        f"Edit {folder}/ipcluster_config.py: at least the cloud, image, flavor and network, "
-        "where the defaults don't fit.\n"
+        f"Edit {folder}/ipcluster_config.py: set at least cloud, image, flavor and network if "
+        "the defaults don't fit.\n"
         "Then: ipcluster start --profile=griffin -n 8\n"
-        "Mind the name: for a profile that does not exist ipcluster silently makes an EMPTY one, "
+        "Mind the name: if a profile does not exist, ipcluster silently makes an EMPTY one "
         "and starts the engines on this machine.\n",
         "",
     )
@@ -168,11 +168,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(griffin, ipython):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["frobnicate"], "ipp-griffin: don't know 'frobnicate'. See `ipp-griffin --help`."),
-        (["init", "physics"], "ipp-griffin init: don't know 'physics'. See `ipp-griffin init --help`."),
-        (["devcloud"], "ipp-griffin devcloud: say start, stop, status or env."),
-        (["devcloud", "go"], "ipp-griffin devcloud: don't know 'go'. See `ipp-griffin devcloud --help`."),
-        (["reap", "--yes", "--dryrun=1"], "ipp-griffin reap: don't know '--dryrun'. See `ipp-griffin reap --help`."),
+        (["frobnicate"], "ipp-griffin: unknown option or argument 'frobnicate'. See `ipp-griffin --help`."),
+        (["init", "physics"], "ipp-griffin init: unknown option or argument 'physics'. See `ipp-griffin init --help`."),
+        (["devcloud"], "ipp-griffin devcloud: name one of start, stop, status and env."),
+        (
+            ["devcloud", "go"],
+            "ipp-griffin devcloud: unknown option or argument 'go'. See `ipp-griffin devcloud --help`.",
+        ),
+        (
+            ["reap", "--yes", "--dryrun=1"],
+            "ipp-griffin reap: unknown option or argument '--dryrun'. See `ipp-griffin reap --help`.",
+        ),
         (
             ["reap", "--all"],
             "ipp-griffin reap: argument --all: expected one argument. See `ipp-griffin reap --help`.",
@@ -355,7 +361,7 @@ def test_that_the_object_store_is_down_is_a_remark_and_no_failure(griffin, three
 
 
 def test_stop_wants_one_name(griffin):
-    assert griffin("stop") == (1, "", "ipp-griffin stop: say which cluster: `ipp-griffin ps` lists them.\n")
+    assert griffin("stop") == (1, "", "ipp-griffin stop: name a cluster. `ipp-griffin ps` lists them.\n")
 
 
 @pytest.fixture
@@ -391,7 +397,7 @@ def test_a_stop_that_is_interrupted_says_how_to_go_on(stop, capsys):
     with pytest.raises(SystemExit) as ended:
         stop("0123456789ab", KeyboardInterrupt())
     assert ended.value.code == 130
-    assert "`ipp-griffin stop 0123456789ab` again deletes the rest" in capsys.readouterr().err
+    assert "`ipp-griffin stop 0123456789ab` again to delete the rest" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -444,4 +450,4 @@ def test_reaping_with_nobody_to_ask_deletes_nothing(reap, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         reap()
     assert ended.value.code == 1
-    assert "add --yes" in capsys.readouterr().err
+    assert "Add --yes" in capsys.readouterr().err

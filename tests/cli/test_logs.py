@@ -126,7 +126,7 @@ def test_a_servers_clock_that_is_wrong_is_told_once(run, clusters, behind, words
     know(clusters, *RECORDS, behind=behind)
     _, _, err = run(Logs, CLUSTER.uid, "0")
     assert err == [
-        f"ipp-griffin logs: The clock of {SET}/0 was {words} the object store's: its times are shown as it gave them."
+        f"ipp-griffin logs: The clock of {SET}/0 was {words} the object store's. Its times are shown uncorrected."
     ]
 
 
@@ -144,19 +144,19 @@ def test_of_many_reports_the_newest_are_read(run, clusters):
         (
             Logs,
             [],
-            "ipp-griffin logs: say which cluster, and which of its servers if you like: `ipp-griffin ps` lists them.",
+            "ipp-griffin logs: name a cluster, and one of its servers if you like. `ipp-griffin ps` lists them.",
         ),
         (Logs, ["x"], "ipp-griffin logs: There is no cluster 'x' in this project."),
         (
             Logs,
             [CLUSTER.uid, "7"],
-            f"ipp-griffin logs: There is no server '7' in this cluster. There is: {SET}/0, {SET}/1.",
+            f"ipp-griffin logs: There is no server '7' in this cluster. Its servers: {SET}/0, {SET}/1.",
         ),
-        (Timeline, [], "ipp-griffin timeline: say which cluster: `ipp-griffin ps` lists them."),
+        (Timeline, [], "ipp-griffin timeline: name a cluster. `ipp-griffin ps` lists them."),
         (
             Timeline,
             [CLUSTER.uid, "--output=start.png"],
-            "ipp-griffin timeline: start.png would be an SVG picture: give it a name that ends in .svg.",
+            "ipp-griffin timeline: start.png must end in .svg: the picture is an SVG.",
         ),
         (
             Timeline,
@@ -174,7 +174,7 @@ def test_a_timeline_of_nothing_says_so(run, clusters):
     assert run(Timeline, CLUSTER.uid) == (
         1,
         [],
-        ["ipp-griffin timeline: nothing is known of any server of cluster 0123456789ab."],
+        ["ipp-griffin timeline: no server of cluster 0123456789ab is known."],
     )
 
 

@@ -91,7 +91,7 @@ def test_programs_read_json(plan):
 
 def test_what_a_start_would_refuse_is_refused(plan, profile):
     status, _, err = plan("-n", "2", "--GriffinEngineSetLauncher.min_engines=3")
-    assert (status, "GriffinEngineSetLauncher.min_engines is 3, of 2 engines" in err) == (1, True)
+    assert (status, "GriffinEngineSetLauncher.min_engines is 3, but only 2 engines" in err) == (1, True)
     profile('c.GriffinServerControllerLauncher.restarts = "soon"')
     status, _, err = plan("-n", "2", "--controller=griffin-server")
     assert status == 1
@@ -112,7 +112,7 @@ def test_a_profile_that_starts_its_engines_elsewhere_is_told(plan, ipython):
     (ipython / "profile_plain").mkdir()
     status, _, err = plan("-n", "2", "--profile=plain", "--GriffinCloud.network=devnet")
     assert status == 0
-    assert "profile 'plain' does not start its engines with griffin: say --engines=griffin to `ipcluster start`." in err
+    assert "profile 'plain' does not start its engines with griffin. Add --engines=griffin to `ipcluster start`." in err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_profile_that_starts_its_engines_elsewhere_is_told(plan, ipython):
     [
         (
             ("--profile=nobodys",),
-            "There is no profile 'nobodys' yet: make it with `ipp-griffin init --profile=nobodys`.",
+            "There is no profile 'nobodys' yet. Create it with `ipp-griffin init --profile=nobodys`.",
         ),
         (("-n", "0"), "The value of the 'n' trait of a MakePlan instance should not be less than 1"),
         (("--controller=slurm",), "--controller is griffin or griffin-server, not 'slurm'."),

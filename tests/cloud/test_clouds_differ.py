@@ -188,7 +188,7 @@ def test_of_several_networks_shared_ones_are_to_choose_from_and_external_ones_ar
             {"cacert": "ca.pem"},
             r"certificate of 127\.0\.0\.1 is for another name \(IP address mismatch",
         ),
-        ({"days": -1}, {"cacert": "ca.pem"}, r"not valid now: certificate has expired\. Is this machine's clock right"),
+        ({"days": -1}, {"cacert": "ca.pem"}, r"not valid now: certificate has expired\. Check this machine's clock"),
     ],
 )
 def test_a_certificate_that_does_not_do_says_why_and_what_next(configure, tmp_path, certificate, keys, said) -> None:

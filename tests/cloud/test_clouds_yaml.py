@@ -132,14 +132,14 @@ def test_an_entry_that_is_no_cloud_is_one_clear_error(configure, entry) -> None:
     ("keys", "why"),
     [
         ({"auth": None}, "auth_url"),
-        ({"auth": []}, "auth is no list of names and values"),
-        ({"auth": "hunter2"}, "auth is no list of names and values"),
+        ({"auth": []}, "auth is not a list of names and values"),
+        ({"auth": "hunter2"}, "auth is not a list of names and values"),
         ({"auth": {"auth_url": AUTH}}, r"password is a required attribute\. Set it in clouds\.yaml or secure\.yaml"),
         (
             {"auth": {**LOGIN, **DOMAINS, "password": None}},
             r"password is a required attribute\. Set it in clouds\.yaml",
         ),
-        ({"auth": {**LOGIN, **DOMAINS, "something_else": "x"}}, "its auth has 'something_else', which this kind"),
+        ({"auth": {**LOGIN, **DOMAINS, "something_else": "x"}}, "its auth has 'something_else', which its auth_type"),
         ({"auth_type": "v3foo"}, "v3foo"),
         ({"api_timeout": "soon"}, "api_timeout is 'soon', not a number of seconds"),
         ({"api_timeout": [3]}, r"api_timeout is \[3\], not a number of seconds"),

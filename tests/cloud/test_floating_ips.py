@@ -156,11 +156,11 @@ def test_the_external_network_is_chosen_by_name_or_id(connected, neutron, pool):
 @pytest.mark.parametrize(
     ("networks", "pool", "message"),
     [
-        ([], "", rf"no external network .* \({TRAIT}_pool = ''\). Set {TRAIT} to none"),
+        ([], "", rf"no external network .* \({TRAIT}_pool = ''\). Leave {TRAIT} empty"),
         ([INNER], "mine", "sees no external network"),
         ([PUBLIC, SECOND], "", rf"Several .* are there: dmz \(n2\), public \(n1\)\. Set {TRAIT}_pool to the id of one"),
         ([PUBLIC, {**SECOND, "name": "public"}], "public", r"are called 'public': public \(n1\), public \(n2\)"),
-        ([PUBLIC, INNER], "mine", rf"no external network 'mine'\. There is: public \(n1\)\. Set {TRAIT}_pool"),
+        ([PUBLIC, INNER], "mine", rf"no external network 'mine'\. External networks: public \(n1\)\. Set {TRAIT}_pool"),
     ],
 )
 def test_a_network_that_is_not_the_only_one_of_its_kind_is_a_matter_of_settings(
@@ -200,7 +200,7 @@ def test_another_refusal_is_told_as_it_is(connected, neutron):
 @pytest.mark.parametrize("wanted", ["auto", "203.0.113.5"])
 def test_a_cloud_without_routers_has_no_floating_ips(connected, neutron, wanted):
     neutron.listing = error(404, "HTTPNotFound", "The resource could not be found.")
-    with pytest.raises(Unsupported, match=rf"has no floating IPs: .*router extension\. Set {TRAIT} to none"):
+    with pytest.raises(Unsupported, match=rf"has no floating IPs: .*router extension\. Leave {TRAIT} empty"):
         connected.floating_ips.reserve(UID, wanted, "")
 
 

@@ -193,7 +193,9 @@ def test_clients_are_let_in_to_their_ports_until_they_are_shut_out(dev, groups):
 def test_nobody_is_let_in_to_groups_that_a_stop_has_deleted(dev, groups):
     groups.make_for_server(UID)
     groups.remove(UID, timeout=5)
-    with pytest.raises(CloudError, match=f"The security groups of cluster {UID} are gone: somebody has stopped it"):
+    with pytest.raises(
+        CloudError, match=f"The security groups of cluster {UID} are gone: somebody stopped the cluster"
+    ):
         groups.let_in(UID, clients=[(20000, 20000)], client="203.0.113.7/32")
     assert dev.security_groups() == []
 

@@ -317,7 +317,7 @@ def test_a_server_that_will_not_go_is_named_after_the_timeout(engines, four_serv
     with pytest.raises(CloudError) as raised:
         destroy(engines, timeout=10, clock=clock)
     assert str(raised.value) == (
-        f"These servers are still there 10 s after their deletion: {stuck.name}. "
+        f"These servers still exist 10 s after they were deleted: {stuck.name}. "
         "If they stay, delete them with `openstack server delete`."
     )
     assert 110 < clock.now <= 112.1
@@ -394,7 +394,7 @@ def test_all_else_goes_although_a_floating_ip_stays(four_servers, store):
     ]
     four_servers.groups.fail["remove"] = [CloudError("These security groups are still in use")]
     with pytest.raises(
-        CloudError, match=f"servers of cluster {UID} are gone, but .*release floating IP .*still in use"
+        CloudError, match=f"servers of cluster {UID} are deleted, but .*release floating IP .*still in use"
     ):
         sweep(four_servers, store, UID, timeout=10)
     assert UID not in store.there
@@ -436,7 +436,7 @@ def test_a_port_that_stays_is_named(four_servers, store):
     four_servers.ports.left = {f"id-griffin-{UID}-{SET}-0": "port-0"}
     four_servers.ports.fail["delete"] = [CloudError("the cloud said 500")] * 100
     with pytest.raises(
-        CloudError, match="not these ports of theirs: port-0. the cloud said 500 .*openstack port delete"
+        CloudError, match="these ports of theirs still exist: port-0. the cloud said 500 .*openstack port delete"
     ):
         delete_servers(four_servers, (uid_tag(UID),), (), timeout=10, sleep=clock.sleep, clock=clock)
 

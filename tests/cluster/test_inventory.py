@@ -105,10 +105,10 @@ def test_without_the_object_store_servers_are_seen_and_deleted_all_the_same():
     clusters = look(make_server(0), make_server(1), store=down())
     (cluster,) = clusters.all()
     assert (cluster.phases, clusters.store_trouble) == ({"active": 2}, "the object store said 503")
-    with pytest.raises(Unavailable, match="servers of cluster .* are gone, but not all else: .*503"):
+    with pytest.raises(Unavailable, match="servers of cluster .* are deleted, but not everything else: .*503"):
         clusters.stop(clusters.find("griffin"), timeout=5)
     assert clusters._cloud.there == {}
-    with pytest.raises(Unavailable, match="No cluster 'griffin' has servers, and its container can't be looked for"):
+    with pytest.raises(Unavailable, match="No cluster 'griffin' has servers, and its container can't be searched for"):
         clusters.find("griffin")
 
 
@@ -121,7 +121,7 @@ def test_without_the_object_store_nothing_counts_as_never_reported():
 
 def test_without_the_object_store_a_cluster_with_servers_of_several_users_is_nobodys_to_stop():
     clusters = look(make_server(0), make_server(1, user="bob"), store=down())
-    with pytest.raises(SettingError, match="somebody else's"):
+    with pytest.raises(SettingError, match="belongs to somebody else"):
         clusters.find(ADA)
 
 
@@ -247,10 +247,13 @@ def test_a_cluster_is_found_by_its_uid_or_its_profile_and_id(name):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nope", rf"no cluster 'nope' in this project\. There is: {ADA} \(griffin\), {'1' * 12} \(griffin\)\."),
-        ("griffin", f"Several clusters are called 'griffin': say which, by {ADA}"),
-        (BOB, "is somebody else's: add --all-owners if you mean it"),
-        ("bobs", "is somebody else's"),
+        (
+            "nope",
+            rf"no cluster 'nope' in this project\. Existing clusters: {ADA} \(griffin\), {'1' * 12} \(griffin\)\.",
+        ),
+        ("griffin", f"Several clusters are called 'griffin'. Name one of them: {ADA}"),
+        (BOB, "belongs to somebody else. Add --all-owners if you mean it"),
+        ("bobs", "belongs to somebody else"),
     ],
 )
 def test_a_name_that_is_no_one_clusters_of_ones_own_says_what_there_is(name, why):
@@ -274,7 +277,7 @@ def test_what_is_left_of_a_cluster_is_found_by_its_uid():
 def test_what_is_left_of_somebody_elses_cluster_is_theirs():
     clusters = look()
     clusters._cloud.groups.there = [make_group(CAT, user="bob")]
-    with pytest.raises(SettingError, match="somebody else's"):
+    with pytest.raises(SettingError, match="belongs to somebody else"):
         clusters.rest_of(CAT)
     assert clusters.rest_of(CAT, everyone=True).uid == CAT
 
@@ -317,8 +320,8 @@ def cluster_of(*servers, store=None) -> Cluster:
     [
         ("ERROR", None, "is in ERROR: no disk"),
         ("SHUTOFF", "engines", "is in SHUTOFF: no disk"),
-        ("ACTIVE", None, f"never reported; its start was over at {BEFORE}"),
-        ("BUILD", None, f"never reported; its start was over at {BEFORE}"),
+        ("ACTIVE", None, f"never reported; its start had time until {BEFORE}"),
+        ("BUILD", None, f"never reported; its start had time until {BEFORE}"),
         ("ACTIVE", "agent", None),
         ("ACTIVE", "engines", None),
         ("ACTIVE", "failed", None),  # it switches its server off, or its launcher deletes it
@@ -335,12 +338,12 @@ def test_left_over_is_what_nova_says_is_off_and_what_never_reported(status, repo
 @pytest.mark.parametrize(
     ("phase", "minutes", "deadline", "why"),
     [
-        ("gone", 16, 20, "runs nothing: its agent reported gone at 2026-01-01T11:44:00Z"),
-        ("failed", 16, 20, "runs nothing: its agent reported failed at 2026-01-01T11:44:00Z"),
+        ("gone", 16, 20, "runs nothing any more: its agent reported gone at 2026-01-01T11:44:00Z"),
+        ("failed", 16, 20, "runs nothing any more: its agent reported failed at 2026-01-01T11:44:00Z"),
         ("failed", 14, 20, None),
         ("failed", 16, -1, None),  # its start is not over: a launcher may see to it
-        ("agent", 90, 61, "came no further than 'agent'; its start was over at 2026-01-01T10:59:00Z"),
-        ("connected", 90, 61, "came no further than 'connected'; its start was over at 2026-01-01T10:59:00Z"),
+        ("agent", 90, 61, "got no further than 'agent'; its start had time until 2026-01-01T10:59:00Z"),
+        ("connected", 90, 61, "got no further than 'connected'; its start had time until 2026-01-01T10:59:00Z"),
         ("connected", 90, 59, None),  # a set with its quorum may still wait for it
         ("engines", 9000, 9000, None),
     ],
@@ -446,7 +449,7 @@ def test_a_security_group_without_a_cluster_is_reaped_after_an_hour():
     clusters._cloud.groups.there = [make_group(ADA), make_group(BOB, hours=0.5), make_group(CAT, user="bob")]
     found = clusters.leftovers()
     assert [(left.group, left.server, left.why) for left in found] == [
-        (make_group(ADA), None, "is of no cluster any more")
+        (make_group(ADA), None, "belongs to no cluster any more")
     ]
     assert clusters.reap(found, timeout=5) == found
     assert clusters._cloud.groups.asked("remove", "uid") == [ADA]
@@ -472,7 +475,7 @@ def test_a_floating_ip_without_a_cluster_is_reaped_after_an_hour():
     clusters._cloud.floating_ips.there = floating
     found = clusters.leftovers()
     assert [(left.floating_ip, left.group, left.server, left.why) for left in found] == [
-        (floating[0], None, None, "is of no cluster any more")
+        (floating[0], None, None, "belongs to no cluster any more")
     ]
     assert clusters.reap(found, timeout=5) == found
     assert clusters._cloud.floating_ips.asked("release", "uid") == [ADA]

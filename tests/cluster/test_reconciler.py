@@ -94,7 +94,7 @@ def test_ports_that_nova_left_of_a_replaced_server_are_deleted():
 
 def test_ports_that_can_not_be_deleted_are_told_and_hold_up_no_replacement(caplog, monkeypatch):
     def refuse(servers):
-        raise CloudError("The servers are gone, but not these ports of theirs: port-0.")
+        raise CloudError("The servers are deleted, but these ports of theirs still exist: port-0.")
 
     kept = Kept(1)
     monkeypatch.setattr(kept.reconciler.engine_set, "delete_ports", refuse)
@@ -119,7 +119,7 @@ def test_a_server_that_can_not_be_deleted_now_is_deleted_at_a_later_look(caplog)
     kept.become("id-0.0", "ERROR")
     kept.cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")]
     kept.poll()
-    assert "Will try again: the cloud said 503" in texts(caplog)
+    assert "Will retry: the cloud said 503" in texts(caplog)
     kept.poll()
     kept.poll()
     assert sorted(kept.cloud.there) == ["id-0.1"]
@@ -182,7 +182,8 @@ def test_a_quorum_that_can_not_be_had_is_an_error_with_each_cause():
     kept.become("id-1.0", "ERROR", "No valid host")
     kept.poll()
     with pytest.raises(
-        GriffinError, match=r"its 2 engines any more\. Server \S+-1 \(building\) went to ERROR: No valid host\."
+        GriffinError,
+        match=r"can no longer get its 2 engines\. Server \S+-1 \(building\) went to ERROR: No valid host\.",
     ):
         kept.reconciler.check_quorum()
 
@@ -234,4 +235,4 @@ def test_stragglers_are_deleted_when_their_time_is_over(caplog):
     kept.poll({Place(SET, 0): 1})
     kept.reconciler.give_up_stragglers("was not there after 9 s (start_timeout)")
     assert sorted(kept.cloud.there) == ["id-0.0"]
-    assert texts(caplog)[-1].endswith("(active) was not there after 9 s (start_timeout).")
+    assert texts(caplog)[-1].endswith("(active) had not all its engines after 9 s (start_timeout).")

@@ -79,7 +79,7 @@ def test_a_wrong_password(shell, tmp_path):
     output = shell.run(*START, status=1, OS_CLIENT_CONFIG_FILE=str(wrong))
     assert "wrong-one" not in output
     assert "credentials" in cause(output).lower() or "password" in cause(output).lower()
-    assert "The cloud knows that request as req-" in output
+    assert "The failed request has the id req-" in output
 
 
 # -- log-ins that Keystone refuses
@@ -111,7 +111,7 @@ def test_an_expired_token(log_in):
 def test_an_application_credential_that_is_gone(log_in):
     secret = {"application_credential_id": "b" * 32, "application_credential_secret": "sesame"}
     with pytest.raises(
-        CredentialsError, match=r"Can't log in .* Check the credentials: wrong, expired, revoked"
+        CredentialsError, match=r"Can't log in .* Check the credentials: they may be wrong, expired or revoked"
     ) as raised:
         log_in(project=False, auth_type="v3applicationcredential", auth=secret)
     assert "sesame" not in str(raised.value)

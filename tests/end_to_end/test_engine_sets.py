@@ -121,5 +121,5 @@ def test_a_server_that_is_deleted_during_the_start_ends_it_without_replacements(
     somebody.start()
     said = refused(cluster, 2, engines_per_server=1, max_replacements=0)
     somebody.join(60)
-    assert re.search(r"its 2 engines any more\. Server griffin-\S+ \(\w+\) is gone: somebody deleted it", said)
+    assert re.search(r"can no longer get its 2 engines\. Server griffin-\S+ \(\w+\) is gone: somebody deleted it", said)
     assert shell.cloud.servers() == []

@@ -130,7 +130,7 @@ def test_a_failed_start_that_cannot_be_taken_down_says_both_and_is_no_success(sh
     )
     output = shell.run(*START, "-n", "1", *settings, status=1, timeout=150)
     assert "Only 0 of 1 engines connected" in output
-    assert "taking it down failed" in output
+    assert "Cleaning up failed" in output
     shell.cloud.faults.clear()
     shell.run(*STOP)
 

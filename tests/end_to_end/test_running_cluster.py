@@ -222,7 +222,7 @@ def test_another_cluster_and_another_user_are_kept_apart_and_each_is_ended_from_
         seen = griffin(elsewhere, "ps", container(shell))
         assert uid in seen and ours not in seen
         assert ours in griffin(elsewhere, "ps", container(shell), "--all-owners")
-        assert "is somebody else's" in griffin(elsewhere, "stop", container(shell), ours, status=1)
+        assert "belongs to somebody else" in griffin(elsewhere, "stop", container(shell), ours, status=1)
         assert len(shell.cloud.servers()) == 3
 
     output = elsewhere.run("ipp-griffin", "stop", container(shell), "griffin/x")
@@ -336,7 +336,7 @@ def test_a_server_that_is_off_or_gone_takes_only_its_engines_with_it_and_the_las
     assert griffin(elsewhere, *reap, "--dry-run") == f"Server {lost} is in SHUTOFF\n"
     (found,) = json.loads(griffin(elsewhere, *reap, "--json"))
     assert (found["server"]["name"], found["why"]) == (lost, "is in SHUTOFF")
-    assert "add --yes" in griffin(elsewhere, *reap, status=1)
+    assert "Add --yes" in griffin(elsewhere, *reap, status=1)
     assert len(shell.cloud.servers()) == 4
     assert griffin(elsewhere, *reap, "--yes").endswith("Deleted: 1.\n")
     assert set(shell.cloud.servers()) == {*first, other}

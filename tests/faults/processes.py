@@ -226,7 +226,7 @@ def held(stage: str) -> tuple[dict[str, object], ...]:
 
 START_COMMAND, STOPPING = "SIGKILL to `ipcluster start`", "SIGKILL to `ipcluster stop`"
 DEAD, TAKES_DOWN = "nothing more: the process is dead", "it tears down what it created"
-AFTER_REAP, REAPED = f"{NOTHING} in the cloud, after `ipp-griffin reap`", "never reported; its start was over at"
+AFTER_REAP, REAPED = f"{NOTHING} in the cloud, after `ipp-griffin reap`", "never reported; its start had time until"
 SIGNALS = (("Ctrl-C", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGHUP", signal.SIGHUP))
 CONTAINER, CREATING = "start: making the container", "start: creating the server"
 

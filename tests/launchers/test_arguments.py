@@ -19,13 +19,13 @@ from ..fakes import FakeCloud, FakeCluster
         ("engine_per_server", "GriffinEngineSetLauncher has no setting 'engine_per_server'. Did you mean 'engines_per_server'?"),
         (
             "gpus",
-            "GriffinEngineSetLauncher has no setting 'gpus'. The profile's ipcluster_config.py shows those that it has.",
+            "GriffinEngineSetLauncher has no setting 'gpus'. The profile's ipcluster_config.py lists its settings.",
         ),
         # traits, but of what the launcher remembers: they would be overwritten
-        ("region", "GriffinEngineSetLauncher has no setting 'region'. All of a cluster have one: set GriffinCloud.region."),
+        ("region", "GriffinEngineSetLauncher has no setting 'region'. It is a setting of the whole cluster: GriffinCloud.region."),
         (
             "servers",
-            "GriffinEngineSetLauncher has no setting 'servers'. The profile's ipcluster_config.py shows those that it has.",
+            "GriffinEngineSetLauncher has no setting 'servers'. The profile's ipcluster_config.py lists its settings.",
         ),
     ],
 )  # fmt: skip
@@ -103,7 +103,7 @@ def test_a_set_that_is_restarted_has_what_it_was_started_with(start, caplog):
     start("2")
     again = start("1")
     assert (again.flavor, again.packages, again.engines_per_server) == ("large", ["numpy"], 0)
-    assert "Engine set 1 starts with what it had before: flavor, packages" in caplog.text
+    assert "Engine set 1 starts with its earlier settings: flavor, packages" in caplog.text
     assert start("1").flavor == "large"
     assert start("2").flavor == "small"
 
@@ -139,7 +139,7 @@ def test_the_id_of_a_set_that_runs_is_refused_and_that_of_one_that_has_ended_is_
     first = start("1")
     first.parent.engines = {"1": first}
     first.state = "running"
-    with pytest.raises(SettingError, match="Engine set '1' is running"):
+    with pytest.raises(SettingError, match="Engine set '1' is already running"):
         start("1", flavor="large")
     start("2")
     first.state = "after"
@@ -160,5 +160,5 @@ def test_what_is_no_users_name_is_refused_before_there_is_a_server(user, fits):
     if fits:
         launcher.check_settings()
     else:
-        with pytest.raises(SettingError, match=r"^GriffinEngineSetLauncher\.engine_user .* is no user's name"):
+        with pytest.raises(SettingError, match=r"^GriffinEngineSetLauncher\.engine_user .* is not a valid user name"):
             launcher.check_settings()

@@ -33,10 +33,10 @@ def test_what_is_no_such_option_is_not_taken_for_it(args, value):
     ("args", "why"),
     [
         (["--IPController.enable_curve=False"], "CurveZMQ is always on"),
-        (["--reuse"], "can't be used again"),
-        (["--IPController.restore_engines=True"], "can't be used again"),
-        (["--Session.key=abc"], "take Session.key out"),
-        (["--IPController.curve_secretkey", "abc"], "take IPController.curve_secretkey out"),
+        (["--reuse"], "can't be reused"),
+        (["--IPController.restore_engines=True"], "can't be reused"),
+        (["--Session.key=abc"], "remove Session.key"),
+        (["--IPController.curve_secretkey", "abc"], "remove IPController.curve_secretkey"),
     ],
 )
 def test_what_protects_the_cluster_can_not_be_switched_off(args, why):

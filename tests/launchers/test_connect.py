@@ -120,7 +120,7 @@ def test_a_profile_that_it_makes_is_griffins_and_of_another_one_is_told_what_it_
     assert "\nc.GriffinCloud.cloud = '" in (ipython / "profile_griffin" / "ipcluster_config.py").read_text()
     status, said = connect("--profile=default")
     assert status == 0
-    assert "profile 'default' has no settings of griffin: `ipcluster engines` with it starts engines on this" in said
+    assert "profile 'default' has no settings of griffin: with it, `ipcluster engines` starts engines on this" in said
 
 
 # --- what is refused before anything is made
@@ -129,14 +129,17 @@ def test_a_profile_that_it_makes_is_griffins_and_of_another_one_is_told_what_it_
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--profile=../up"], "'../up' is not the name of a profile: use letters, digits, - and _. Say --profile and"),
-        (["--cluster-id=a/b"], "use letters, digits and any of . _ - + @, 200 at most. Say --profile and --cluster-id"),
+        (["--profile=../up"], "'../up' is not the name of a profile: use letters, digits, - and _. Choose its names"),
+        (
+            ["--cluster-id=a/b"],
+            "use letters, digits and any of . _ - + @, at most 200 characters. Choose its names on this machine with",
+        ),
         (["--client-address=house"], "client_address 'house' is no IPv4 address, or range of such: give it as"),
-        (["--timeout=nan"], "reach_timeout can't be nan seconds: give"),
-        (["--timeout=1e400"], "reach_timeout can't be inf seconds: give"),
+        (["--timeout=nan"], "reach_timeout can't be nan seconds: set it to"),
+        (["--timeout=1e400"], "reach_timeout can't be inf seconds: set it to"),
         (["--timeout=1e6"], "reach_timeout can't be 1000000.0 seconds: give a number from 1 to 86400."),
         (["--timeout=0.5"], "The value of the 'timeout' trait of a Connect instance should"),
-        (["another"], "say which cluster: `ipp-griffin ps` lists them."),
+        (["another"], "name a cluster. `ipp-griffin ps` lists them."),
     ],
 )
 def test_what_can_not_be_is_one_line_and_changes_nothing(connect, ipython, project, options, line):
@@ -151,7 +154,10 @@ def test_what_can_not_be_is_one_line_and_changes_nothing(connect, ipython, proje
 def test_a_cluster_that_nobody_has(connect, ipython):
     status, said = connect(name="nobody")
     assert status == 1
-    assert said == f"ipp-griffin connect: There is no cluster 'nobody' in this project. There is: {UID} (griffin).\n"
+    assert (
+        said
+        == f"ipp-griffin connect: There is no cluster 'nobody' in this project. Existing clusters: {UID} (griffin).\n"
+    )
     assert files(ipython) == []
 
 
@@ -168,7 +174,7 @@ def test_one_that_is_starting(connect, ipython, store):
     store.there[UID].clear()
     status, said = connect()
     assert status == 1
-    assert "is not in the object store: its controller runs on no server of the cloud, or has not started yet." in said
+    assert "has no connection file in the object store: its controller does not run on a server of the cloud" in said
     assert files(ipython) == []
 
 
@@ -197,7 +203,7 @@ def test_two_at_the_same_time_are_one_after_the_other(connect, ipython):
     with one_at_a_time():
         status, said = connect()
     assert status == 1
-    assert "Another `ipp-griffin connect` of yours is at work on this machine: wait for it." in said
+    assert "Another `ipp-griffin connect` of yours is running on this machine." in said
     assert files(ipython) == []
     assert connect()[0] == 0
 
@@ -227,7 +233,8 @@ def test_another_cluster_that_may_run_is_never_replaced(connect, ipython, server
     status, said = connect(name=UID)
     assert status == 1
     assert (
-        "End it with `ipcluster stop --profile=griffin`, or say --cluster-id=NAME to call this one otherwise." in said
+        "Stop it with `ipcluster stop --profile=griffin`, or choose another name for this one with --cluster-id=NAME."
+        in said
     )
     assert (ipython / CLUSTER_FILE).read_text() == before
     assert files(ipython) == [CLUSTER_FILE]
@@ -257,7 +264,7 @@ def test_a_file_that_is_damaged_stays_and_is_told(connect, ipython):
     (ipython / CLUSTER_FILE).write_text("{}}")
     status, said = connect()
     assert status == 1
-    assert f"{ipython / CLUSTER_FILE} is damaged, or of a cluster that is not griffin's: delete it" in said
+    assert f"{ipython / CLUSTER_FILE} is damaged, or of a cluster that griffin did not start. Delete it" in said
     assert (ipython / CLUSTER_FILE).read_text() == "{}}"
 
 

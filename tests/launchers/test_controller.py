@@ -99,7 +99,7 @@ def test_no_free_block_is_a_setting_error(monkeypatch):
     with pytest.raises(SettingError) as raised:
         free_ports("20000-20045", 20, "10.0.0.1")
     assert str(raised.value) == (
-        "No 20 consecutive ports of 20000-20045 are free. Set GriffinControllerLauncher.ports."
+        "Of the ports 20000-20045, no 20 in a row are free. Stop a cluster, or set GriffinControllerLauncher.ports to another range."
     )
 
 
@@ -214,7 +214,7 @@ def test_a_machine_on_several_networks_is_told_to_choose_an_address(addresses):
         reachable_address(on("127.0.0.0/8", more=[OFFICE]), GriffinCloud())
     assert str(raised.value) == (
         "This machine is on several networks of the project: 10.1.2.3 on office, 127.0.0.1 on net. "
-        "Set GriffinControllerLauncher.ip to the address that engines are to connect to."
+        "Set GriffinControllerLauncher.ip to the address that engines should connect to."
     )
     assert reachable_address(on("127.0.0.0/8", more=[OFFICE]), GriffinCloud(network="net")) == "127.0.0.1"
 

@@ -54,7 +54,7 @@ async def test_without_connection_info_it_says_what_is_missing(launcher, tmp_pat
         await engine_connection(launcher, NETWORK)
     assert str(raised.value) == (
         f"No controller is running here: {tmp_path / 'ipcontroller-engine.json'} does not exist. "
-        "Start one, with `ipcluster start`."
+        "Start one with `ipcluster start`."
     )
 
 
@@ -67,7 +67,7 @@ async def test_files_of_a_controller_that_died_are_no_controller(launcher):
         await engine_connection(launcher, NETWORK)
     assert str(raised.value) == (
         "The controller at tcp://10.0.0.1:20000 does not answer (no answer). "
-        "If it has ended: `ipcluster stop`, then `ipcluster start`."
+        "If not, run `ipcluster stop`, then `ipcluster start`."
     )
 
 
@@ -90,7 +90,7 @@ async def test_a_tunnel_that_has_ended_is_opened_by_connect(launcher, tmp_path):
     [
         (
             GriffinControllerLauncher,
-            "Take --ip out of the controller's arguments, or set GriffinControllerLauncher.ip.",
+            "Remove --ip from the controller's arguments, or set GriffinControllerLauncher.ip.",
         ),
         (object, 'Use controller="griffin" (ipcluster: --controller=griffin).'),
     ],

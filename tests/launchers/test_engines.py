@@ -240,7 +240,7 @@ async def test_a_set_is_stopped_whatever_another_configuration_says_of_its_serve
         (Network("n1", "net", ("10.0.0.0/16",)), "GriffinCloud.manage_security_group = True."),
         (
             Network("n2", "lab", ("10.7.0.0/16",)),
-            "GriffinCloud.manage_security_group = True. And network 'lab' needs a way to 10.0.0.1: a router, if they are apart.",
+            "GriffinCloud.manage_security_group = True. If 10.0.0.1 is on another network, network 'lab' needs a router to it.",
         ),
     ],
 )
@@ -488,7 +488,7 @@ async def test_servers_that_fail_are_named_and_the_others_deleted_too(launcher, 
         await launcher.start(4)
     names = ", ".join(f"griffin-{launcher.uid}-{launcher.engine_set}-{slot}" for slot in range(4))
     assert str(raised.value) == (
-        f"The engine set can't have its 4 engines any more. Each of the servers {names} (building) went to ERROR: No valid host. "
+        f"The engine set can no longer get its 4 engines. Each of the servers {names} (building) went to ERROR: No valid host. "
         "All servers of this start are deleted."
     )
     assert fake_cloud.there == {}
@@ -500,7 +500,7 @@ async def test_a_failed_start_whose_clean_up_fails_says_both_and_can_be_stopped(
     launcher.stop_timeout = 0
     with pytest.raises(QuotaError) as raised:
         await launcher.start(2)
-    assert str(raised.value) == ("Quota exceeded. And taking it down failed: Can't delete. Run the same stop again.")
+    assert str(raised.value) == ("Quota exceeded. Cleaning up failed, too: Can't delete. Run the same stop again.")
     assert launcher.state == "running"
     launcher.stop_timeout = 60
     await launcher.stop()
@@ -515,7 +515,7 @@ async def test_engines_that_never_connect_end_the_start_at_its_deadline(launcher
     assert str(raised.value) == (
         "Only 0 of 1 engines connected within 1 s; servers: 1 active. "
         f"Never reported: griffin-{launcher.uid}-{launcher.engine_set}-0 (can they reach the object store?). "
-        "All servers of this start are deleted. Set GriffinEngineSetLauncher.start_timeout for slower clouds."
+        "All servers of this start are deleted. If the cloud is only slow, increase GriffinEngineSetLauncher.start_timeout."
     )
     assert fake_cloud.there == {}
 
@@ -568,7 +568,7 @@ async def test_credentials_for_another_project_are_refused(launcher, fake_cloud)
     with pytest.raises(SettingError) as raised:
         await launcher.stop()
     assert str(raised.value).startswith(
-        "This cluster is in project p1, but these credentials are for project p2: use the ones it was started with"
+        "This cluster is in project p1, but these credentials are for project p2. Use those that it was started with"
     )
     assert str(raised.value).endswith("Run the same stop again.")
     assert (launcher.state, list(fake_cloud.there)) == ("running", ["id-0"])

@@ -36,7 +36,9 @@ async def launcher(fake_cloud, store, hub, cluster, tmp_path, no_pauses, monkeyp
 
 async def test_more_than_there_are_is_no_quorum(launcher, fake_cloud):
     launcher.min_engines = 2
-    with pytest.raises(SettingError, match="GriffinEngineSetLauncher.min_engines is 2, of 1 engines: it must be 1 or"):
+    with pytest.raises(
+        SettingError, match="GriffinEngineSetLauncher.min_engines is 2, but only 1 engines are to start: set it to 1 or"
+    ):
         await launcher.start(1)
     assert fake_cloud.calls == []
 

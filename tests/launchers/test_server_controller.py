@@ -123,19 +123,19 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"controller_args": ["--ip=*"]}, "take --ip out of the controller's arguments"),
-        ({"controller_args": ["--location=here"]}, "take --location out"),
-        ({"controller_args": ["--ports=1-2"]}, "take --ports out"),
-        ({"controller_args": ["--reuse"]}, "can't be used again"),
+        ({"controller_args": ["--ip=*"]}, "remove --ip from the controller's arguments"),
+        ({"controller_args": ["--location=here"]}, "remove --location from"),
+        ({"controller_args": ["--ports=1-2"]}, "remove --ports from"),
+        ({"controller_args": ["--reuse"]}, "can't be reused"),
         ({"ports": "20000-20010"}, "at least 20 ports"),
         ({"ssh_server": "two words"}, "is no gateway"),
         ({"ssh_server": "-oProxyCommand=x@"}, "is no gateway"),
-        ({"ssh_server": "debian@"}, "lets in who has the key of a key pair: set GriffinCloud.key_name"),
+        ({"ssh_server": "debian@"}, "needs a key pair to let you in: set GriffinCloud.key_name"),
         ({"ssh_server": "me@gate", "floating_ip": "auto"}, "is of no use behind the gateway me@gate"),
         ({"reach_timeout": float("nan")}, "reach_timeout can't be nan seconds"),
         (
             {"idle_timeout": float("nan")},
-            "GriffinServerControllerLauncher.idle_timeout can't be nan seconds: give 315360000 or less",
+            "GriffinServerControllerLauncher.idle_timeout can't be nan seconds: set it to 315360000 or less",
         ),
         ({"max_lifetime": float("inf")}, "max_lifetime can't be inf seconds"),
         ({"start_timeout": 1e300}, r"start_timeout can't be 1e\+300 seconds"),
@@ -145,7 +145,7 @@ async def test_what_the_user_set_for_ipcontroller_travels(make, store, tmp_path)
         ({"flavor": "huge"}, r"No flavor 'huge'\. .* Set GriffinServerControllerLauncher\.flavor\."),
         ({"network": "lab"}, r"No network 'lab'\. .* Set GriffinServerControllerLauncher\.network\."),
         ({"key_name": "eve"}, r"No key pair 'eve'\. .* Set GriffinServerControllerLauncher\.key_name\."),
-        ({"cluster_id": "a/b"}, "can't be part of a file's name"),
+        ({"cluster_id": "a/b"}, "can't be part of a file name"),
     ],
 )
 async def test_what_can_not_be_is_told_before_anything_is_made(make, fake_cloud, store, settings, why):
@@ -159,13 +159,13 @@ async def test_an_outage_while_it_starts_fails_nothing_and_is_told_once(launcher
     down = Unavailable("the store said 503")
     store.fail["get"] = [down, down]
     await launcher.start()
-    assert [r.getMessage() for r in caplog.records if "503" in r.getMessage()] == ["Will try again: the store said 503"]
+    assert [r.getMessage() for r in caplog.records if "503" in r.getMessage()] == ["Will retry: the store said 503"]
 
 
 async def test_a_server_in_error_is_replaced_and_then_given_up_with_its_cause(make, fake_cloud, store):
     fake_cloud.status, fake_cloud.fault = "ERROR", "the disk broke"
     launcher = make(max_replacements=1)
-    with pytest.raises(GriffinError, match=r"The controller has no server\. .*went to ERROR: the disk broke"):
+    with pytest.raises(GriffinError, match=r"The controller got no server\. .*went to ERROR: the disk broke"):
         await launcher.start()
     assert len(fake_cloud.plans) == 2
     only_the_project_is_left(fake_cloud, store, launcher)
@@ -180,7 +180,7 @@ async def test_what_its_agent_gave_up_for_is_the_cause(launcher, fake_cloud, sto
 
 async def test_files_with_other_keys_are_not_taken(launcher, fake_cloud, store):
     store.forge = lambda files: {**files, "client": {**files["client"], "curve_serverkey": "mine"}}
-    with pytest.raises(GriffinError, match="no connection files of this cluster"):
+    with pytest.raises(GriffinError, match="damaged, or not of this cluster"):
         await launcher.start()
     only_the_project_is_left(fake_cloud, store, launcher)
 
@@ -488,6 +488,6 @@ async def test_a_server_that_is_deleted_behind_its_back_ends_the_cluster(make, f
 async def test_a_signal_that_ends_it_stops_it_and_others_are_told_to_reach_nobody(launcher, fake_cloud, caplog):
     await launcher.start()
     assert launcher.signal(2) is None
-    assert "does not reach the controller" in caplog.text
+    assert "was not sent: the controller runs on a server" in caplog.text
     await launcher.signal(15)
     assert fake_cloud.there == {}

@@ -262,7 +262,7 @@ async def test_a_start_that_fails_at_any_stage_tells_its_cause_and_leaves_nothin
                 else:
                     with pytest.raises(GriffinError, match="it broke") as raised:
                         await on.start(launcher)
-                    assert "taking it down failed" not in str(raised.value), failure
+                    assert "Cleaning up failed" not in str(raised.value), failure
             assert (launcher.state, on.doors.left_over()) == ("after", before), failure
             again = await running(on)
             await again.stop()

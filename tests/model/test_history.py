@@ -81,7 +81,7 @@ def test_a_server_is_named_by_its_name_its_slot_or_its_set_and_slot(name, found)
 
 @pytest.mark.parametrize("name", ["1", "bbbb/10", "0.2", "griffin", "", "-1", "٠", f"{SET}/"])
 def test_a_name_of_no_server_says_what_there_is(name):
-    with pytest.raises(SettingError, match=rf"There is: {SET}/0, {SET}/0\.1, {SET}/10, bbbb/0\.$"):
+    with pytest.raises(SettingError, match=rf"Its servers: {SET}/0, {SET}/0\.1, {SET}/10, bbbb/0\.$"):
         select(KNOWN, name)
 
 

@@ -220,9 +220,7 @@ def test_of_several_networks_those_of_one_name_or_none_are_listed_with_their_ids
 def test_an_external_network_is_named_where_there_is_no_other_and_taken_where_it_is_asked_for():
     """Some clouds have nothing but a public network, which servers are put on."""
     public = Network("x", "Ext-Net", external=True)
-    with pytest.raises(
-        SettingError, match=r"no network but external ones: Ext-Net\. .* set GriffinCloud\.network to it"
-    ):
+    with pytest.raises(SettingError, match=r"only external networks: Ext-Net\. .* set GriffinCloud\.network to it"):
         choose_network("", [public])
     assert choose_network("Ext-Net", [public]) == public
 

@@ -85,7 +85,7 @@ def test_nova_gets_the_program_compressed_and_always_the_same_bytes():
 
 def test_too_much_for_nova_is_an_error_that_says_how_big_and_what_to_do():
     noise = random.Random(1).randbytes(45_000).hex()
-    message = r"The user-data is \d{5} bytes, Nova takes 49149; 90000 bytes of it, .*\. Set GriffinCloud\.ca_certificates to a file"
+    message = r"The user-data has \d{5} bytes, but Nova takes 49149 at most; 90000 bytes of it, .*\. Set GriffinCloud\.ca_certificates to a file"
     with pytest.raises(SettingError, match=message):
         user_data({**parameters(), "ca_certificates": noise}, agent_source())
 
@@ -103,5 +103,5 @@ def test_parameters_that_are_no_python_literal_in_json_are_refused(value):
 
 
 def test_certificates_that_are_none_are_refused_before_a_server_is_made():
-    with pytest.raises(SettingError, match="GriffinCloud.ca_certificates is not the text of certificates"):
+    with pytest.raises(SettingError, match="GriffinCloud.ca_certificates does not have certificates"):
         parameters(ca_certificates="/etc/ssl/ca.pem")

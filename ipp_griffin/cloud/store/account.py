@@ -111,7 +111,7 @@ class Account:
         while len(found) < MOST_LISTED:
             _, page = self.call(what, function, *args, prefix=prefix or None, marker=marker, limit=PAGE)
             if not isinstance(page, list) or not all(isinstance(e, dict) and e.get("name") for e in page):
-                raise StoreUnavailable(f"{what}: the answer is no listing.")
+                raise StoreUnavailable(f"{what}: the answer is not a listing.")
             found += page
             if len(page) < max(size, 1):
                 return found
@@ -146,7 +146,7 @@ class Account:
             what = f"Can't delete object {one_line(f'{container}/{name}')}"
             try:
                 if name in treacherous:
-                    raise StoreError(f"{what}: its name is none for a URL, and the store did not take it otherwise.")
+                    raise StoreError(f"{what}: its name can't be part of a URL, and bulk deletion did not delete it.")
                 self.call(what, swift.delete_object, container, name)
             except CloudError as error:
                 if error.status != 404:

@@ -47,17 +47,18 @@ class AccountKey:
                 return ours[0]
             if not slots and not any(name.startswith(POLICIES) for name in headers) and not self._account.info():
                 raise Unsupported(
-                    f"The object store at {self._account.url} honours TempURL keys of the account only, and does not "
-                    "tell whether others have set them (old releases of Ceph's gateway don't). Ask the cloud's "
-                    "operators; use another cloud, or another object store of it (object_store_endpoint_override)."
+                    f"The object store at {self._account.url} honours TempURL keys of the account only, and does "
+                    "not show whether they are in use (old releases of Ceph's gateway don't). Ask the cloud's "
+                    "operators, or use another cloud, or another object store of it "
+                    "(object_store_endpoint_override)."
                 )
             free = [slot for slot in SLOTS if slot not in slots]
             if not free:
                 raise Unsupported(
-                    f"The object store at {self._account.url} honours TempURL keys of the account only (Ceph's "
-                    "gateway does so), and others have both (X-Account-Meta-Temp-URL-Key and -Key-2). Free one that "
-                    "nobody needs (openstack object store account unset --property Temp-URL-Key-2), or use another "
-                    "project."
+                    # Nothing after the name of a key: `redact` would take it for the key.
+                    f"The object store at {self._account.url} honours TempURL keys of the account only (as Ceph's "
+                    "gateway does), and both of them are in use. Use another project, or free a key that nobody needs: "
+                    "`openstack object store account unset --property Temp-URL-Key`"
                 )
             try:
                 self._post({free[0]: made})
@@ -68,8 +69,9 @@ class AccountKey:
                     raise
                 self._sleep(backoff(attempt))
         raise Unsupported(
-            f"The object store at {self._account.url} does not keep a TempURL key of the account, or does not show it "
-            "to these credentials: servers could not find their controller. Use credentials that own the account."
+            f"The object store at {self._account.url} does not keep a TempURL key of the account, or does not "
+            "show it to these credentials, so servers could not find their controller. Use credentials that own "
+            "the account."
         )
 
     def give_back(self, needed: Callable[[], bool]) -> None:

@@ -187,7 +187,7 @@ class Store:
                 return True
             if attempt == 0:
                 # Something was written meanwhile, by an agent perhaps: end all URLs, then try again.
-                what = f"Can't end the URLs of container {self._name(uid)}"
+                what = f"Can't invalidate the URLs of container {self._name(uid)}"
                 self._call(what, swift.post_container, self._name(uid), {NO_KEY: "x"})
             self._sleep(backoff(attempt))
         logger.warning("container %s is still there: something in it can't be deleted", self._name(uid))
@@ -425,8 +425,9 @@ class Store:
 
     def _foreign(self, uid: str) -> StoreError:
         return StoreError(
-            f"Container {self._name(uid)} exists and is not ours: it has no {MARKER.title()} marker of this "
-            "cluster, or no TempURL key that these credentials see. Delete or rename it if nobody needs it."
+            f"Container {self._name(uid)} exists, but does not belong to this cluster: it has no "
+            f"{MARKER.title()} marker of this cluster, or no TempURL key that these credentials see. Delete it if "
+            "nobody needs it."
         )
 
     def _name(self, uid: str) -> str:

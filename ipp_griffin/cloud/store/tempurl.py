@@ -63,8 +63,8 @@ class TempUrls:
             if taken := [digest for digest in DIGESTS if digest in allowed]:
                 return taken[:1]
         raise Unsupported(
-            f"The object store at {self._account.url} has no TempURL for GET and PUT (its /info says so): servers "
-            "could not find their controller. Ask the cloud's operators to enable it."
+            f"The object store at {self._account.url} has no TempURL for GET and PUT (its /info says so), so "
+            "servers could not find their controller. Ask the cloud's operators to enable it."
         )
 
     def signer_of(self, found: Mapping[str, str]) -> Signer:
@@ -107,9 +107,9 @@ class TempUrls:
         note({NO_SIGNED_BY: "x"})
         give_back()
         raise Unsupported(
-            f"The object store at {self._account.url} honours neither the TempURL key of a container nor one of the "
-            "account: servers could not find their controller. Ask the cloud's operators to enable TempURLs; Ceph's "
-            "object gateway may need the account in its URLs (rgw_swift_account_in_url)."
+            f"The object store at {self._account.url} honours neither the TempURL key of a container nor one of "
+            "the account, so servers could not find their controller. Ask the cloud's operators to enable "
+            "TempURLs; Ceph's object gateway may need the account in its URLs (rgw_swift_account_in_url)."
         )
 
     def expiry(self, seconds: float) -> int:

@@ -168,7 +168,7 @@ def test_a_container_that_nobody_marked_for_ten_seconds_is_marked(
 def test_what_somebody_keeps_in_an_old_container_is_left_alone(mock: responses.RequestsMock, store: Store) -> None:
     mock.put(CONTAINER, status=202)
     mock.head(CONTAINER, status=204, headers=bare(1000, objects=1))
-    with pytest.raises(StoreError, match="exists and is not ours"):
+    with pytest.raises(StoreError, match="exists, but does not belong to this cluster"):
         store.publish(UID, {})
     assert "POST" not in " ".join(lines(mock))
 
@@ -180,7 +180,7 @@ def test_what_somebody_has_in_a_container_is_left_alone_after_a_lost_answer_too(
     mock.put(CONTAINER, status=202)
     mock.head(CONTAINER, status=204)
     mock.get(CONTAINER, json=listing("thesis.txt"))
-    with pytest.raises(StoreError, match="exists and is not ours"):
+    with pytest.raises(StoreError, match="exists, but does not belong to this cluster"):
         store.publish(UID, {})
     assert "POST" not in " ".join(lines(mock))
 
@@ -193,7 +193,7 @@ def test_somebody_elses_container_is_refused_and_left_alone(
 ) -> None:
     mock.put(CONTAINER, status=202)
     mock.head(CONTAINER, status=204, headers=headers)
-    with pytest.raises(StoreError, match=f"Container ipp-griffin-{UID} exists and is not ours"):
+    with pytest.raises(StoreError, match=f"Container ipp-griffin-{UID} exists, but does not belong to this cluster"):
         store.publish(UID, {})
     assert {line.split()[0] for line in lines(mock)} == {"GET", "PUT", "HEAD"}
     assert sum(slept) <= 12
@@ -572,7 +572,9 @@ def test_without_prefix_urls_there_is_one_url_for_each_phase(
     assert signature(f"PUT\n{NOW + 60}\n/v1/AUTH_p1/ipp-griffin-{UID}/{SET}/0.0/0000-agent") in urls["agent"]
 
 
-@pytest.mark.parametrize(("status", "headers", "says"), [(404, {}, "There is no container"), (204, {}, "is not ours")])
+@pytest.mark.parametrize(
+    ("status", "headers", "says"), [(404, {}, "There is no container"), (204, {}, "does not belong to this cluster")]
+)
 def test_there_is_no_url_into_a_container_that_is_not_ours(
     mock: responses.RequestsMock, store: Store, status: int, headers: dict[str, str], says: str
 ) -> None:
@@ -679,7 +681,7 @@ def test_a_name_that_would_be_another_objects_in_a_url_is_never_in_one(
         store.delete_prefix(UID, "")
         assert mock.calls[-1].request.body == f"ipp-griffin-{UID}/{name}\n".encode()
     else:
-        with pytest.raises(StoreError, match="its name is none for a URL"):
+        with pytest.raises(StoreError, match="its name can't be part of a URL"):
             store.delete_prefix(UID, "")
     assert [line for line in lines(mock) if line.startswith("DELETE")] == []
 
@@ -750,7 +752,7 @@ def test_of_unmarked_containers_only_an_empty_one_is_deleted(
     assert store.delete_container(UID) is True
     assert store.delete_container(UID) is True
     assert [line.split()[0] for line in lines(mock)] == ["HEAD", "DELETE"] * 2
-    assert "exists and is not ours" in caplog.text  # the second
+    assert "exists, but does not belong to this cluster" in caplog.text  # the second
 
 
 def test_of_an_empty_unmarked_container_it_is_known_when_it_was_made(
