@@ -115,7 +115,7 @@ def check_args(user: Iterable[str]) -> None:
     if value_of(user, *KEYS):
         raise SettingError(
             "Keys must not be in the controller's arguments, which every user of this machine can read: remove "
-            f"{next((name for name in KEYS if value_of(user, name)))}. The launcher makes new keys in every run."
+            f"{next(name for name in KEYS if value_of(user, name))}. The launcher makes new keys in every run."
         )
 
 
