@@ -83,11 +83,11 @@ c = get_config()  # noqa: F821
 # ------------------------------------------------------------------------------
 # GriffinControllerLauncher(LocalControllerLauncher) configuration
 # ------------------------------------------------------------------------------
-## A local ipcontroller for engines on servers: one reachable address, CurveZMQ
-#  and message signing on.
+## Run ipcontroller on this machine for engines on servers: one reachable
+#  address, CurveZMQ and message signing on.
 #
-#  Its `stop` deletes everything of the cluster, also what other processes added
-#  to it.
+#  `stop` deletes everything that the cluster has in the cloud, including what
+#  other processes added.
 
 ## Address of this machine that the controller listens on and that servers
 #  connect to. Default: its address on GriffinCloud.network, else on any of the
@@ -103,10 +103,10 @@ c = get_config()  # noqa: F821
 # ------------------------------------------------------------------------------
 # GriffinServerControllerLauncher(ControllerLauncher) configuration
 # ------------------------------------------------------------------------------
-## Start ipcontroller on a server, and return when this machine reaches it. Its
-#  `stop` deletes everything of the cluster.
+## Start ipcontroller on a server, and return when this machine reaches it.
+#  `stop` deletes the whole cluster.
 #
-#  The cluster does not need this process: once started, it lives on without.
+#  Once started, the cluster does not need this process.
 
 ## Seconds from ACTIVE until the first report of a server's agent: time to boot
 #  and to reach the object store. After that the server is replaced.

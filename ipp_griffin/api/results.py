@@ -27,17 +27,17 @@ from ..common.times import iso, timestamp
 from ..launchers.cloud_settings import GriffinCloud
 from ..model.names import PREFIX
 
-NAME = "results"  # where a cluster's container has the uid, which it is none of
+NAME = "results"  # in place of the uid in a cluster's container's name; it is not a valid uid
 DAY = 86400
 UID = "[0-9a-f]{12}"  # a cluster's uid
 
 
 @dataclass(frozen=True)
 class Result:
-    """One stored file. ``cluster``: the uid of the cluster that it is of, "" for none; ``bytes``: its size; ``modified``: ISO 8601,
-    in UTC; ``md5``: of its content, in hexadecimal, "" where that is not known.
+    """One stored file. ``cluster``: the uid of the cluster that it belongs to, "" for none; ``bytes``: its size; ``modified``: ISO 8601, in
+    UTC; ``md5``: of its content, in hexadecimal, "" if unknown.
 
-    ``name`` is exact. Whoever holds an uploader chose it: it may have anything in it.
+    ``name`` is exact. The holder of an uploader may have chosen it, so it may contain anything.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Results:
     """The results of ``cluster``, an `ipyparallel.Cluster` with griffin's launchers or a cluster's uid; or of the whole project.
 
     ``cloud`` (its name in clouds.yaml), ``region``, ``container`` (first part of the names of containers) and ``store_url`` (how
-    engines reach the object store, where that differs) are those of `GriffinCloud`; an `ipyparallel.Cluster` knows its own.
+    engines reach the object store, if that differs) are those of `GriffinCloud`; an `ipyparallel.Cluster` knows its own.
 
-    Every method raises `GriffinError`: `SettingError` for a name that is taken, or not there, `StoreError` and `CloudError` for what
-    the cloud refuses. What is wrong with a file of this machine is an `OSError`; what is neither text nor bytes is a `TypeError`.
+    Every method raises `GriffinError`: `SettingError` for a name that is taken or does not exist, `StoreError` and `CloudError` for
+    what the cloud refuses. Problems with a file of this machine raise `OSError`; a wrong type raises `TypeError`.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Results:
         self._store = open_store(self._cloud, container=container, servers_url=settings.store_url)
 
     def all(self) -> list[Result]:
-        """Return what there is, by name: of the cluster, or of the project. One request per 10,000."""
+        """Return the results of the cluster, or of the project, by name. One request per 10,000."""
         return self._listed(f"{self.uid}/" if self.uid else "")
 
     def put(self, what: uploader.What, name: str = "", *, overwrite: bool = False) -> str:
-        """Store bytes, or the file at a path, whose own name is the default; returns the name of the result.
+        """Store bytes, or the file at a path, and return the name of the result. Default: the name of the file.
 
         The store takes it whole or not at all: its checksum goes with it.
         """
@@ -108,18 +108,18 @@ class Results:
                 raise uploader.changed(content.path or name) from None
             if error.status != 412:
                 raise
-            # Somebody was faster; or the answer to a try of ours was lost.
+            # Somebody was faster, or the answer to an earlier attempt was lost.
             found = self._at(name)
             if found is None or found.md5 != content.digest:
                 raise _taken(name) from None
         return name
 
     def get(self, name: str, path: str | os.PathLike[str] = "", *, overwrite: bool = False) -> Path:
-        """Fetch a result into a file, by default one of its own name in the working directory; returns the file's path.
+        """Fetch a result into a file, by default one of its name in the working directory, and return the file's path.
 
-        ``name``: as `all` has it; without the uid where only one cluster has a result of that name. ``path``: of a file, or of
-        a folder that is there. The file appears when all of it has come and its checksum is right; ``overwrite``: also in place
-        of another one, of which it takes over the permissions.
+        ``name``: as in `all`; without the uid if only one cluster has a result of that name. ``path``: of a file, or of an existing
+        folder. The file appears when it is complete and its checksum is right. ``overwrite``: replace an existing file, and keep its
+        permissions.
         """
         found = self.find(name)
         target = _target(os.fspath(path), found.name, overwrite)
@@ -137,13 +137,13 @@ class Results:
         return file.getvalue()
 
     def delete(self, *names: str | Result) -> None:
-        """Delete results: what `all` or `find` gave, or names as for `get`, all of which must be there."""
+        """Delete results: those that `all` or `find` returned, or names as for `get`, all of which must exist."""
         self._store.delete_objects(
             NAME, [one.name if isinstance(one, Result) else self.find(one).name for one in names]
         )
 
     def find(self, name: str) -> Result:
-        """Return the result of this name; without the uid where only one cluster has one. Raises `SettingError`."""
+        """Return the result of this name; without the uid if only one cluster has one. Raises `SettingError`."""
         if not isinstance(name, str):
             raise TypeError(f"The name of a result is text, not {type(name).__name__}.")
         if any("\ud800" <= character <= "\udfff" for character in name):
@@ -162,11 +162,11 @@ class Results:
         raise SettingError(f"There is no result {name!r}{self._of()}. Existing results: {names}{more}.")
 
     def uploader(self, name: str = "", *, seconds: float = DAY) -> Uploader:
-        """Return a function for engines, which need no credential for it: see `Uploader`. It can be pickled, sent and pushed.
+        """Return a function with which engines store results without a credential: see `Uploader`. It can be pickled, sent and pushed.
 
-        It holds a URL that stores results of this cluster for so many seconds, by the store's clock, and opens nothing else:
-        keep it as you would keep the cluster's connection file. ``name``: store this one result only, which is all that
-        stores without URLs for a whole prefix (Ceph's gateway) can do.
+        It holds a URL that for so many seconds, by the store's clock, stores results of this cluster, and opens nothing else. Keep it
+        as secret as the cluster's connection file. ``name``: store only this one result; necessary for stores without URLs for a whole
+        prefix (Ceph's gateway).
         """
         if not self.uid:
             raise SettingError("Name the cluster that the results belong to: Results(cluster).uploader().")
@@ -192,7 +192,7 @@ class Results:
         )
 
     def _full(self, name: str) -> str:
-        """Return the name in the container. Raises `SettingError` for one that can't be a new result's."""
+        """Return the name in the container. Raises `SettingError` for one that a new result can't have."""
         try:
             name = uploader.check_name(name, self.uid)
         except ValueError as error:
@@ -200,7 +200,7 @@ class Results:
         return f"{self.uid}/{name}" if self.uid else name
 
     def _of(self) -> str:
-        """Return, for errors, whose results are meant."""
+        """Return " of cluster ..." for errors, "" for the whole project."""
         return f" of cluster {self.uid}" if self.uid else ""
 
     def _listed(self, prefix: str) -> list[Result]:
@@ -208,7 +208,7 @@ class Results:
         return [Result(one.name, one.bytes, _in_utc(one.last_modified), one.hash) for one in found]
 
     def _at(self, name: str) -> Result | None:
-        """Return the result of exactly this name in the container. One request: listings may be behind."""
+        """Return the result of exactly this name in the container. One request, not a listing, which may be outdated."""
         if not _is_plain(name):
             return next((one for one in self._listed(name) if one.name == name), None)
         found = self._store.head(NAME, name)
@@ -217,7 +217,7 @@ class Results:
         return Result(name, int(found.get("content-length") or 0), _modified(found), _md5(found))
 
     def _fetch(self, result: Result, file: IO[bytes], where: object = "memory") -> None:
-        """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for what is wrong ``where`` that is."""
+        """Write all of the result into ``file``, from its beginning. Raises `LocalFault` for a problem with the file, named ``where``."""
 
         def receive(headers: Mapping[str, str], body: Iterable[bytes]) -> None:
             digest, size = hashlib.new("md5", usedforsecurity=False), 0
@@ -239,7 +239,7 @@ class Results:
 
 
 def _launcher_of(cluster: Any) -> Any:
-    """Return the launcher of an `ipyparallel.Cluster` that knows where it is. Raises `SettingError` where there is none."""
+    """Return a launcher of an `ipyparallel.Cluster` that has something on a cloud. Raises `SettingError` if there is none."""
     launchers = [getattr(cluster, "controller", None), *(getattr(cluster, "engines", None) or {}).values()]
     for launcher in launchers:
         if getattr(launcher, "uid", ""):
@@ -255,12 +255,12 @@ def _taken(name: str) -> SettingError:
 
 
 def _is_plain(name: str) -> bool:
-    """Return whether it is this name's object that a URL with it names: some programs on the way resolve ``..`` and ``.``."""
+    """Return whether a URL with this name reaches the object: some programs on the way resolve ``..`` and ``.``."""
     return not {".", ".."} & set(name.split("/"))
 
 
 def _md5(headers: Mapping[str, str]) -> str:
-    """Return the MD5 of an object's content, "" where its ETag is something else, as for one in segments (`swift upload --segment-size`)."""
+    """Return the MD5 of an object's content; "" if its ETag is something else, as for an object in segments (`swift upload --segment-size`)."""
     etag = headers.get("etag", "").strip('"')
     segments = "x-static-large-object" in headers or "x-object-manifest" in headers
     return etag if re.fullmatch("[0-9a-f]{32}", etag) and not segments else ""
@@ -274,15 +274,15 @@ def _modified(headers: Mapping[str, str]) -> str:
 
 
 def _in_utc(listed: str) -> str:
-    """Return a listing's time, which names no zone."""
+    """Return a listing's time, which has no zone, in UTC."""
     when = timestamp(listed)
     return iso(when) if when else ""
 
 
 def _target(path: str, name: str, overwrite: bool) -> Path:
-    """Return the file to fetch the result ``name`` into. Raises `SettingError` where it can't be, or is there already.
+    """Return the file to fetch the result ``name`` into. Raises `SettingError` if it is invalid, or exists already.
 
-    The last part of the name is a file's, if it could be one of a result: nothing else that somebody chose is for a file system.
+    The file is named after the last part of ``name`` only if that is a valid name of a result: somebody else may have chosen it.
     """
     target = Path(path)
     if not path or target.is_dir():
@@ -313,9 +313,9 @@ def _there(target: Path) -> SettingError:
 
 @contextlib.contextmanager
 def _appearing(target: Path, overwrite: bool) -> Iterator[IO[bytes]]:
-    """Open a file that becomes ``target``, or what that links to, when all went well, and is removed otherwise. Raises `LocalFault`."""
+    """Open a file that becomes ``target`` (or the target of that link) on success, and is removed otherwise. Raises `LocalFault`."""
     real = Path(os.path.realpath(target))
-    part = real.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # however long the name may be here
+    part = real.with_name(f".ipp-griffin-{secrets.token_hex(4)}.part")  # a short name, which fits any file system
     try:
         with local(target):
             file = part.open("xb")
@@ -323,7 +323,7 @@ def _appearing(target: Path, overwrite: bool) -> Iterator[IO[bytes]]:
             yield file
         with local(target):
             if real.exists():
-                if not overwrite:  # it came meanwhile
+                if not overwrite:  # it appeared in the meantime
                     raise _there(target)
                 shutil.copymode(real, part)
             part.replace(real)

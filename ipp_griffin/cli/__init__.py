@@ -1,4 +1,4 @@
-"""`ipp-griffin`: the command beside ipcluster. One module a subcommand, each thin over the modules it names."""
+"""`ipp-griffin`: the command beside ipcluster. One module for each subcommand, a thin layer over the modules it imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Griffin(Command):
     examples = """ipp-griffin init
 ipcluster start --profile=griffin -n 8
 ipcluster stop --profile=griffin"""
-    # By name: each is imported when it is called.
+    # By name, so that each is imported only when it is called.
     subcommands = {  # noqa: RUF012
         "init": ("ipp_griffin.cli.init.Init", "Put the griffin profile into the IPython folder."),
         "plan": ("ipp_griffin.cli.plan.MakePlan", "Show what a start would take, without creating anything."),

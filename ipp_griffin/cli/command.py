@@ -17,7 +17,7 @@ from ..common.errors import GriffinError
 
 
 def agreed(question: str) -> bool:
-    """Return whether the person at the terminal says yes; the end of the input is a no."""
+    """Return whether the person at the terminal agrees; the end of the input means no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -26,9 +26,9 @@ def agreed(question: str) -> bool:
 
 
 class Options(KVArgParseConfigLoader):
-    """Reads a command line; calls ``unknown`` with the name of an option that there is not.
+    """Read a command line; call ``unknown`` with the name of an unknown option.
 
-    traitlets warns of one that has a value, and goes on without it: `reap --yes` would delete what a mistyped option was to spare.
+    traitlets only warns of an unknown option with a value: `reap --yes` would delete what a misspelt option was meant to spare.
     """
 
     unknown: Callable[[str], None]
@@ -90,22 +90,22 @@ class Command(Application):
     def run(self) -> None:
         raise NotImplementedError
 
-    def given(self, option: str) -> bool:
-        """Return whether the command line has this option of this command, be it an empty one."""
+    def has_option(self, option: str) -> bool:
+        """Return whether the command line has this option of this command, even with an empty value."""
         return option in self.cli_config.get(type(self).__name__, {})
 
-    def may_delete(self, count: int, *, yes: bool, ask: bool, look: str) -> bool:
-        """Return whether the user agrees to delete what was just shown. ``look``: what else there is to say to see it only."""
+    def may_delete(self, count: int, *, yes: bool, ask: bool, dry_run: str) -> bool:
+        """Return whether the user agrees to delete what was just shown. ``dry_run``: the option that only shows it."""
         if yes or not ask:
             return yes
         if not sys.stdin.isatty():
             self.fail(
-                f"there is no terminal to ask on. Add --yes to delete, or {look} to only show what would be deleted."
+                f"there is no terminal to ask on. Add --yes to delete, or {dry_run} to only show what would be deleted."
             )
         return agreed(f"Delete {'it' if count == 1 else f'these {count}'}?")
 
     def remark(self, message: str) -> None:
-        sys.stdout.flush()  # what was said before comes first
+        sys.stdout.flush()  # earlier output comes first
         print(f"{self.called}: {message}", file=sys.stderr)
 
     def fail(self, message: str) -> None:
@@ -114,7 +114,7 @@ class Command(Application):
 
 
 class ClustersCommand(Command):
-    """Base of what looks at the clusters of a project."""
+    """Base of the subcommands about the clusters of a project."""
 
     cloud = Unicode(
         "", config=True, help="Name of the cloud in clouds.yaml. Default: OS_CLOUD, else the OS_* variables."

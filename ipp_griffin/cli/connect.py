@@ -89,7 +89,7 @@ class Connect(ClustersCommand):
             )
 
     def _local_name(self, cluster: Cluster) -> LocalName:
-        """Return what it is called here. Raises `SettingError` for what can't be a file's name: others may have chosen it."""
+        """Return its name on this machine. Raises `SettingError` if that can't be a file name: somebody else may have chosen it."""
         from ..launchers.connect import LocalName
         from ..launchers.on_cloud import check_cluster_id
         from ..launchers.profiles import profile_path
@@ -105,7 +105,7 @@ class Connect(ClustersCommand):
 
 
 def _controller(clusters: Clusters, cluster: Cluster) -> tuple[ControllerServer, dict[str, Any]]:
-    """Return the controller's server, and its connection files. Raises `SettingError` where there is none for other machines."""
+    """Return the controller's server and its connection files. Raises `SettingError` if other machines can't use this controller."""
     if cluster.controller is None:
         raise SettingError(
             f"The controller of cluster {cluster.uid} runs on {cluster.labels['host'] or 'another machine'}, not "
@@ -127,7 +127,7 @@ def _undone_by_signals() -> Iterator[None]:
 
     def end(number: int, frame: Any) -> None:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # the undoing is not to be interrupted
+            signal.signal(each, signal.SIG_IGN)  # the clean-up must not be interrupted
         sys.exit(128 + number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}

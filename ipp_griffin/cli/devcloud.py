@@ -113,6 +113,6 @@ def openstack_clouds(path: Path) -> list[str]:
 
 
 def _option(command: DevCloudCommand) -> str:
-    """Return the --folder option to repeat in a hint, where it is not the default."""
+    """Return the --folder option for a hint, if it is not the default."""
     default = DevCloudCommand.folder.default_value
     return "" if command.folder == default else f" --folder {shlex.quote(command.folder)}"

@@ -37,7 +37,7 @@ class Init(Command):
             if there == text:
                 continue
             if there is not None and not self.cloud and without_cloud(there) == without_cloud(text):
-                continue  # the name of the cloud that is in it stays
+                continue  # keeps the name of the cloud in it
             if there is not None and not is_pristine(name, there) and not self._overwrite(path):
                 kept.append(name)
                 continue

@@ -1,4 +1,4 @@
-"""`ipp-griffin logs`: what a cluster's servers said, from any machine, also of those that are gone."""
+"""`ipp-griffin logs`: the logs of a cluster's servers, from any machine, including servers that are gone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Logs(ClustersCommand):
 
 
 def collect(clusters: Clusters, cluster: Cluster, records: Iterable[Record]) -> tuple[list[ServerLog], list[str]]:
-    """Return what these servers said, and what is to be said of that. What can't be read is a remark, never a failure."""
+    """Return the logs of these servers, and remarks. What can't be read is a remark, never a failure."""
     logs: dict[int, ServerLog] = {}
     remarks: dict[int, list[str]] = {}
 

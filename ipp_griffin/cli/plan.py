@@ -59,7 +59,7 @@ class MakePlan(Command):
         config.merge(self.config)
         started = self._started(config)
         n = self.n or started.n or cpu_count()
-        cluster = LoggingConfigurable(config=config)  # whose launchers share a login
+        cluster = LoggingConfigurable(config=config)  # its launchers share a login
         engines = GriffinEngineSetLauncher(parent=cluster)
         engines.check_settings()
         engines.quorum(n)
@@ -82,7 +82,7 @@ class MakePlan(Command):
             )
 
     def _started(self, config: Config) -> Cluster:
-        """Return what `ipcluster start` would start, as ipyparallel reads the profile."""
+        """Return the launchers that `ipcluster start` would start, as ipyparallel reads the profile."""
         from ipyparallel.cluster.cluster import Cluster
 
         if self.controller not in ("", LOCAL_CONTROLLER, SERVER_CONTROLLER):
@@ -117,13 +117,13 @@ def _as_text(forecast: Forecast) -> str:
     for kind, quota in forecast.quota.items():
         rows.append((kind, str(quota.needed), _left(quota, forecast.limits.known)))
     wait = ", besides what the controller's server takes to boot and to answer" if controllers else ""
-    looks = "one or two more for each poll of all servers, which is every second at first and every five later"
+    polls = "one or two more for each poll of all servers, which is every second at first and every five later"
     return "\n".join(
         [
             *lines,
             table(rows),
             "",
-            f"Requests: about {forecast.requests} until all servers are asked for, and {looks}.",
+            f"Requests: about {forecast.requests} until all servers are asked for, and {polls}.",
             f"Time: about {forecast.seconds:.1f} s until all servers are asked for, {forecast.parallel} at a time, at {forecast.latency * 1000:.0f} ms a request "
             f"(measured just now){wait}; then they boot.",
         ]

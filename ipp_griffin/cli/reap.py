@@ -43,7 +43,7 @@ class Reap(ClustersCommand):
             print("\n".join(f"{_named(left)} {left.why}" for left in found))
         if not found or self.dry_run:
             return
-        if not self.may_delete(len(found), yes=self.yes, ask=not self.json, look="--dry-run"):
+        if not self.may_delete(len(found), yes=self.yes, ask=not self.json, dry_run="--dry-run"):
             return
         deleted = clusters.reap(found, timeout=self.timeout)
         if not self.json:
@@ -59,7 +59,8 @@ def _named(left: Leftover) -> str:
 
 
 def leftover_as_json(left: Leftover) -> dict[str, Any]:
-    """Return what was found, and why it is left over. ``server``, ``security_group`` and ``floating_ip``: what it is not is null, all for a container."""
+    """Return what was found, and why it is left over. Of ``server``, ``security_group`` and ``floating_ip``, at most one is not null; all are
+    null for a container."""
     server = {"id": left.server.id, "name": left.server.name, "status": left.server.status} if left.server else None
     group = {"id": left.group.id, "name": left.group.name} if left.group else None
     floating_ip = {"id": left.floating_ip.id, "address": left.floating_ip.address} if left.floating_ip else None

@@ -17,7 +17,7 @@ from .command import ClustersCommand, table
 
 
 class ResultsCommand(ClustersCommand):
-    """Base of what looks at results."""
+    """Base of the subcommands about results."""
 
     takes_arguments = True
 
@@ -54,14 +54,14 @@ ipp-griffin put table.csv --of griffin"""
     def run(self) -> None:
         if not self.extra_args or not all(self.extra_args):
             self.fail("name the files to store.")
-        if self.given("rename") and (len(self.extra_args) > 1 or not self.rename):
+        if self.has_option("rename") and (len(self.extra_args) > 1 or not self.rename):
             self.fail("--name needs exactly one file.")
-        results = self.results(self._uid() if self.given("of") else None)
+        results = self.results(self._uid() if self.has_option("of") else None)
         for path in self.extra_args:
             print(results.put(path, self.rename, overwrite=self.overwrite))
 
     def _uid(self) -> str:
-        """Return the uid of the cluster whose results they are. A cluster that has ended is known by nothing else."""
+        """Return the uid of the cluster that the results belong to. A cluster that has ended is only known by its uid."""
         return self.of if re.fullmatch(UID, self.of) else self.clusters().find(self.of, everyone=self.all_owners).uid
 
 
@@ -81,7 +81,7 @@ class Get(ResultsCommand):
     def run(self) -> None:
         if len(self.extra_args) != 1 or not self.extra_args[0]:
             self.fail("name a result. `ipp-griffin results` lists them.")
-        if self.given("output") and not self.output:
+        if self.has_option("output") and not self.output:
             self.fail("--output needs a file or a folder.")
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that half a file is removed, as after Ctrl-C
             if signal.getsignal(number) is signal.SIG_DFL:
@@ -123,7 +123,7 @@ ipp-griffin results --delete table.csv 85b7916ade4a/"""
         results = self.results()
         found = list({one.name: one for name in self.extra_args for one in self._named(results, name)}.values())
         self._show(found)
-        if self.may_delete(len(found), yes=self.yes, ask=not self.json, look="--json"):
+        if self.may_delete(len(found), yes=self.yes, ask=not self.json, dry_run="--json"):
             results.delete(*found)
             if not self.json:
                 print(f"Deleted: {len(found)}.")
@@ -133,7 +133,7 @@ ipp-griffin results --delete table.csv 85b7916ade4a/"""
         return below or [results.find(name)]
 
     def _show(self, found: list[Result]) -> bool:
-        """Print them; whether anything was to be said."""
+        """Print the results; return whether there were any."""
         if self.json:
             print(json.dumps([{**asdict(one), "cluster": one.cluster or None} for one in found], indent=2))
         elif found:

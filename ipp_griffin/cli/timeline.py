@@ -1,4 +1,4 @@
-"""`ipp-griffin timeline`: how long each server took to start, and where; as text, as JSON, and as a picture."""
+"""`ipp-griffin timeline`: how long each server took to start, by phase; as text, as JSON, and as a picture."""
 
 from __future__ import annotations
 

@@ -9,30 +9,30 @@ from pathlib import Path
 
 import certifi
 
-# What somebody made this machine trust: Debian's and Ubuntu's, Red Hat's, SUSE's and Arch's folders. Images have none of it.
+# Folders for certificates that an administrator added: Debian's and Ubuntu's, Red Hat's, SUSE's and Arch's. Images don't have these.
 ADDED = (
     Path("/usr/local/share/ca-certificates"),
     Path("/etc/pki/ca-trust/source/anchors"),
     Path("/etc/pki/trust/anchors"),
     Path("/etc/ca-certificates/trust-source/anchors"),
 )
-MANY = 20  # certificates: nobody has picked them one by one, they are a whole system's
+MANY = 20  # more certificates than this are those of a whole system
 
 
 def read(path: Path) -> str:
     """Return the text of a file, or of all files of a folder of certificates (whose hashed names are links to the others).
 
-    Raises OSError, or UnicodeDecodeError where it is no text.
+    Raises OSError, or UnicodeDecodeError if a file is not text.
     """
     files = sorted({file.resolve() for file in path.iterdir()} if path.is_dir() else {path})
     return "".join(file.read_text() for file in files if not file.is_dir())
 
 
 def private(text: str, *, system: Iterable[Path] | None = None, added: Iterable[Path] = ADDED) -> str:
-    """Return the certificates that images don't have of themselves, out of a cacert, which may be a whole system's.
+    """Return the certificates of a cacert, which may be a whole system's, that a stock image does not already trust.
 
-    The public ones (certifi's) are left out; of very many, also what came with this ``system`` (default: where OpenSSL
-    looks), but for what somebody ``added`` to it. Raises ValueError for what is no certificate.
+    The public ones (certifi's) are left out. If there are very many, so are those of this ``system`` (default: OpenSSL's file and
+    folder), except those ``added`` by an administrator. Raises ValueError for an invalid certificate.
     """
     public = {ssl.PEM_cert_to_DER_cert(block) for block in _blocks(certifi.contents())}
     kept = {block: der for block in _blocks(text) if (der := ssl.PEM_cert_to_DER_cert(block)) not in public}
@@ -43,13 +43,13 @@ def private(text: str, *, system: Iterable[Path] | None = None, added: Iterable[
 
 
 def _openssls() -> list[Path]:
-    """Return the file and the folder that OpenSSL was built to look at, whatever the environment says."""
+    """Return OpenSSL's compiled-in certificate file and folder, regardless of the environment."""
     paths = ssl.get_default_verify_paths()
     return [Path(paths.openssl_cafile), Path(paths.openssl_capath)]
 
 
 def _certificates(places: Iterable[Path]) -> Iterator[bytes]:
-    """Return the certificates in files, and in folders with all below them; what can't be read, or is none, is left out."""
+    """Yield the certificates in files, and in folders recursively, skipping what can't be read or is no certificate."""
     for place in places:
         for file in place.rglob("*") if place.is_dir() else [place]:
             try:

@@ -1,8 +1,8 @@
 """The one door to compute, network, image and identity, through openstacksdk.
 
-A `Cloud` is one authenticated connection. Its methods return this project's own dataclasses, make as few
-requests as can be (one listing for any number of servers, no per-server polling), have a time-out on each,
-repeat what may be repeated, and raise a `CloudError` of one line. API: https://docs.openstack.org/api-ref/compute/
+A `Cloud` is one authenticated connection. Its methods return this project's own dataclasses, send as few requests as possible (one
+listing for any number of servers, no polling per server), each with a time-out, retry what may be repeated, and raise a `CloudError` of
+one line. API: https://docs.openstack.org/api-ref/compute/
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MICROVERSION = "2.52"  # tags at creation; listings show them and filter by them
 class Cloud(Api):
     """One authenticated connection to one project of one cloud: see `Api.connect`. All methods may be called from several threads.
 
-    Every method that asks the cloud raises `CredentialsError`, `Unavailable` (after repeating what may be
-    repeated), `Unsupported` or another `CloudError`; the docstrings name only what is particular.
+    Every method that sends a request raises `CredentialsError`, `Unavailable` (after retries), `Unsupported` or another `CloudError`;
+    the docstrings name only additional errors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +45,7 @@ class Cloud(Api):
     # -- what there is ---------------------------------------------------------------------------------
 
     def object_store_url(self, interface: str = "") -> str:
-        """Return the URL of the project's account in the object store. No request. Raises `Unsupported` without one.
+        """Return the URL of the project's account in the object store. Sends no request. Raises `Unsupported` if there is none.
 
         ``interface``: "public", "internal" or "admin"; "": as clouds.yaml says, else public.
         """
@@ -74,14 +74,14 @@ class Cloud(Api):
     def ca_file(self) -> str | None:
         """Return the file with the CA certificates that clouds.yaml (``cacert``) or OS_CACERT names; "" for the system's own.
 
-        None: this machine does not check the certificate that the object store has (``verify: false``).
+        None if this machine does not verify the object store's certificate (``verify: false``).
         """
         if self.session.verify is False and self.object_store_url().startswith("https:"):
             return None
         return self.session.verify if isinstance(self.session.verify, str) else ""
 
     def images(self, pattern: str = "") -> list[Image]:
-        """Return the active images that this project sees; with ``pattern`` (like ``snapshot*``) those of such a name."""
+        """Return the active images that this project sees; with ``pattern`` (like ``snapshot*``) only those with a matching name."""
         params = {"status": "active", "limit": PAGE}
         images = self.listing("image", "/images", "images", _image, params=params)
         return [i for i in images if fnmatch.fnmatchcase(i.name, pattern)] if pattern else images
@@ -154,7 +154,7 @@ class Cloud(Api):
     def servers(self, *tags: str) -> list[Server]:
         """Return the servers that have all of ``tags``. One request for each page.
 
-        Leave out those in DELETED, which Nova lists for a moment while they go.
+        Leave out those in DELETED, which Nova lists for a short time.
         """
         params = {"limit": PAGE, **({"tags": ",".join(tags)} if tags else {})}
         found = self.listing("compute", "/servers/detail", "servers", _tagged, params=params, microversion=MICROVERSION)
@@ -162,9 +162,9 @@ class Cloud(Api):
         return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
     def create_server(self, plan: Plan, server: ServerPlan, user_data: bytes) -> Server:
-        """Create one server, with ONE request that is never repeated: a lost answer may hide a server.
+        """Create one server, with ONE request that is never repeated: even if its answer is lost, the server may exist.
 
-        Raises `QuotaError` too; after `Unavailable` the server may exist or come into being.
+        Also raises `QuotaError`. After `Unavailable`, the server may exist, or appear later.
         """
         body: dict[str, Any] = {
             "name": server.name,
@@ -187,7 +187,7 @@ class Cloud(Api):
         return Server(id, server.name, "BUILD", tags=server.tags, metadata=dict(server.metadata))
 
     def delete_servers(self, ids: Iterable[str], parallel: int = 10) -> None:
-        """Delete these servers; one that is gone counts as deleted. All are tried; one `CloudError` names those that failed."""
+        """Delete these servers; one that is gone counts as deleted. Tries all of them, then raises one `CloudError` that names those that failed."""
         failed: dict[str, CloudError] = {}
 
         def delete(id: str) -> None:
@@ -217,14 +217,14 @@ class Cloud(Api):
         try:
             return self.ask(what, "compute", path, lambda found: str(found["output"] or ""), method="POST", json=body)
         except CloudError as error:
-            if error.status in (404, 409, 501):  # not there, still being built, not offered by this hypervisor
+            if error.status in (404, 409, 501):  # no such server, still being built, or not offered by this hypervisor
                 return ""
             raise
 
     def local_address(self) -> str:
-        """Return the address that this machine uses towards the cloud. Nothing is sent.
+        """Return the address that this machine uses to reach the cloud. Nothing is sent.
 
-        Raises `Unavailable` if there is no way.
+        Raises `Unavailable` if there is no route.
         """
         url = urlsplit(self.auth_url)
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -274,7 +274,7 @@ def _tagged(found: Mapping[str, Any]) -> Server:
 
 
 def _server(found: Mapping[str, Any]) -> Server:
-    """Return the server of Nova's JSON. One in a cell that is down is UNKNOWN and has little more than an id."""
+    """Return the server in Nova's JSON. One in a cell that is down is UNKNOWN and has little more than an id."""
     return Server(
         id=str(found["id"]),
         name=str(found.get("name") or ""),
@@ -292,7 +292,7 @@ def _server(found: Mapping[str, Any]) -> Server:
 
 
 def _fault_text(found: Mapping[str, Any]) -> str:
-    """Return why a server is in ERROR. "Build of instance <id> aborted: ..." loses the id, so that one cause is one text."""
+    """Return why a server is in ERROR. The id is cut from "Build of instance <id> aborted: ...", so that the same cause gives the same text."""
     fault = found.get("fault") or {}
     text = one_line(fault.get("message") or "") if isinstance(fault, Mapping) else ""
     return text.replace(f"instance {found['id']}", "the server")

@@ -1,7 +1,7 @@
-"""From the name of a cloud to a connection that has made no request yet, whatever else stands in clouds.yaml.
+"""Make a connection, without sending a request, from the name of a cloud in clouds.yaml.
 
-The file serves many programs. What only others need of an entry is left out here, so that it can neither change what
-this project does nor break it: https://docs.openstack.org/openstacksdk/latest/user/config/configuration.html
+The file serves many programs. Settings for other programs are ignored, so that they can neither change what this project does nor break
+it: https://docs.openstack.org/openstacksdk/latest/user/config/configuration.html
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ..common.errors import CredentialsError
 from ..common.text import one_line
 from .failures import TIMEOUT, quiet
 
-# Which versions are spoken and which requests are repeated is this program's business; it looks for no addresses.
+# This program decides itself which API versions it uses and which requests it repeats.
 _VERSIONS = re.compile(r"(compute|image|network|object_store)_(api_version|default_microversion)")
 _OTHERS = re.compile(
     r"(\w+_)?((connect|status_code)_(retries|retry_delay)|rate_limit|concurrency)|networks|(external|internal)_network"
 )
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_VARIABLES = {  # that the openstack command heeds beside OS_CLOUD, and the keys of an entry that they stand for
+_VARIABLES = {  # that the openstack command uses beside OS_CLOUD, and the keys of an entry that they stand for
     "OS_CACERT": ("cacert",),
     "OS_INTERFACE": ("interface", "endpoint_type"),
     "OS_REGION_NAME": ("region_name", "regions"),
@@ -37,14 +37,13 @@ _VARIABLES = {  # that the openstack command heeds beside OS_CLOUD, and the keys
 
 
 def configure(name: str, region: str, label: str) -> openstack.connection.Connection:
-    """Return the connection for the entry ``name`` ("": what OS_CLOUD says, else the OS_* variables), of which texts speak as
-    ``label``; ``region`` "": the entry's. Raises `CredentialsError` for an entry that can't be used.
-    """
+    """Return the connection for the entry ``name`` ("": OS_CLOUD, else the OS_* variables). ``label``: its name in errors; ``region`` "": the
+    entry's. Raises `CredentialsError` for an entry that can't be used."""
     options: dict[str, Any] = {"cloud": name or None, **({"region_name": region} if region else {})}
     have = ""
     try:
         with quiet(), warnings.catch_warnings():
-            # Unknown vendors, old spellings: of no consequence here.
+            # Unknown vendors and old spellings don't matter here.
             warnings.simplefilter("ignore", sdk_warnings.OpenStackWarning)
             warnings.simplefilter("ignore", sdk_warnings.OpenStackDeprecationWarning)
             config = openstack.config.OpenStackConfig(
@@ -75,7 +74,7 @@ def configure(name: str, region: str, label: str) -> openstack.connection.Connec
 
 
 def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
-    """Return an entry of clouds.yaml, with what concerns this program in it, for ``region`` ("": its own).
+    """Return the parts of an entry of clouds.yaml that concern this program, for ``region`` ("": its own).
 
     Raises ValueError that names what can't be used.
     """
@@ -94,8 +93,8 @@ def tidy(entry: dict[str, Any], region: str = "") -> dict[str, Any]:
 
 
 def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
-    """Return an entry may name its region, list the usual ones, and have settings for each of those."""
-    # An empty list means to the SDK: no region at all, whatever region_name says.
+    """Return the entry with one region chosen: an entry may name its region, list several, and have settings for each."""
+    # To the SDK, an empty list means no region at all, even if there is a region_name.
     regions = kept.pop("regions", None) or []
     regions = [regions] if isinstance(regions, str) else regions
     region = region or (str(kept.get("region_name") or "") if regions else "")
@@ -112,12 +111,12 @@ def _choose_region(kept: dict[str, Any], region: str) -> dict[str, Any]:
 
 
 def _values(region: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings for one region, in an entry's list of them."""
+    """Return the settings of one item in an entry's list of regions."""
     return dict(region.get("values") or {})
 
 
 def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what concerns this program, in an entry or in what it has for one region; ``beside``: what the other has.
+    """Return the settings that concern this program, of an entry or of one of its regions; ``beside``: those of the other.
 
     Raises ValueError.
     """
@@ -127,7 +126,7 @@ def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any
         if isinstance(kept.get(key), str):
             kept[key] = _WORDS.get(kept[key].lower(), kept[key])
     if kept.get("verify") is False or kept.get("insecure"):
-        kept.pop("cacert", None)  # is not used then, of which the SDK warns
+        kept.pop("cacert", None)  # not used then, and the SDK would warn
     try:
         seconds = float(kept.pop("api_timeout", 0))
     except (TypeError, ValueError):
@@ -136,14 +135,14 @@ def _settings(entry: dict[str, Any], beside: Mapping[str, Any]) -> dict[str, Any
 
 
 def _respected(key: str, settings: Mapping[str, Any]) -> bool:
-    """Return whether this key counts here. The version of an endpoint that the entry names itself does: it saves the discovery."""
+    """Return whether this program uses the key. The version counts if the entry has its own endpoint, since it saves the discovery."""
     if version := _VERSIONS.fullmatch(key):
         return version[2] == "api_version" and bool(settings.get(f"{version[1]}_endpoint_override"))
     return not _OTHERS.fullmatch(key)
 
 
 def _what_is_there(config: Any) -> str:
-    """Return which clouds there are to choose from, or why there are none, as a sentence."""
+    """Return a sentence with the names of the clouds, or why there are none."""
     names = ", ".join(sorted(set(config.get_cloud_names()) - {"defaults"})) or "no cloud"
     if config.config_filename:
         return f"{config.config_filename} has: {names}. "

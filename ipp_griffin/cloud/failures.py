@@ -1,6 +1,6 @@
 """Turn failed calls into `CloudError`, one line each, and keep client libraries' logs free of secrets.
 
-Everything here is about one HTTP call or many of them; which calls are made is those modules' business.
+Other modules decide which calls are made.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from openstack import exceptions as sdk
 from ..common.errors import CloudError, CredentialsError, QuotaError, Unavailable, Unsupported, logger
 from ..common.text import one_line
 
-TIMEOUT = 60  # seconds that one request may keep quiet
-TOO_MANY = 429  # requests in a time: a service, or a proxy before it, slows its clients down
-RATE_LIMITED = 498  # the same, of Swift: https://docs.openstack.org/swift/latest/ratelimit.html
+TIMEOUT = 60  # seconds of silence after which a request fails
+TOO_MANY = 429  # too many requests: a service, or a proxy in front of it, throttles its clients
+RATE_LIMITED = 498  # the same, from Swift: https://docs.openstack.org/swift/latest/ratelimit.html
 TRANSIENT = frozenset({408, TOO_MANY, RATE_LIMITED, 500, 502, 503, 504})
 
 
@@ -33,7 +33,7 @@ def from_status(
 ) -> CloudError:
     """Return the error for an answer of HTTP ``status`` with the service's message ``text``; ``what`` failed.
 
-    ``over_quota``: what to do where a quota, or a lack of room, is the reason.
+    ``over_quota``: advice if a quota, or a lack of space, is the reason.
     """
     plain = re.sub(r"<[^<>]*>|\(HTTP \d+\)|\(Request-ID: [^)]*\)", " ", str(text))  # HTML; keystoneauth's own
     said = one_line(plain).rstrip(". ") or "no explanation"
@@ -44,17 +44,17 @@ def from_status(
     return kind(
         f"{what}: the cloud said {status}: {said}.{advice}",
         request_id=request_id,
-        status=401 if kind is CredentialsError else status,  # callers take 404 for: it is gone
+        status=401 if kind is CredentialsError else status,  # callers take 404 to mean that it is gone
         retry_after=retry_after(headers),
     )
 
 
-# Keystone's answer (404) to a login with a token or an application credential that it does not know.
+# Keystone's answer (404) to a login with an unknown token or application credential.
 _UNKNOWN_LOGIN = re.compile(r"(?i)could not (find application credential|find token|recognize \w+ token)")
 
 
 def _kind(status: int, said: str, over_quota: str) -> tuple[type[CloudError], str]:
-    """Return what an HTTP status means, and what to do about it."""
+    """Return the kind of error for an HTTP status, and advice."""
     if status == 401 or (status == 404 and _UNKNOWN_LOGIN.search(said)):
         return (
             CredentialsError,
@@ -89,7 +89,7 @@ def from_exception(what: str, error: Exception) -> CloudError:
         return from_status(what, status, getattr(error, "message", None) or said, headers)
     if tls := _tls(error):
         return CloudError(f"{what}: {tls}")
-    # The latter is a kind of ConfigException: first.
+    # First, since the latter is a kind of ConfigException.
     if isinstance(error, keystone.EndpointNotFound | sdk.ServiceDisabledException):
         return Unsupported(f"{what}: {said}. Are region and interface right, and does the cloud have this service?")
     if isinstance(error, _UNUSABLE):
@@ -109,9 +109,9 @@ _UNUSABLE = (
 
 
 def _tls(error: Exception) -> str:
-    """Return what is wrong between a certificate and this machine, and what next; "" if that isn't what failed.
+    """Return what is wrong with a certificate, and advice; "" if that is not what failed.
 
-    It may be wrapped in other errors, as deep as version discovery is: the text is all that is left of it.
+    Version discovery wraps it in other errors, so only its text is left.
     """
     text = str(error)
     if missing := re.search(r"Could not find (?:the|a suitable) TLS .*, invalid path: (.+)", text):
@@ -140,14 +140,14 @@ def _tls(error: Exception) -> str:
 
 
 def _cause(text: str) -> str:
-    """Return the words of a connection failure, without the insides of urllib3 around them."""
+    """Return the text of a connection failure, without urllib3's internals."""
     errno = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
     head = re.split(r": HTTPS?Connection|: \(", text)[0]
     return f"{head}: {errno[1]}" if errno and errno[1] not in head else text
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that ``Retry-After`` (seconds or an HTTP date) asks for; None without one that makes sense."""
+    """Return the seconds that ``Retry-After`` (seconds or an HTTP date) asks for; None without a valid one."""
     value = (headers.get("retry-after") or "").strip()
     if value.isdigit():
         return float(value)
@@ -161,7 +161,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 _ours: ContextVar[bool] = ContextVar("ipp_griffin_call", default=False)
-# Filters work on the very logger that is named, not on those below it.
+# A filter works only on the named logger, not on its children.
 _TALKATIVE = (
     "keystoneauth",
     "keystoneauth.session",
@@ -173,7 +173,7 @@ _TALKATIVE = (
 
 
 class _NotOurs(logging.Filter):
-    """Drops what client libraries log about our own calls: headers with keys, bodies, signed URLs."""
+    """Drop what client libraries log about our own calls: headers with keys, bodies, signed URLs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _ours.get()
@@ -184,12 +184,12 @@ _not_ours = _NotOurs()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what client libraries say about calls made inside, by this thread, out of every log.
+    """Keep messages of client libraries about calls that this thread makes inside out of every log.
 
-    What they say about anybody else's calls in this process is left alone.
+    Their messages about other calls in this process are not affected.
     """
     for name in _TALKATIVE:
-        logging.getLogger(name).addFilter(_not_ours)  # adding it twice is adding it once
+        logging.getLogger(name).addFilter(_not_ours)  # adding it twice has no effect
     before = _ours.set(True)
     try:
         yield

@@ -1,8 +1,8 @@
 """Floating IPs: the address by which clients reach a controller that runs on a server of the cloud.
 
-One that is allocated for a cluster says so in its description, which finds it again: no id is needed, whoever allocated it. One that the
-project had before is only attached; Neutron detaches it when its server's port goes.
-API: https://docs.openstack.org/api-ref/network/v2/#floating-ips-floatingips
+A floating IP that was allocated for a cluster has the cluster's uid in its description, and is found by that from any process. One that
+the project had before is only attached; Neutron detaches it when its server's port is deleted. API:
+https://docs.openstack.org/api-ref/network/v2/#floating-ips-floatingips
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["FloatingIp", "FloatingIps"]
 T = TypeVar("T")
 
 TRAIT, POOL = "GriffinServerControllerLauncher.floating_ip", "GriffinServerControllerLauncher.floating_ip_pool"
-# What Neutron says (409 IpAddressGenerationFailure, 400 ExternalIpAddressExhausted) when an external network has no address left.
+# Neutron's texts (409 IpAddressGenerationFailure, 400 ExternalIpAddressExhausted) when an external network has no address left.
 _EXHAUSTED = re.compile(r"(?i)no more ip addresses|unable to find any ip address")
 
 
 @dataclass(frozen=True)
 class FloatingIp:
-    """A floating IP of the project. ``uid`` names the cluster that it was allocated for, "" for one that was allocated for none;
-    ``port_id`` the port that it is attached to ("" for none), ``user_id`` who had it allocated ("" where that is unknown),
-    ``created`` ISO 8601 in UTC, ``revision`` Neutron's count of its changes (None where it keeps none)."""
+    """A floating IP of the project. ``uid``: the cluster that it was allocated for, "" for none; ``port_id``: the port that it is attached to,
+    "" for none; ``user_id``: who allocated it, "" if unknown; ``created``: ISO 8601, in UTC; ``revision``: Neutron's count of its
+    changes, None if it keeps none."""
 
     id: str
     address: str
@@ -45,15 +45,15 @@ class FloatingIp:
 
 
 class FloatingIps:
-    """Those of one project. All methods block; each may raise `CloudError`."""
+    """The floating IPs of a project. All methods block; each may raise `CloudError`."""
 
     def __init__(self, api: Api, ports: Ports) -> None:
         self._api, self._ports = api, ports
-        self._ours: dict[str, set[str]] = {}  # the ports that each was attached to from here
+        self._ours: dict[str, set[str]] = {}  # the ports that this object attached each to
 
     def all(self) -> list[FloatingIp]:
-        """Return those that were allocated for clusters. One request a page; none on a cloud that has no floating IPs, or where these
-        credentials may not see any: then they can't have allocated one."""
+        """Return those that were allocated for clusters. One request per page. None on a cloud without floating IPs, or if these credentials may
+        not list any: then they can't have allocated one."""
         try:
             return [floating for floating in self._listed() if floating.uid]
         except CloudError as error:
@@ -62,25 +62,24 @@ class FloatingIps:
             return []
 
     def of(self, uid: str) -> list[FloatingIp]:
-        """Return those that were allocated for one cluster. One request a page."""
+        """Return those that were allocated for one cluster. One request per page."""
         return [floating for floating in self.all() if floating.uid == uid]
 
     def reserve(self, uid: str, wanted: str, pool: str) -> FloatingIp:
         """Return the floating IP for a cluster, not attached yet. Idempotent.
 
-        ``wanted``: "auto", one that is allocated for the cluster from the external network ``pool`` (its name or id, "" for the only
-        one); else the address of one that the project has.
+        ``wanted``: "auto" to allocate one for the cluster from the external network ``pool`` (name or id, "" for the only one); else
+        the address of one that the project has.
 
-        Raises `SettingError` naming what there is; `QuotaError` where none is left, `Unsupported` on a cloud
-        without floating IPs.
+        Raises `SettingError` listing what exists, `QuotaError` if none is left, `Unsupported` on a cloud without floating IPs.
         """
         return self._allocate(uid, pool) if wanted == AUTO else self._find(wanted)
 
     def attach(self, floating: FloatingIp, server_id: str) -> None:
-        """Attach it to the port of a server that is ACTIVE, away from another server of the cluster where it was. Idempotent.
+        """Attach it to the port of an ACTIVE server; detach it from another server of the cluster if necessary. Idempotent.
 
-        Somebody else may attach it at the same time: the revision number says whether what was read still holds. Raises
-        `SettingError` where one that the project had before is in use by then.
+        Somebody else may attach it at the same time: the revision number tells whether what was read is still true. Raises
+        `SettingError` if one that the project had before is in use by then.
         """
         what = f"Can't attach floating IP {floating.address} to server {server_id}"
         ports = self._ports.of_servers([server_id])
@@ -115,9 +114,9 @@ class FloatingIps:
             ) from None
 
     def release(self, uid: str) -> None:
-        """Give back those that were allocated for a cluster, attached or not. Idempotent; one request where there are none.
+        """Release those that were allocated for a cluster, attached or not. Idempotent; one request if there are none.
 
-        All are tried; then the first failure is raised.
+        Tries all of them, then raises the first error.
         """
         failed: list[CloudError] = []
         for floating in self.of(uid):
@@ -131,7 +130,7 @@ class FloatingIps:
     # -- the ways to get one
 
     def _allocate(self, uid: str, pool: str) -> FloatingIp:
-        """Allocate a floating IP. A POST whose answer was lost may have made it: the listing is read before each try."""
+        """Allocate a floating IP. A POST whose answer was lost may have succeeded, so the listing is read before each attempt."""
 
         def attempt() -> FloatingIp:
             for floating in self._listed():
@@ -150,7 +149,7 @@ class FloatingIps:
         except CloudError as error:
             if not isinstance(error, QuotaError) and not _EXHAUSTED.search(str(error)):
                 raise
-            # What a quota's error advises elsewhere, fewer engines, does not help here.
+            # The usual advice for a quota, fewer engines, does not help here.
             said = str(error).removeprefix(f"{what}: ").partition(" Start fewer engines")[0].rstrip(". ")
             raise QuotaError(
                 f"No floating IP is left on network {name}: {said}. Release one that nobody needs (`openstack floating ip list`, "
@@ -161,7 +160,7 @@ class FloatingIps:
         return parse(what, response, lambda answer: _floating(answer["floatingip"]))
 
     def _external(self, pool: str) -> tuple[str, str]:
-        """Return the id and name of the external network that ``pool`` says. Raises `SettingError` naming what there is."""
+        """Return the id and name of the external network ``pool``. Raises `SettingError` listing those that exist."""
         params = {"router:external": "true"}
         listed = self._api.listing("network", "/networks", "networks", _external, params=params)
         networks = [network for network in listed if network is not None]
@@ -182,7 +181,7 @@ class FloatingIps:
         raise SettingError(f"Several external networks {several}: {there}. Set {POOL} to the id of one of them.")
 
     def _find(self, wanted: str) -> FloatingIp:
-        """Return the one with this address, which nobody uses. Raises `SettingError` naming those that are free."""
+        """Return the one with this address. Raises `SettingError`, listing those that are free, if it does not exist or is in use."""
         address = _address(wanted)
         if not address:
             raise SettingError(f'{TRAIT} {wanted!r} is neither "{AUTO}" nor an IP address.')
@@ -192,7 +191,7 @@ class FloatingIps:
             raise SettingError(f"This project has no floating IP {address}. {_others(listed)}")
         if found.port_id:
             raise _in_use(found, listed)
-        if found.uid:  # which releases it at its end
+        if found.uid:  # that cluster will release it
             raise SettingError(f"Floating IP {address} was allocated for cluster {found.uid}. {_others(listed)}")
         return found
 
@@ -203,7 +202,7 @@ class FloatingIps:
         self._api.delete(what, "network", _path(floating), CHANGED)
 
     def _listed(self) -> list[FloatingIp]:
-        params = {"project_id": self._api.project_id}  # an administrator would see those of all projects
+        params = {"project_id": self._api.project_id}  # an administrator sees those of all projects
         try:
             return self._api.listing("network", "/floatingips", "floatingips", _floating, params=params)
         except CloudError as error:
@@ -223,7 +222,7 @@ def _in_use(floating: FloatingIp, listed: list[FloatingIp]) -> SettingError:
 
 
 def _others(listed: list[FloatingIp]) -> str:
-    """Return what to set instead."""
+    """Return advice on what to set instead."""
     free = ", ".join(sorted(found.address for found in listed if not found.port_id and not found.uid)) or "none"
     return f'Set {TRAIT} to one that is free ({free}), or to "{AUTO}".'
 
@@ -233,7 +232,7 @@ def _path(floating: FloatingIp) -> str:
 
 
 def _address(text: object) -> str:
-    """Return the IP address of a floating IP, "" for anything else: it goes into connection files, and on the command lines of others."""
+    """Return the IP address of a floating IP, "" for anything else: it ends up in connection files and on command lines."""
     try:
         return str(ipaddress.ip_address(str(text)))
     except ValueError:

@@ -1,4 +1,4 @@
-"""`Prefetch`: ask the cloud before the answers are needed, while something else takes its time."""
+"""`Prefetch`: send requests before their answers are needed, while something else runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.threads import concurrently
 
-FRESH = 30  # seconds that an answer is good for: what a cloud offers changes, but not while a controller starts
+FRESH = 30  # seconds that an answer is valid: what a cloud offers changes, but not while a controller starts
 
 Questions = Mapping[str, Callable[[], Any]]
 
@@ -26,18 +26,18 @@ class Prefetch:
         self._lock = threading.Lock()
 
     def ask(self, questions: Questions) -> None:
-        """Ask these in the background, each in a thread, which keeps no process alive. No error comes of it."""
+        """Call these in the background, each in a daemon thread. Raises none of their errors."""
         for name, question in questions.items():
             future: Future[Any] = Future()
-            with contextlib.suppress(RuntimeError):  # no new thread at interpreter shutdown: asked when it is needed
+            with contextlib.suppress(RuntimeError):  # no new thread at interpreter shutdown: `answers` will ask
                 threading.Thread(target=partial(_settle, future, question), name=f"ask {name}", daemon=True).start()
                 with self._lock:
                     self._asked[name] = self._clock(), future
 
     def answers(self, questions: Questions, once: Collection[str] = ()) -> dict[str, Any]:
-        """Return the answer to each: one that was asked for in the last seconds, or a new one, where it was not or where that failed.
+        """Return the answer of each function: a recent one, or a new one if there is none or it failed.
 
-        All at the same time. ``once``: the names of answers that are good for one use. Raises what a question raises.
+        Calls them concurrently. ``once``: names of answers that may be used only once. Raises what a function raises.
         """
         with self._lock:
             oldest = self._clock() - FRESH
@@ -45,7 +45,7 @@ class Prefetch:
             self._asked = {name: self._asked[name] for name in asked if name not in once or name not in questions}
 
         def answer(name: str) -> Any:
-            if name in asked and asked[name].exception() is None:  # it waits for the end
+            if name in asked and asked[name].exception() is None:  # `exception` waits for the end
                 return asked[name].result()
             return questions[name]()
 
@@ -55,5 +55,5 @@ class Prefetch:
 def _settle(future: Future[Any], question: Callable[[], Any]) -> None:
     try:
         future.set_result(question())
-    except Exception as e:  # whoever needs the answer asks again, and hears of it
+    except Exception as e:  # whoever needs the answer asks again, and gets the error
         future.set_exception(e)

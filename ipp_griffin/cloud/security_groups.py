@@ -1,10 +1,9 @@
-"""The security groups of a cluster's own, which `GriffinCloud.manage_security_group` makes: what Neutron lets through to whom.
+"""The security groups that `GriffinCloud.manage_security_group` makes for each cluster.
 
-Two for each cluster. Its servers are in ``griffin-<uid>-engines``, which lets nothing in. Where the controller's address is that of
-a port of this project (the head node is a server of the cloud), that port is put into ``griffin-<uid>-controller`` besides its own
-groups, which lets the former one in, to the controller's ports. A controller on a server of its own is in that group from its creation
-on, which lets clients in, too, to their ports. Their names find them again: no id is needed, whoever made them.
-API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups
+Each cluster has two. Its servers are in ``griffin-<uid>-engines``, which admits nothing. If the controller's address is that of a port
+of this project (the head node is a server of the cloud), that port is also put into ``griffin-<uid>-controller``, which admits the
+first group to the controller's ports. A controller on a server is created in that group, which then also admits clients to their ports.
+The groups are found by name, from any process. API: https://docs.openstack.org/api-ref/network/v2/#security-groups-security-groups
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ ENGINES, CONTROLLER = "engines", "controller"
 
 @dataclass(frozen=True)
 class SecurityGroup:
-    """A group of a cluster. ``uid`` names the cluster, ``part`` is "engines" or "controller", ``user_id`` who made it ("" if it
-    does not say), ``created`` ISO 8601 in UTC."""
+    """A group of a cluster. ``uid``: the cluster's; ``part``: "engines" or "controller"; ``user_id``: who made it, "" if unknown; ``created``:
+    ISO 8601, in UTC."""
 
     id: str
     name: str
@@ -50,7 +49,7 @@ class ClusterGroups:
         self._api, self._ports = api, ports
 
     def all(self) -> list[SecurityGroup]:
-        """Return those of all clusters. One request a page."""
+        """Return those of all clusters. One request per page."""
         return self._listed({})
 
     def of(self, uid: str) -> list[SecurityGroup]:
@@ -59,10 +58,10 @@ class ClusterGroups:
         return [group for group in found if group.uid == uid]
 
     def make(self, uid: str, head: Port | None, ports: tuple[int, int]) -> SecurityGroup:
-        """Make what is missing of a cluster's groups, and let its engines in to the first to the last of ``ports`` of the
-        ``head`` port. Returns the group for the servers. Idempotent.
+        """Make a cluster's missing groups, admit its engines to ``ports`` (first, last) of the ``head`` port, and return the group for the
+        servers. Idempotent.
 
-        Raises `QuotaError` where the project may have no more groups or rules.
+        Raises `QuotaError` if the project may have no more groups or rules.
         """
         engines = self._ensure(uid, ENGINES)
         if head is not None:
@@ -72,7 +71,7 @@ class ClusterGroups:
         return engines
 
     def make_for_server(self, uid: str) -> SecurityGroup:
-        """Make what is missing of both groups, and return that for the controller's server, which lets nobody in yet. Idempotent."""
+        """Make both groups if missing, and return the one for the controller's server, which admits nobody yet. Idempotent."""
         self._ensure(uid, ENGINES)
         return self._ensure(uid, CONTROLLER)
 
@@ -85,11 +84,11 @@ class ClusterGroups:
         client: str = "",
         made: list[str] | None = None,
     ) -> None:
-        """Let a cluster's engines, and the addresses of ``client`` (a CIDR), in to these ranges of TCP ports of its controller. The ids of
-        rules that were not there before go into ``made``, also where it fails half-way. Idempotent.
+        """Admit a cluster's engines, and the addresses of ``client`` (a CIDR), to these ranges of TCP ports of its controller. Append the ids of
+        new rules to ``made``, even if it fails half-way. Idempotent.
 
-        Raises `QuotaError` where the project may have no more rules, `CloudError` where the groups are gone: they are not made
-        again for a cluster that somebody stops at the same time.
+        Raises `QuotaError` if the project may have no more rules, `CloudError` if the groups are gone: somebody is stopping the
+        cluster, so they are not made again.
         """
         parts = {group.part: group for group in self.of(uid)}
         if not parts.keys() >= {CONTROLLER, ENGINES}:
@@ -110,7 +109,7 @@ class ClusterGroups:
             self._api.delete(f"Can't delete security group rule {id}", "network", path)
 
     def exist(self, uid: str) -> bool:
-        """Return whether a cluster has any. One request; none where these credentials may not see any, or the cloud has no groups."""
+        """Return whether a cluster has any. One request. False if these credentials may not list any, or the cloud has no groups."""
         try:
             return bool(self.of(uid))
         except CloudError as error:
@@ -119,7 +118,7 @@ class ClusterGroups:
             return False
 
     def has_controller(self, uid: str) -> bool:
-        """Return whether the controller's port, of whichever server, is in a group of the cluster's. One request."""
+        """Return whether the port of the controller, on any server, is in a group of the cluster. One request."""
         return any(group.part == CONTROLLER for group in self.of(uid))
 
     def remove(
@@ -130,10 +129,10 @@ class ClusterGroups:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Delete a cluster's groups, and see that they are gone. Idempotent; one request where there are none.
+        """Delete a cluster's groups, and confirm that they are gone. Idempotent; one request if there are none.
 
-        The port of the controller is taken out of its group first. A group is in use for as long as a port of a server is
-        in it: raises `CloudError` where one still is after ``timeout`` seconds.
+        The port of the controller is removed from its group first. A group is in use while a port of a server is in it: raises
+        `CloudError` if one still is after ``timeout`` seconds.
         """
         deadline, pause = clock() + timeout, 0.2
         while groups := self._of_ours(uid):
@@ -151,7 +150,7 @@ class ClusterGroups:
     # -- one request each
 
     def _of_ours(self, uid: str) -> list[SecurityGroup]:
-        """Return what `of` returns; nothing where these credentials may not see any: then they can't have made one."""
+        """Return what `of` returns; nothing if these credentials may not list groups: then they can't have made one."""
         try:
             return self.of(uid)
         except CloudError as error:
@@ -160,12 +159,13 @@ class ClusterGroups:
             return []
 
     def _listed(self, params: Mapping[str, Any]) -> list[SecurityGroup]:
-        params = {**params, "project_id": self._api.project_id}  # an administrator would see those of all projects
+        params = {**params, "project_id": self._api.project_id}  # an administrator sees those of all projects
         found = self._api.listing("network", "/security-groups", "security_groups", _group, params=params)
         return [group for group in found if group is not None]
 
     def _ensure(self, uid: str, part: str) -> SecurityGroup:
-        """Return the group of that part. A POST whose answer was lost may have made it: listed before each try."""
+        """Return the group of that part; make it if missing. A POST whose answer was lost may have made it, so groups are listed before each
+        attempt."""
         name = group_name(uid, part)
         what = f"Can't make security group {name}"
         text = f"ipp-griffin: {part} of cluster {uid}, user {self._api.user_id}"
@@ -181,7 +181,7 @@ class ClusterGroups:
         return self._api.retry(attempt)
 
     def _let_in(self, controller: SecurityGroup, whom: str, remote: Mapping[str, str], ports: tuple[int, int]) -> str:
-        """Return the id of the rule; "" for one that was there, or that a try whose answer was lost has made."""
+        """Make a rule and return its id; "" if it exists already, perhaps from an attempt whose answer was lost."""
         rule = {
             "security_group_id": controller.id,
             **remote,
@@ -205,7 +205,7 @@ class ClusterGroups:
             return ""
 
     def _delete(self, group: SecurityGroup) -> bool:
-        """Return whether it is gone; False if ports are in it still."""
+        """Return whether it is gone; False if there are still ports in it."""
         if group.part == CONTROLLER:
             for port in self._ports.of_group(group.id):
                 self._ports.change_groups(port.id, lambda now: [id for id in now if id != group.id])
@@ -227,7 +227,7 @@ def _made(found: Mapping[str, Any]) -> SecurityGroup:
 
 
 def _group(found: Mapping[str, Any]) -> SecurityGroup | None:
-    """Return the group of Neutron's JSON; None for one of no cluster."""
+    """Return the group in Neutron's JSON; None if it does not belong to a cluster."""
     name = str(found.get("name") or "")
     match = re.fullmatch(f"griffin-([0-9a-f]{{12}})-({ENGINES}|{CONTROLLER})", name)
     if match is None:

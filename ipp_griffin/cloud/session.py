@@ -1,6 +1,6 @@
 """Log in to a cloud, and send one request or read one listing at a time.
 
-`cloud` says which requests are made; nothing here knows about servers or images.
+`cloud` decides which requests are sent; nothing here knows about servers or images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FAILURES = (keystone.ClientException, sdk.SDKException, requests.RequestExceptio
 ONLY_V2 = "this cloud's identity service offers v2.0 only. Identity v3 (OpenStack of 2014 or later) is needed."
 UNAUTHORIZED = 401
 PAGE = 1000  # items asked for per page; services cut it to their own limit
-_ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # of JSON that isn't what it should be
+_ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # from unexpected JSON
 
 T = TypeVar("T")
 A = TypeVar("A", bound="Api")
@@ -107,7 +107,7 @@ class Api:
                     "Is auth_url right? Identity v3 is needed."
                 ) from None
             raise known from None
-        except Exception as error:  # keystoneauth: a bare one for a missing password, after all else was fine
+        except Exception as error:  # keystoneauth raises a bare Exception for a missing password
             raise CredentialsError(
                 f"{what}: {one_line(error).rstrip('. ')}. Set it in clouds.yaml or secure.yaml, or by the OS_* variables."
             ) from None
@@ -120,8 +120,8 @@ class Api:
         self._check_region(access, what)
 
     def _check_region(self, access: Any, what: str) -> None:
-        """Refuse a region that the catalog does not have, and several regions of which none is chosen: their services must not be mixed."""
-        # Identity answers at auth_url; one for all regions has, in some clouds, a region of its own.
+        """Refuse a region that is not in the catalog, and a catalog of several regions if none is chosen: their services must not be mixed."""
+        # Identity is used at auth_url; in some clouds, it has a region of its own.
         services = [service for service in access.service_catalog.catalog if service.get("type") != "identity"]
         endpoints = [endpoint for service in services for endpoint in service.get("endpoints", ())]
         regions = sorted({str(e.get("region_id") or e.get("region")) for e in endpoints} - {"None"})
@@ -136,14 +136,14 @@ class Api:
             )
 
     def compute_microversion(self) -> str:
-        """Return the latest microversion of compute, "" without any. Making the connection has asked for it already."""
+        """Return the latest microversion of compute, "" without any. The connection has asked for it already."""
         try:
             with quiet():
                 data = self._adapter("compute").get_endpoint_data()
         except FAILURES as error:
             raise from_exception("Can't ask compute for its versions", error) from None
         latest = data.max_microversion if data else None
-        # The library takes an outage for a service without versions.
+        # The library takes an outage for a service without microversions.
         return ".".join(str(number) for number in latest) if latest else self._ask_for_microversion()
 
     def _ask_for_microversion(self) -> str:
@@ -168,7 +168,9 @@ class Api:
             override = self._connection.config.get_endpoint(service_type)
             if override:
                 return str(override)
-            wanted: Any = self._connection.config.get_interface(service_type) or "public"  # may be a list, best first
+            wanted: Any = (
+                self._connection.config.get_interface(service_type) or "public"
+            )  # may be a list, in order of preference
         try:
             url = self.session.get_endpoint(
                 service_type=service_type,
@@ -194,11 +196,11 @@ class Api:
 
     def send(self, what: str, service: str, method: str, path: str, **kwargs: Any) -> requests.Response:
         """Send one request; return the answer if its status is below 400, else raise a `CloudError` that begins with ``what``."""
-        # Not logged by the libraries: that would show user-data, and in it the URLs that open the object store.
-        # Nor repeated by them, whatever clouds.yaml says: what was lost may have landed.
+        # The libraries must not log it: that would show user-data, with the URLs that open the object store.
+        # Nor may they repeat it, whatever clouds.yaml says: a request whose answer was lost may have succeeded.
         options = {"log": False, "skip_cache": True, "connect_retries": 0, "status_code_retries": 0}
-        rest = self._throttles.setdefault(service, Throttle(self._clock, self.sleep))
-        rest.take()
+        throttle = self._throttles.setdefault(service, Throttle(self._clock, self.sleep))
+        throttle.take()
 
         def request() -> requests.Response:
             with quiet():
@@ -210,11 +212,11 @@ class Api:
 
         response = request()
         if response.status_code == UNAUTHORIZED:
-            # The session asks again with a new token; but not where another thread has thrown the old one away just now.
+            # The session retries with a new token, except if another thread has just discarded the old one.
             response = request()
         logger.debug("%s %s %s: %d", method, service, path, response.status_code)
         if response.status_code == TOO_MANY:
-            rest.ask(retry_after(response.headers))
+            throttle.ask(retry_after(response.headers))
         if response.status_code >= 400:
             raise from_status(what, response.status_code, _message(response), response.headers)
         return response
@@ -261,7 +263,7 @@ class Api:
     ) -> list[T]:
         """Read all pages of a listing; return what ``make`` makes of each item.
 
-        Of a "next" link only the fact counts: behind a proxy, its host may be one that can't be reached.
+        A "next" link only tells that there is another page: behind a proxy, its host may be unreachable.
         """
         what = f"Can't list {key.replace('_', ' ')}"
         found: dict[str, T] = {}
@@ -286,7 +288,7 @@ class Api:
 def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]], T]) -> T:
     """Return what ``make`` makes of the JSON object in an answer.
 
-    An answer that is cut off, or not what it should be, says nothing about what the service did: `Unavailable`.
+    A truncated or malformed answer says nothing about what the service did: raises `Unavailable`.
     """
     try:
         answer = response.json()
@@ -298,7 +300,7 @@ def parse(what: str, response: requests.Response, make: Callable[[dict[str, Any]
 
 
 def _message(response: requests.Response) -> str:
-    """Return what a service's error says: ``{"badRequest": {"message": ...}}`` and the like, else its page's text."""
+    """Return the message of a service's error: from ``{"badRequest": {"message": ...}}`` and the like, else the text of the page."""
     try:
         return str(next(iter(response.json().values()))["message"])
     except (*_ODD, StopIteration):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INTERFACES = ("public", "internal", "admin")
 
-# The connection that the launchers of one Cluster share, so that a start authenticates once.
+# The connection that the launchers of one Cluster share, so that a start logs in once.
 _connections: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Cloud]] = weakref.WeakKeyDictionary()
 
 # What was opened and asked through a connection.
@@ -29,7 +29,7 @@ _connecting = threading.Lock()
 def connect(cluster: Any, name: str, region: str) -> Cloud:
     """Return the connection to the cloud that the launchers of ``cluster`` (ipyparallel's) share.
 
-    Raises `CloudError` where the cloud can't be reached or refuses the credentials.
+    Raises `CloudError` if the cloud can't be reached or refuses the credentials.
     """
     from ..cloud.cloud import Cloud
 
@@ -43,8 +43,7 @@ def connect(cluster: Any, name: str, region: str) -> Cloud:
 
 
 def open_store(cloud: Cloud, *, container: str, servers_url: str = "") -> Store:
-    """Return the object store of ``cloud``; always the same, which remembers what it has asked. Raises `Unsupported` where
-    there is none."""
+    """Return the object store of ``cloud``, always the same object, since it caches answers. Raises `Unsupported` if there is none."""
     from ..cloud.store.store import Store
 
     if servers_url in INTERFACES:

@@ -1,7 +1,7 @@
 """The server that runs a cluster's controller: its connection files. Blocking; no traits, no event loop.
 
-It counts as an engine set of one server, named `CONTROLLER`, so that whatever looks for a cluster's servers finds it. Its agent hands both
-connection files over through the object store, where only it can write them, and only the project's members can read them.
+It counts as an engine set of one server, named `CONTROLLER`, so that whatever looks for a cluster's servers finds it. Its agent writes
+both connection files into the object store, where only it can write them, and only members of the project can read them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
     from ..cloud.store.store import Store
 
-CONTROLLER = "controller"  # those of engine sets are random
-HANDOVER = "handover"  # the object's name, below the server's place
+CONTROLLER = "controller"  # names of engine sets are random
+CONNECTION_FILES = "handover"  # name of the object with both connection files, below the server's prefix
 CLIENT = "client.json"
 FILE_LIMIT = 1 << 16  # bytes of connection files
 
 
 class ControllerServer(EngineSet):
-    """The controller's server, whatever its incarnation. All methods block; each may raise `CloudError`."""
+    """The controller's server, in any incarnation. All methods block; each may raise `CloudError`."""
 
-    more_objects = (HANDOVER,)
+    more_objects = (CONNECTION_FILES,)
 
     def __init__(self, cloud: Cloud, store: Store, uid: str) -> None:
         super().__init__(cloud, store, uid, CONTROLLER)
@@ -50,11 +50,11 @@ class ControllerServer(EngineSet):
         return files
 
     def publish_client_file(self, info: Json) -> None:
-        """Store the clients' connection file for their other machines, where no server can write it."""
+        """Store the clients' connection file for other machines, under a name that no server can write."""
         self.store.put(self.uid, f"{self.prefix}{CLIENT}", json.dumps(info).encode())
 
     def client_file(self) -> Json:
-        """Return what `publish_client_file` stored. Raises `GriffinError` where there is none of this cluster."""
+        """Return what `publish_client_file` stored. Raises `GriffinError` if this cluster has none."""
         try:
             info = json.loads(self.store.get(self.uid, f"{self.prefix}{CLIENT}", FILE_LIMIT))
             if cluster_uid(info) == self.uid and address_of(info)[0] and ports_of(info):

@@ -1,8 +1,8 @@
 """Create many servers, each exactly once, although any answer may be lost.
 
-A POST that timed out, whose connection broke or that was answered with a 5xx may still make a server. So
-creation goes in rounds: POST what is missing, then, if anything is doubtful, list the engine set by its tag,
-adopt what is there, and delete what is there twice. Only a place without a server is asked for again.
+A POST that timed out, whose connection broke or that was answered with a 5xx may still make a server. So creation goes in rounds: POST
+what is missing; then, if any answer was doubtful, list the engine set by its tag, adopt the servers that exist, and delete those
+created twice. Only a slot without a server is requested again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
     from ..model.server import Server
 
-SETTLE = 1.0  # seconds that a lost POST is given, at the least, before the listing is believed
+SETTLE = 1.0  # seconds, at least, for a lost POST to take effect before the listing is trusted
 
 
 def create_servers(
@@ -36,9 +36,9 @@ def create_servers(
 ) -> None:
     """Create the servers of ``work``, each with its user-data, ``parallel`` at a time. Blocking.
 
-    Call ``on_created`` for each as soon as it exists, one call at a time. Once ``stop`` is set or anything failed, ask for no more
-    servers; wait for those that were asked for, tell of them, then raise the first error: `QuotaError`, another `CloudError`, or what
-    ``on_created`` raised.
+    Call ``on_created`` for each as soon as it exists, one call at a time. Once ``stop`` is set or anything failed, request no more
+    servers; wait for those requested, call ``on_created`` for them, then raise the first error: `QuotaError`, another `CloudError`, or
+    what ``on_created`` raised.
     """
     _Creation(cloud, plan, work, on_created=on_created, stop=stop, parallel=parallel).run()
 
@@ -63,7 +63,7 @@ class _Creation:
         self._made: dict[Place, str] = {}  # the ids of servers
         self._doubtful: set[Place] = set()  # those with a POST of unknown end, once and for all
         self._error: Exception | None = None
-        self._refused: list[Unavailable] = []  # the failures of this round that are worth another
+        self._refused: list[Unavailable] = []  # failures of this round that justify another
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class _Creation:
             raise self._error
 
     def _round(self, fruitless: int) -> Unavailable | None:
-        """Send a POST for each missing server and find out what came of it; return why another round is needed, if so."""
+        """Send a POST for each missing server and settle doubtful answers; return the error that makes another round necessary, if any."""
         self._refused.clear()
         in_parallel(list(self._missing.values()), self._create, self._parallel)
         refused = max(self._refused, key=lambda e: e.retry_after or 0, default=None)
@@ -100,7 +100,7 @@ class _Creation:
         return self._stop.is_set() or self._error is not None
 
     def _create(self, server: ServerPlan) -> None:
-        # A service that asks for a pause gets it: the rest waits for the next round.
+        # If the service asks for a pause, the other servers wait for the next round.
         if self._over() or any(
             e.retry_after is not None or e.status == HTTPStatus.TOO_MANY_REQUESTS for e in list(self._refused)
         ):
@@ -143,7 +143,7 @@ class _Creation:
         """Adopt servers that were created after all, and delete those created twice, until a listing shows one at most for each slot."""
         try:
             for attempt in range(self._cloud.retries + 1):
-                spare = self._look()
+                spare = self._adopt_listed()
                 if not spare:
                     return
                 logger.debug("deleting servers that were created twice: %s", ", ".join(spare))
@@ -152,7 +152,7 @@ class _Creation:
         except CloudError as error:
             self._fail(error)
 
-    def _look(self) -> list[str]:
+    def _adopt_listed(self) -> list[str]:
         """List the servers, adopt those that are missing, and return the ids of those created twice."""
         spare = []
         listed = self._cloud.servers(uid_tag(self._plan.uid), set_tag(self._plan.engine_set))

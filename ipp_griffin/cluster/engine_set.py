@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..model.reports import Report
     from ..model.server import Server
 
-CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # the last lines of a console that are kept, and characters of them
+CONSOLE_LINES, CONSOLE_LIMIT = 100, 1 << 16  # of a console, how many last lines and characters are kept
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class EngineSet:
         return f"{self.engine_set}/"
 
     def open_container(self, labels: Mapping[str, str]) -> None:
-        """Make the cluster's private container, if it is not there yet."""
+        """Make the cluster's private container if it does not exist yet."""
         self.store.publish(self.uid, labels)
 
     def publish(self, private_object: bytes) -> None:
@@ -75,7 +75,7 @@ class EngineSet:
         self.store.put(self.uid, self._private_object, private_object)
 
     def is_published(self) -> bool:
-        """Return whether the private object is there. A stop, by whichever process, deletes it last."""
+        """Return whether the private object exists. A stop, by any process, deletes it last."""
         return any(stored.name == self._private_object for stored in self.store.objects(self.uid, self._private_object))
 
     @property
@@ -92,7 +92,7 @@ class EngineSet:
     ) -> None:
         """Create the servers of ``plan``; call ``on_created`` for each as soon as it exists.
 
-        When ``stop`` is set no further request begins; those in flight are waited for in any case.
+        Once ``stop`` is set, send no further request, but wait for those in flight.
         """
         read_url = self.store.get_url(self.uid, self._private_object, settings.read_seconds)
         source = agent_source()
@@ -118,8 +118,8 @@ class EngineSet:
     def delete_spares(self, survey: Survey, known: Collection[str]) -> Survey:
         """Delete servers that were created twice, and return the survey without them.
 
-        A POST that was given up may land much later, when its server has been asked for again; ``known`` are the ids
-        of the servers that count.
+        A POST that timed out may take effect much later, when its server has been requested again. ``known``: ids of the servers to
+        keep.
         """
         known = set(known)
         kept = {server.name for server in survey.servers if server.id in known}
@@ -141,13 +141,13 @@ class EngineSet:
         """Return why the agent that wrote this report gave up, in its own words: one line."""
         content = self.store.read_report(self.uid, report)
         message = str(content.get("message") or "it did not say why")
-        if report.phase == "gone":  # engines that registered and ended at once
+        if report.phase == "gone":  # engines that registered and then ended at once
             last = [str(engine.get("output", "")).rstrip().rpartition("\n")[2] for engine in content.get("engines", [])]
             message = f"its engines ended at once: {message}. {' | '.join(one_line(line) for line in last[:2])}"
         return message
 
     def write_history(self, ended: list[dict[str, str | int]]) -> None:
-        """Store what is known of replaced servers, for `ipp-griffin timeline`. No agent's URL reaches this object."""
+        """Store what is known of replaced servers, for `ipp-griffin timeline`. No agent's URL can write this object."""
         self.store.put(self.uid, f"{self.prefix}{HISTORY}", json.dumps(ended).encode())
 
     def output(self, most: int) -> Iterator[tuple[str, str]]:
@@ -184,9 +184,9 @@ class EngineSet:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wait until every server that reported engines has reported their end, with their output, or ``timeout`` seconds are over.
+        """Wait, at most ``timeout`` seconds, until every server that reported engines has reported their end, with their output.
 
-        One that was replaced reports nothing any more.
+        A replaced server is not waited for.
         """
         deadline = clock() + timeout
         while clock() < deadline:
@@ -207,8 +207,9 @@ class EngineSet:
     ) -> None:
         """Delete every server of the set, whether listed or ``known`` by id, and its objects; confirm by listing.
 
-        Idempotent. ``before_deletion``: called with the servers that are there, before they are deleted. The cluster's container goes with its last set, and its security groups if ``groups`` says that there are
-        any. Raises `CloudError` naming the servers or groups that are still there after ``timeout`` seconds.
+        Idempotent. ``before_deletion``: called with the servers that are there, before they are deleted. The cluster's container goes
+        with its last set, and its security groups if ``groups`` says that there are any. Raises `CloudError` naming the servers or
+        groups that still exist after ``timeout`` seconds.
         """
         tags = uid_tag(self.uid), set_tag(self.engine_set)
         delete_servers(

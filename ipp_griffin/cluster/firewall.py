@@ -1,4 +1,4 @@
-"""Let engines in to the controller: the cluster's own security groups, or the rule for the user to add."""
+"""Admit engines to the controller: make the cluster's own security groups, or print the rule for the user to add."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from ..cloud.cloud import Cloud
     from ..model.plan import Network
 
-UNREACHABLE = "controller port unreachable"  # as agents say it
+UNREACHABLE = "controller port unreachable"  # the text that agents report
 
 
 def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network: Network, log: Any) -> str:
-    """Make those of the cluster's security groups that are missing; return the id of the one for its servers. Blocking.
+    """Make the cluster's missing security groups; return the id of the one for its servers. Blocking.
 
-    Raises `CloudError` where Neutron refuses.
+    Raises `CloudError` if Neutron refuses.
     """
     address, ports = controller_address(connection), controller_ports(connection)
     head = cloud.ports.head(address, _macs(address))
@@ -47,10 +47,10 @@ def admit_engines(cloud: Cloud, uid: str, connection: Mapping[str, Any], network
 
 
 def admitting_rule(cloud: Cloud, connection: Mapping[str, Any], network: Network) -> str:
-    """Return what to type so that engines reach the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
+    """Return the command that admits engines to the controller. Blocking; asks Neutron for this machine's group, if it is a server."""
     address, (first, last) = controller_address(connection), controller_ports(connection)
     group, whose = "GROUP", ", where GROUP is a security group of this machine (or a similar rule in its firewall)"
-    with contextlib.suppress(GriffinError):  # the rule is worth telling without it
+    with contextlib.suppress(GriffinError):  # the rule helps without the group's name, too
         head, server = cloud.ports.head(address, _macs(address)), cloud.ports.of_server_at(address)
         if head is not None and head.groups:
             group, whose = head.groups[0], ", which changes a security group of this machine"

@@ -1,4 +1,4 @@
-"""Find the clusters of a cloud project by what they have there: no cluster file, no profile, no local state. Blocking."""
+"""Find the clusters of a project from the cloud alone: without cluster file, profile or local state. Blocking."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ CONSOLE_LINES, CONSOLE_LIMIT = 1000, 1 << 18  # the last lines of a console, and
 
 
 class NoSuchCluster(SettingError):  # noqa: N818 - a state of the project
-    """The project has nothing of a cluster with that name."""
+    """The project has no cluster with that name."""
 
 
 class Clusters:
-    """Those in the project of ``cloud``.
+    """The clusters in the project of ``cloud``.
 
-    ``open_store``: the object store, for containers whose names start with its argument; ``prefix``: that of clusters
-    which have no server that tells. ``store_trouble``: why the object store could not be asked by `all` or `find`, which go
-    on without it, so that servers can be seen and deleted; "" if it could. All methods raise `CloudError`.
+    ``open_store``: returns the object store for containers with the given prefix; ``prefix``: the prefix for clusters without a server
+    that has it in its metadata. ``store_trouble``: why the object store did not answer `all` or `find`, which continue without it so
+    that servers can be seen and deleted; "" if it did. All methods raise `CloudError`.
     """
 
     def __init__(self, cloud: Cloud, open_store: Callable[[str], Store], prefix: str) -> None:
@@ -50,12 +50,12 @@ class Clusters:
         self.store_trouble = ""
 
     def all(self, *, everyone: bool = False) -> list[Cluster]:
-        """Return one's own, or ``everyone``'s, the oldest last. Two listings, one of reports for each cluster, and one request or
-        two for the container of each that has no server, or servers of others."""
+        """Return this user's clusters, or ``everyone``'s, the oldest last. Sends two listings, one listing of reports for each cluster, and one or
+        two requests for the container of each cluster without servers, or with servers of others."""
         return self._known(self._by_uid(strict=False), everyone, strict=False)
 
     def _ask_store(self, ask: Callable[[], T], otherwise: T, strict: bool) -> T:
-        """Return what the object store says; ``otherwise`` while it is down, unless ``strict``."""
+        """Return what ``ask`` returns; ``otherwise`` while the object store is down, unless ``strict``."""
         if self.store_trouble and not strict:
             return otherwise
         try:
@@ -100,33 +100,33 @@ class Clusters:
         raise NoSuchCluster(f"There is no cluster {name!r} in this project. Existing clusters: {_listing(mine)}.")
 
     def exists(self, uid: str) -> bool:
-        """Return whether the project has anybody's cluster of that uid; True also while the object store can't say."""
+        """Return whether anybody in the project has a cluster of that uid; True also while the object store does not answer."""
         return any(cluster.uid == uid for cluster in self.all(everyone=True)) or bool(self.store_trouble)
 
     def rest_of(self, uid: str, *, everyone: bool = False) -> Cluster | None:
-        """Return what may be left of a cluster that has neither servers nor a container, so that a stop that failed at the end, or at the same
-        time as another, can be repeated: nothing, security groups or a floating IP. None for what is no uid. Raises `SettingError` for somebody else's.
-        """
+        """Return a cluster without servers and container, of which security groups or a floating IP may be left. So a stop that failed at its end,
+        or ran at the same time as another, can be repeated. None if ``uid`` is not a uid. Raises `SettingError` if it is somebody
+        else's."""
         if not re.fullmatch("[0-9a-f]{12}", uid):
             return None
-        things: list[SecurityGroup | FloatingIp] = [*self._cloud.groups.of(uid), *self._cloud.floating_ips.of(uid)]
-        mine = all(thing.user_id == self._cloud.user_id for thing in things)
+        remaining: list[SecurityGroup | FloatingIp] = [*self._cloud.groups.of(uid), *self._cloud.floating_ips.of(uid)]
+        mine = all(one.user_id == self._cloud.user_id for one in remaining)
         if not (mine or everyone):
             raise _somebody_elses(uid)
         return Cluster(uid, dict.fromkeys(LABELS, ""), (), mine)
 
     def stop(self, cluster: Cluster, *, timeout: float) -> None:
-        """Delete all that a cluster has in the cloud, and confirm it. Idempotent."""
+        """Delete everything that a cluster has in the cloud, and confirm it. Idempotent."""
         sweep(self._cloud, self._store(cluster.labels["container"]), cluster.uid, timeout=timeout)
 
     def leftovers(self, *, everyone: bool = False) -> list[Leftover]:
-        """Return what is left over of one's own clusters, without servers of others in them; or of ``everyone``'s."""
+        """Return the leftovers of this user's clusters, without servers of others in them; or of ``everyone``'s."""
         by_uid = self._by_uid()
         unmarked = self._unmarked(uid for uid, servers in by_uid.items() if not servers)
         return self._left(by_uid, everyone) + unmarked + self._of_no_cluster(by_uid, everyone)
 
     def servers_left(self) -> list[Leftover]:
-        """Return one's own servers that are left over. One listing, and one of reports for each cluster that runs."""
+        """Return this user's leftover servers. Sends one listing, and one of reports for each running cluster."""
         return self._left(self._by_uid(empty=False), False)
 
     def _left(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
@@ -146,8 +146,7 @@ class Clusters:
         return found
 
     def _of_no_cluster(self, by_uid: Mapping[str, list[Server]], everyone: bool) -> list[Leftover]:
-        """Security groups and floating IPs whose cluster has neither container nor server. One that starts makes its container before
-        them."""
+        """Return security groups and floating IPs whose cluster has neither container nor server. A start makes its container before them."""
         now = datetime.now(timezone.utc)
 
         def left(thing: SecurityGroup | FloatingIp, **which: Any) -> list[Leftover]:
@@ -161,7 +160,7 @@ class Clusters:
         return groups + [f for ip in self._cloud.floating_ips.all() for f in left(ip, floating_ip=ip)]
 
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
-        """Delete what was ``found`` and is still left over; return that. Idempotent.
+        """Delete what was ``found`` and is still left over; return what was deleted. Idempotent.
 
         It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
         goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
@@ -184,7 +183,7 @@ class Clusters:
         return still
 
     def records(self, cluster: Cluster) -> list[Record]:
-        """Return what is known of every server that a cluster has or had. One listing, and one small object for each engine set."""
+        """Return a record of every server that a cluster has or had. Sends one listing, and reads one small object for each engine set."""
         store = self._store(cluster.labels["container"])
         reports = store.reports(cluster.uid, logs=True)
         formers: dict[Place, Former] = {}
@@ -213,7 +212,7 @@ class Clusters:
         return self._stores[prefix]
 
     def _cluster(self, uid: str, servers: list[Server], everyone: bool, strict: bool) -> Cluster | None:
-        """Return the cluster; None for somebody else's, unless ``everyone``'s are wanted, and for a container that is not ours."""
+        """Return the cluster; None for somebody else's, unless ``everyone``'s are wanted, and for a container of another program."""
         me = self._cloud.user_id
         noted: Mapping[str, str] = {}
         if not servers or any(server.user_id != me for server in servers):
@@ -224,7 +223,7 @@ class Clusters:
         if not servers and not noted:
             return None
         others = [server.user_id for server in servers if server.user_id != me]
-        # With servers of several users in it, and a store that can't say whose it is, it counts as somebody else's.
+        # If it has servers of several users and the store does not answer, it counts as somebody else's.
         mine = len(others) < len(servers) and not (others and self.store_trouble)
         owner = noted.get("user") or (me if mine else next(iter(others), ""))
         if owner != me and not everyone:
@@ -253,7 +252,7 @@ def _touched(store: Store, uid: str, but: Collection[str] = ()) -> str:
 
 
 def _read(store: Store, uid: str, name: str) -> bytes:
-    """Return an object that need not be there."""
+    """Return the content of an object that may not exist."""
     try:
         return store.get(uid, name, HISTORY_LIMIT)
     except CloudError as error:

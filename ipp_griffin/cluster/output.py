@@ -1,4 +1,4 @@
-"""Keep what engines and servers wrote, while a set runs and after it ended: for `get_output`."""
+"""Save the output of engines and servers, while a set runs and after it ended, for `get_output`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CONSOLE_TIMEOUT = 5.0  # seconds that reading the servers' consoles may take
 
 
 class Output:
-    """It is worth less than the servers' end: a cloud that fails or hangs holds up nobody, and
-    what was read till then counts. Blocking. ``role``: what the servers run, "" for engines."""
+    """Deleting the servers matters more: a cloud that fails or hangs does not delay it, and what was read until then is kept. Blocking.
+    ``role``: what the servers run, "" for engines."""
 
     def __init__(self, role: str = "") -> None:
         self._what = role or "engine"
@@ -31,7 +31,7 @@ class Output:
         self._consoles: dict[str, str] = {}
 
     def read(self, engine_set: EngineSet, servers: int, wait: float = 0) -> None:
-        """Read what the engines of at most ``servers`` servers wrote, ``wait`` seconds for their servers to report their end first."""
+        """Read the output of the engines of at most ``servers`` servers, after up to ``wait`` seconds for those servers to report their end."""
 
         def read() -> None:
             if wait:
@@ -42,13 +42,13 @@ class Output:
             within(wait + OUTPUT_TIMEOUT, read)
 
     def read_consoles(self, engine_set: EngineSet, servers: Sequence[Server]) -> None:
-        """Read the ends of these servers' consoles, which go with them."""
+        """Read the last lines of these servers' consoles, which are lost with them."""
         with contextlib.suppress(GriffinError):
             within(CONSOLE_TIMEOUT, lambda: engine_set.read_consoles(servers, self._consoles.__setitem__))
 
     def keep(self, path: Path) -> None:
-        """Write it into a file that only its owner can read, if there is anything: whoever started the engines may be another process
-        than the one that stops them. A folder that can't be written is no reason to fail."""
+        """Write the output, if any, into a file that only its owner can read, because another process than the one that started the engines may
+        stop them. A folder that can't be written does not fail the stop."""
         text = str(self)
         if text:
             with contextlib.suppress(OSError):

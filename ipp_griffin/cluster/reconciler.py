@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ..model.plan import ServerPlan
     from .engine_set import EngineSet, Survey
 
-MOST_EXPLAINED = 10  # failures of one look of which the cause, or the console, is fetched: one request each
+MOST_EXPLAINED = 10  # failures per poll whose cause and console are fetched, with one request each
 CONSOLE_LINES = 20
 
 Created = Callable[["ServerPlan", str], None]
 
 
 class Reconciler:
-    """The wait for a start uses it first, then the watch over the running set. Blocking.
+    """The wait for a start uses it first, then the watcher of the running set. Blocking.
 
-    ``create``: makes servers, calls back with the id of each, and runs the extra callables concurrently; None for a set that another process made: then nothing is
-    replaced. ``on_change``: called when there are other servers than before. ``goes_on``: whether the cluster is to live on, so
-    that a server may be replaced.
+    ``create``: makes servers, calls back with the id of each, and runs the extra callables concurrently; None for a set that another
+    process made: then nothing is replaced. ``on_change``: called when there are other servers than before. ``goes_on``: returns whether
+    the cluster is not stopping, so that a server may be replaced.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Reconciler:
         self._open_engine_set, self.roster, self.clock = open_engine_set, roster, clock
         self._create, self._on_change, self._goes_on = create, on_change, goes_on
         self._stopping, self._log = stopping, log
-        self._doomed: set[str] = set()  # ids of servers that are to go, until no listing shows them
+        self._doomed: set[str] = set()  # ids of servers to delete, until no listing shows them
         self._history: list[dict[str, str | int]] = []
-        self.survey: Survey | None = None  # of the last look that the cloud answered
+        self.survey: Survey | None = None  # of the last poll that the cloud answered
         self._unreachable_since: float | None = None
 
     @property
@@ -65,7 +65,7 @@ class Reconciler:
         return [slot.id for slot in self.roster.slots if slot.id and not slot.given_up]
 
     def create(self, servers: Sequence[ServerPlan], *beside: Callable[[], None]) -> None:
-        """Create these servers of the roster, with what is done ``beside`` that. Raises what the cloud raises."""
+        """Create these servers of the roster, and run the functions ``beside`` concurrently. Raises what the cloud raises."""
 
         slots = {slot.place: slot for slot in self.roster.slots}
 
@@ -76,15 +76,15 @@ class Reconciler:
         try:
             self._create(servers, created, *beside)
         finally:
-            self._on_change()  # once: it copies all of them
+            self._on_change()  # once, since it copies all servers
 
     def poll(
         self, registered: Mapping[Place, int], *, reports: bool, replace_settled: bool, hub: Hub | None = None
     ) -> bool:
         """Poll the servers, delete those that failed, and fill their slots again. Return whether the cloud answered.
 
-        An outage fails nothing, and is told once. ``replace_settled``: also servers that had their engines; else those are
-        only told of, and stay. ``hub``: to shut down what engines a failed server still has.
+        An outage fails nothing, and is logged once. ``replace_settled``: also replace servers that had their engines; else those are
+        only logged, and kept. ``hub``: to shut down the engines that a failed server still has.
         """
         try:
             survey = self.engine_set.survey(reports=reports)
@@ -107,7 +107,7 @@ class Reconciler:
         return True
 
     def give_up_stragglers(self, cause: str) -> None:
-        """Delete every server that has not got its engines."""
+        """Delete every server that does not have its engines."""
         for slot in self.roster.unsettled:
             self._doomed |= {slot.id} - {""}
             self._log.warning(tell([self.roster.fail(slot, cause)]))
@@ -115,7 +115,7 @@ class Reconciler:
         self._delete_doomed()
 
     def check_quorum(self) -> None:
-        """Raise `GriffinError`, with the phase and the cause of each failed server, where the set can't have enough engines."""
+        """Raise `GriffinError`, with the phase and the cause of each failed server, if the set can no longer get enough engines."""
         roster = self.roster
         if roster.possible < roster.quorum and roster.role:
             raise GriffinError(
@@ -170,12 +170,12 @@ class Reconciler:
             self._doomed |= {failure.id} - {""}
             if not hopeless:
                 self._leave_hub(failure, hub)
-        with contextlib.suppress(GriffinError):  # it is for people who look back
+        with contextlib.suppress(GriffinError):  # it only serves `ipp-griffin timeline`
             self.engine_set.write_history(self._history)
         self._on_change()
 
     def _tell_console(self, failure: Failure) -> None:
-        """Log the end of the console of a server that said nothing itself."""
+        """Log the end of the console of a server that reported nothing."""
         if failure.server is None or failure.report is not None or failure.server.status == "ERROR":
             return
         with contextlib.suppress(GriffinError):
@@ -191,7 +191,7 @@ class Reconciler:
             hub.shut_down(failure.planned.place.uuid_prefix, timeout=1.0)
 
     def _delete_doomed(self, survey: Survey | None = None) -> None:
-        """Delete the doomed servers; ask again as long as a ``survey`` shows them."""
+        """Delete the doomed servers; repeat it for as long as a ``survey`` lists them."""
         if not self._doomed:
             return
         try:
@@ -214,7 +214,7 @@ class Reconciler:
             return
         vacant, there = self.roster.vacant(server.id for server in survey.servers), survey.by_name
         for slot in vacant:
-            if slot.planned.name in there:  # it was asked for before, and the answer was lost
+            if slot.planned.name in there:  # it was requested before, and the answer was lost
                 slot.created(there[slot.planned.name].id, self.clock())
         vacant = [slot for slot in vacant if not slot.id]
         if not vacant:
@@ -224,10 +224,10 @@ class Reconciler:
                 self._give_up_on(vacant, "gets no other server, because the cluster is ending")
                 return
             self.create([slot.planned for slot in vacant])
-            if not self.engine_set.is_published():  # stopped from elsewhere when these were on their way
+            if not self.engine_set.is_published():  # stopped from elsewhere while these were being created
                 self._doomed |= {slot.id for slot in vacant if slot.id}
                 self._delete_doomed()
-        except QuotaError as e:  # final: more tries would not help
+        except QuotaError as e:  # final: retrying would not help
             self._give_up_on([slot for slot in vacant if not slot.id], f"could not be created: {e}")
         except Stopped:
             raise

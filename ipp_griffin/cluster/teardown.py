@@ -26,10 +26,10 @@ BeforeDeletion = Callable[["list[Server]"], None]
 
 
 def sweep(cloud: Cloud, store: Store, uid: str, *, timeout: float, known: Iterable[str] = ()) -> None:
-    """Delete everything of a cluster, of whatever engine set and whichever process made it. Idempotent.
+    """Delete everything that a cluster has, of any engine set and from any process. Idempotent.
 
-    ``known``: ids of its servers, whose ports are looked for even where the servers are gone. Raises `CloudError` naming what is
-    still there. A container of that name which is not ours stays, without an error.
+    ``known``: ids of its servers, whose ports are searched for even if the servers are gone. Raises `CloudError` naming what still
+    exists. A container of that name that belongs to another program stays, without an error.
     """
     delete_servers(cloud, (uid_tag(uid),), known, timeout=timeout)
     failed: list[CloudError] = []
@@ -88,7 +88,7 @@ def delete_servers(
             found = cloud.servers(*(tags or (MARKER_TAG,)))
             listed = {server.id: server for server in found if tags or server.id in known}
         except CloudError:
-            cloud.delete_servers(sorted(known - asked), parallel)  # what can be deleted without a listing, is
+            cloud.delete_servers(sorted(known - asked), parallel)  # known servers can be deleted without a listing
             raise
         if not asked:
             before_deletion(list(listed.values()))
@@ -114,9 +114,9 @@ def delete_servers(
 def delete_ports(
     cloud: Cloud, servers: Collection[str], *, sleep: Callable[[float], None], clock: Callable[[], float]
 ) -> None:
-    """Delete the ports that these deleted ``servers`` have still, and wait until a listing shows none.
+    """Delete the ports that these deleted ``servers`` still have, and wait until a listing shows none.
 
-    Raises `CloudError` naming those that stay. Neutron of 2025 and later lets only administrators delete a server's port.
+    Raises `CloudError` naming those that remain. Since 2025, Neutron lets only administrators delete a server's port.
     """
     deadline = clock() + PORTS_TIMEOUT
     while ports := cloud.ports.of_servers(servers):

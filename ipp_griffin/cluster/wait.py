@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..model.server import Server
     from .controller_server import ControllerServer
 
-TICK = 0.1  # seconds between two questions to the hub, which are cheap
-QUICKER = 4  # polls for a controller in the time of one for engines: whoever starts it waits for each step
+TICK = 0.1  # seconds between two questions to the hub, which cost little
+QUICKER = 4  # times as many polls for a controller as for engines: its start waits for each step
 
 
 def check_not_stopped(stopping: threading.Event) -> None:
@@ -63,9 +63,8 @@ class Wait:
 
 
 class WaitForEngines(Wait):
-    """Wait for engines. ``settle``: until it is known of every server whether it gets its engines, not for the quorum only;
-    ``controller``: its launcher, if it is of this process; ``progress``: shown while the wait lasts; the rest: see `Wait`.
-    """
+    """Wait for engines. ``settle``: wait until each server has its engines or has failed, not only for the quorum; ``controller``: its
+    launcher, if it is in this process; ``progress``: shown during the wait; for the others, see `Wait`."""
 
     def __init__(
         self,
@@ -129,8 +128,7 @@ class WaitForEngines(Wait):
 
 class WaitForController(Wait):
     """Wait for ipcontroller on a ``server``. ``publish``: called with a server's name and address once it has one; ``attach``: called with a
-    server's id, to let clients reach it; the rest: see `Wait`.
-    """
+    server's id, to let clients reach it; for the others, see `Wait`."""
 
     def __init__(
         self,
@@ -148,9 +146,9 @@ class WaitForController(Wait):
         self._published = self._attached = self._phase = self._trouble = ""
 
     def run(self) -> tuple[Server, dict[str, Json]]:
-        """Return the server, and the connection files that its agent has handed over.
+        """Return the server, and the connection files that its agent wrote.
 
-        Raises `Stopped`, or `GriffinError` with the cause: failed servers, or the deadline. An outage of the cloud is no cause.
+        Raises `Stopped`, or `GriffinError` with the cause: failed servers, or the deadline. An outage of the cloud does not fail it.
         """
         while True:
             check_not_stopped(self._stopping)
@@ -174,7 +172,7 @@ class WaitForController(Wait):
             self._stopping.wait(max(next_poll - self._clock(), 0))
 
     def _advance(self) -> tuple[Server, dict[str, Json]] | None:
-        """Do what can be done with the server as it is now. May raise `CloudError`."""
+        """Take the next step that the server's state allows. May raise `CloudError`."""
         slot, survey = self._roster.slots[0], self._reconciler.survey
         if slot.phase != self._phase:
             what = "runs ipcontroller" if slot.phase == "engines" else slot.phase

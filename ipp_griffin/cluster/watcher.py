@@ -67,7 +67,7 @@ class Watcher:
         return min(self._interval, SECOND_POLL) if doubtful else self._interval
 
     def poll_once(self) -> int | None:
-        """Poll once; handle what failed, and log each change once. Return how many servers live, None where the cloud does not say."""
+        """Poll once; handle what failed, and log each change once. Return how many servers live, None if the cloud does not answer."""
         roster = self._reconciler.roster
         open_end = bool(roster.unsettled)
         try:
@@ -76,7 +76,7 @@ class Watcher:
                 return None
         except Stopped:
             return None
-        except Exception as e:  # whatever it is: polling must go on
+        except Exception as e:  # any error: polling must continue
             if str(e) != self._told:
                 self._log.warning(f"Polling the servers failed; will retry: {type(e).__name__}: {e}")
             self._told = str(e)

@@ -16,11 +16,11 @@ class SettingError(GriffinError):
 
 
 class QuotaTooSmall(SettingError):  # noqa: N818 - a state of the project
-    """What is free of the project's quota can't hold a plan."""
+    """The free part of the project's quota is too small for a plan."""
 
 
 class Stopped(GriffinError):
-    """A start was given up because somebody stopped what was starting."""
+    """A start ended because somebody stopped it."""
 
 
 logger = logging.getLogger("ipp_griffin")
@@ -29,8 +29,8 @@ logger = logging.getLogger("ipp_griffin")
 class CloudError(GriffinError):
     """A call to the cloud failed; one line that says what, which and what next.
 
-    ``request_id`` is the service's own name for the call ("" if there was no answer), ``status`` the HTTP
-    status (None if there was none), ``retry_after`` the seconds that the service asked to wait, if it did.
+    ``request_id`` is the service's id of the call ("" if there was no answer), ``status`` the HTTP status (None if there was none),
+    ``retry_after`` the seconds that the service asked to wait, None if it did not.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CloudError(GriffinError):
 
 
 class CredentialsError(CloudError):
-    """No such cloud, no credentials, or the cloud doesn't take them (any more)."""
+    """No such cloud, no credentials, or the cloud refuses them."""
 
 
 class QuotaError(CloudError):
@@ -56,7 +56,7 @@ class QuotaError(CloudError):
 
 
 class Unsupported(CloudError):  # noqa: N818 - a state of the cloud
-    """The cloud lacks something that this project can't do without."""
+    """The cloud lacks something that this project needs."""
 
 
 class Unavailable(CloudError):  # noqa: N818 - a state of the cloud

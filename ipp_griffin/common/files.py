@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write ``text`` into a file that only its owner can read, whole or not at all, in place of what is there. Make its folder.
+    """Write ``text`` atomically into a file that only its owner can read, replacing an existing one. Make its folder if necessary.
 
     Raises OSError.
     """

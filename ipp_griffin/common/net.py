@@ -19,9 +19,10 @@ def why_unreachable(info: Mapping[str, Any], timeout: float = 5) -> str:
 
 
 def own_address(address: str) -> str:
-    """Return the address that this machine uses towards ``address``, as a CIDR of one. Nothing is sent.
+    """Return the address that this machine uses to reach ``address``, as a CIDR with /32. Nothing is sent.
 
-    Behind a router that translates addresses, the cloud sees another one. Raises `GriffinError` where there is no route."""
+    Behind a router that translates addresses, the cloud sees another one. Raises `GriffinError` if there is no route.
+    """
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))

@@ -11,7 +11,7 @@ import psutil
 def process_of(pid: float, created: float | None = None) -> psutil.Process | None:
     """Return the process with this pid, None where it has ended.
 
-    ``created``: when it began, in seconds since 1970, by which a pid that was given to another process is told; None: whenever.
+    ``created``: when it began, in seconds since 1970, to detect a reused pid; None: don't check.
     """
     with contextlib.suppress(psutil.Error, ValueError, TypeError, OverflowError):
         process = psutil.Process(int(pid))
@@ -24,7 +24,7 @@ def process_of(pid: float, created: float | None = None) -> psutil.Process | Non
 def has_ended(controller: Any) -> bool:
     """Return whether this launcher's controller has ended, as far as this process can tell; False for None.
 
-    With ipyparallel's synchronous API nobody may be there to set the launcher's state: its event loop is closed between calls.
+    With ipyparallel's synchronous API, nothing may have updated the launcher's state: its event loop is closed between calls.
     """
     if controller is None:
         return False

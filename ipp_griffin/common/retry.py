@@ -9,17 +9,18 @@ from typing import TypeVar
 
 from .errors import CloudError, Unavailable, logger
 
-LONGEST_PAUSE = 60.0  # seconds; a Retry-After beyond it is not waited for
+LONGEST_PAUSE = 60.0  # seconds; the most that a Retry-After makes us wait
 
-SHORT_PAUSE = 0.25  # seconds, where it does not say how long
+SHORT_PAUSE = 0.25  # seconds, if the service does not say how long
 
 T = TypeVar("T")
 
 
 def backoff(attempt: int, asked: float | None = None) -> float:
-    """Return the seconds to wait after failure number ``attempt`` (0, 1, ...): those ``asked`` for, else 0.5 doubling.
+    """Return the seconds to wait after failure number ``attempt`` (0, 1, ...): those that the service ``asked`` for, else 0.5 s, doubled each
+    time.
 
-    Jitter keeps those that failed together from coming back together.
+    Jitter keeps requests that failed together from being retried together.
     """
     if asked is not None:
         return min(asked, LONGEST_PAUSE) + random.uniform(0, 0.5)
@@ -27,7 +28,7 @@ def backoff(attempt: int, asked: float | None = None) -> float:
 
 
 class Throttle:
-    """Make all threads pause when a service asks for it, not only the thread that it told."""
+    """Make all threads pause when a service asks for it, not only the one that got that answer."""
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._clock, self._sleep = clock, sleep
@@ -35,14 +36,14 @@ class Throttle:
         self._lock = threading.Lock()
 
     def ask(self, seconds: float | None) -> None:
-        """Begin a pause of so many seconds from now (None: `SHORT_PAUSE`). A longer one that was asked for before stays."""
+        """Begin a pause of so many seconds from now (None: `SHORT_PAUSE`), unless a longer one is under way."""
         with self._lock:
             self._until = max(
                 self._until, self._clock() + min(SHORT_PAUSE if seconds is None else seconds, LONGEST_PAUSE)
             )
 
     def take(self) -> None:
-        """Wait until the pause is over, and any that begins meanwhile."""
+        """Wait until the pause is over, and any that begins in the meantime."""
         taken = 0.0
         while taken < self._until and (pause := self._until - self._clock()) > 0:
             taken = self._until
@@ -58,7 +59,7 @@ def retry(
 ) -> T:
     """Call ``attempt`` until it returns, at most ``1 + retries`` times. Only for calls that may be repeated.
 
-    Raises its last `CloudError`, or the first one that ``again`` says no to.
+    Raises the last `CloudError`, or the first one for which ``again`` returns False.
     """
     tries = 0
     while True:

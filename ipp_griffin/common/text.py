@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def typed(name: str) -> str:
-    """Return ``name`` as one types it in a shell: exact, in one line, without characters that control a terminal."""
+    """Return ``name`` quoted for a shell: exact, on one line, without control characters."""
     if re.fullmatch(r"[\w@%+=:,./-]+", name):
         return name
     if name.isprintable():

@@ -15,9 +15,8 @@ T = TypeVar("T")
 async def in_thread(function: Callable[[], T]) -> T:
     """Run ``function`` in a daemon thread of its own and return what it returns, or raise what it raises.
 
-    Not ``run_in_executor``: at interpreter exit, when ipyparallel stops the clusters that are left, executors
-    take no more work ("cannot schedule new futures"). Where not even a thread can be started any more,
-    ``function`` runs right here.
+    Not ``run_in_executor``: at interpreter exit, when ipyparallel stops the remaining clusters, executors refuse work ("cannot schedule
+    new futures"). If not even a thread can be started any more, ``function`` runs in this one.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -36,7 +35,7 @@ async def in_thread(function: Callable[[], T]) -> T:
             result = function()
         except Exception as e:  # handed to the awaiting coroutine
             error = e
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is waiting any more
             loop.call_soon_threadsafe(settle, result, error)
 
     try:
@@ -47,10 +46,10 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 
 def within(seconds: float, function: Callable[[], object]) -> bool:
-    """Run ``function`` for at most so many seconds; return whether it ended. Raises what it raises until then.
+    """Run ``function`` for at most so many seconds; return whether it ended. Raises what ``function`` raises in that time.
 
-    One that hangs is left behind in a daemon thread, which keeps no process alive. Where no thread can be started any
-    more, ``function`` is not run: nothing could end it.
+    A ``function`` that hangs is left in a daemon thread, which does not keep the process alive. If no thread can be started any more,
+    ``function`` is not run, since nothing could end it.
     """
     errors: list[Exception] = []
 
@@ -91,10 +90,9 @@ def concurrently(*functions: Callable[[], Any]) -> list[Any]:
 def in_parallel(work: Iterable[T], do: Callable[[T], None], parallel: int) -> None:
     """Run ``do`` on each of ``work`` with at most ``parallel`` threads; return when all is done.
 
-    ``do`` must keep its errors to itself. Plain daemon threads, because the pools of concurrent.futures
-    refuse work once the interpreter is ending, and clusters are stopped just then; where no thread can be
-    started at all, the caller's does the work. An interrupt begins nothing new and waits for what is in
-    flight.
+    ``do`` must not raise. Uses plain daemon threads, because the pools of concurrent.futures refuse work while the interpreter is
+    ending, which is when clusters are stopped. If no thread can be started, the caller's does the work. After an interrupt, no new work
+    begins, and work in flight is waited for.
     """
     queue = deque(work)
 

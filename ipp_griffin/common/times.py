@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 
 def timestamp(text: str) -> datetime | None:
-    """Return the time that ``text`` means, in UTC where it names no zone; None for anything else."""
+    """Return the time that ``text`` means, in UTC if it names no zone; None for anything else."""
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
         return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
@@ -21,12 +21,12 @@ def iso(when: datetime | float) -> str:
 
 
 def seconds_since(text: str, now: datetime) -> float:
-    """Return the seconds from ``text`` to ``now``; 0 where that is unknown, or in the future."""
+    """Return the seconds from ``text`` to ``now``; 0 if that is unknown or in the future."""
     found = timestamp(text)
     return max(0.0, (now - found).total_seconds()) if found else 0.0
 
 
 def is_past(text: str, now: datetime) -> bool:
-    """Return whether ``text`` is a time, and past."""
+    """Return whether ``text`` is a time in the past."""
     found = timestamp(text)
     return found is not None and found < now

@@ -1,6 +1,6 @@
 """Find which engine ids are on which server, by asking controllers whose connection files are on this machine. Blocking, bounded.
 
-Only files are looked at: a controller whose file is elsewhere can't be reached, and nothing is said of its engines.
+A controller whose connection file is on another machine can't be reached, and its engines are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
             if path.is_file() and path.stat().st_size <= FILE_LIMIT:
                 info = json.loads(path.read_bytes())
                 found[cluster_uid(info)] = dict(info)
-        except (OSError, ValueError, TypeError, AttributeError):  # not readable, or no connection file
+        except (OSError, ValueError, TypeError, AttributeError):  # not readable, or not a connection file
             continue
     return found
 
@@ -44,7 +44,7 @@ def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_T
     answers: dict[str, EngineIds] = {}
 
     def ask(uid: str) -> None:
-        # A tunnel would want to ask for a password.
+        # A tunnel might ask for a password.
         if not known[uid].get("ssh") and (engines := _ask(known[uid], timeout)) is not None:
             answers[uid] = by_server(engines)
 
@@ -69,5 +69,5 @@ def _ask(info: Mapping[str, Any], timeout: float) -> dict[str, int] | None:
             warnings.simplefilter("ignore")  # that the controller is on another machine, say
             with Hub(info, timeout=timeout) as hub:
                 return hub.engines()
-    except Exception:  # whatever is in that file, or wrong with what it leads to
+    except Exception:  # anything may be in that file, or wrong with that controller
         return None

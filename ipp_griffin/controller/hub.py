@@ -13,7 +13,7 @@ from ..common.errors import GriffinError
 if TYPE_CHECKING:
     from ipyparallel import Client
 
-RECONNECT_AFTER = 1.0, 60.0  # seconds until the list is taken anew: the first time, and doubled each time, at most
+RECONNECT_AFTER = 1.0, 60.0  # seconds until the list is fetched again: at first, and at most (doubled each time)
 
 
 class Hub:
@@ -22,8 +22,8 @@ class Hub:
     ``client_info`` is the content of ipcontroller-client.json. Raises `GriffinError` where the controller does not
     answer within ``timeout`` seconds.
 
-    A Client gets the list of engines once, then subscribes to what changes: it never learns what changed between the two
-    (ipyparallel's ``Client._connect``), or while the connection was broken. So it is replaced by a new one from time to time.
+    A Client gets the list of engines once, then subscribes to changes. It misses changes between the two (ipyparallel's
+    ``Client._connect``), and while the connection was broken. So it is replaced by a new one from time to time.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Hub:
             raise GriffinError(f"The controller at {where} does not answer ({e}). Is it still running?") from e
 
     def _take_list_anew(self) -> None:
-        with contextlib.suppress(GriffinError):  # a busy controller: what is known stays
+        with contextlib.suppress(GriffinError):  # a busy controller: keep the known list
             client = self._connect(min(self._timeout, 5))
             self._client.close()
             self._client = client
@@ -96,7 +96,7 @@ class Hub:
         if ids:
             with contextlib.suppress(IPythonError):  # an engine that just left by itself
                 self._client.shutdown(targets=ids, block=False)
-            self._reconnect_at = self._clock() + RECONNECT_AFTER[0]  # not before this is sent
+            self._reconnect_at = self._clock() + RECONNECT_AFTER[0]  # not before the shutdown is sent
         while self.engines(engine_set):
             if self._clock() > deadline:
                 return False

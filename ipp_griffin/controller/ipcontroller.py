@@ -55,15 +55,15 @@ def _lost_starter() -> str:
 
 def main() -> None:
     redact_this_process(os.environ.get(name, "") for name in SECRETS)
-    from ipyparallel.controller import app  # after that: it makes its log as it is imported
+    from ipyparallel.controller import app  # only now, because it creates its log when it is imported
 
     class IPController(app.IPController):  # type: ignore[misc]
-        """Defaults of ours, and a look at who started it."""
+        """ipyparallel's IPController with this project's defaults, which checks that its starter still lives."""
 
         def init_hub(self) -> None:
             """End here if the starter was killed: it may not have written the cluster file, and no stop would find this process.
 
-            Connection files are written later in this, and the first process of its own started after it.
+            ipyparallel's method then writes the connection files; the first child process starts after it.
             """
             if lost := _lost_starter():
                 self.log.critical(f"Process {lost}, which started this controller, has ended")
@@ -71,7 +71,7 @@ def main() -> None:
             super().init_hub()
 
         def load_config_file(self, *args: Any, **kwargs: Any) -> None:
-            """Put this project's defaults below the files, in the configuration, from which its heart monitor, a process of its own, takes them."""
+            """Add this project's defaults, which config files override, to the configuration, from which the heart monitor's process takes them."""
             super().load_config_file(*args, **kwargs)
             config = Config(CONTROLLER_DEFAULTS)
             config.merge(self.config)

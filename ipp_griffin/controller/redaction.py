@@ -1,7 +1,7 @@
 """Keep keys out of what ipcontroller logs and prints.
 
-At DEBUG that logs the messages that pass, among them what engines print, which at DEBUG is their configuration with the
-signing key. No setting of a profile or argument of the user's turns this off, as it would a filter of `logging`.
+At DEBUG it logs the messages that pass through, including what engines print, which at DEBUG is their configuration with the signing
+key. Unlike a filter of `logging`, this can't be turned off by a profile or an argument.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..agent.text import Redactor
 
 
 class RedactedStream:
-    """A text stream, such as sys.stderr, that writes what it gets without secrets."""
+    """A text stream, such as sys.stderr, that removes secrets from what is written."""
 
     def __init__(self, stream: Any, redactor: Redactor) -> None:
         self._stream, self._redactor = stream, redactor
@@ -39,7 +39,7 @@ def redact_this_process(secrets: Iterable[str]) -> None:
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         made = make(*args, **kwargs)
-        with contextlib.suppress(Exception):  # arguments that don't fit the message: whoever handles the record says so
+        with contextlib.suppress(Exception):  # arguments that don't fit the message: the handler reports that
             made.msg, made.args = redactor.text(made.getMessage()), ()
         return made
 

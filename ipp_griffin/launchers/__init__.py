@@ -1,4 +1,4 @@
-"""The ipyparallel launchers: traits and lifecycle. What happens on the cloud is in `ipp_griffin.cluster.engine_set` and below.
+"""The ipyparallel launchers: traits and lifecycle. The work on the cloud is in `ipp_griffin.cluster`.
 
 ipcluster imports this package in every run, whatever launcher it uses, so nothing here imports an SDK before a
 launcher starts or stops something. The contract is ipyparallel's ``docs/source/reference/launchers.md``.
@@ -22,7 +22,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # when it is asked for: the settings and profiles beside them need no ipyparallel
+def __getattr__(name: str) -> Any:  # lazily: the settings and profiles in this package need no ipyparallel
     if name in _MODULES:
         return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Check arguments: what `start_engines` and `start_controller` are given by name, and what a user gives ipcontroller."""
+"""Check arguments: keyword arguments of `start_engines` and `start_controller`, and the user's arguments for ipcontroller."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .cloud_settings import GriffinCloud
 _started_with: weakref.WeakKeyDictionary[Any, dict[str, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 
-def check_given(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
-    """Raise `SettingError` for names that are no settings: traitlets ignores them, and other servers than those meant would start.
+def check_arguments(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
+    """Raise `SettingError` for an argument that is not a setting. traitlets would ignore a misspelt one and start other servers.
 
-    What is a launcher's own state is no setting, either; what ipyparallel's launchers have may be given.
+    A trait that holds the launcher's own state is not a setting, but every trait of ipyparallel's launchers is.
     """
     settings = launcher.class_trait_names(config=True)
     known = launcher.class_traits()
@@ -39,7 +39,7 @@ def check_given(launcher: type[HasTraits], given: Mapping[str, Any]) -> None:
 
 
 def check_not_running(given: Mapping[str, Any]) -> None:
-    """Raise `SettingError` where the cluster has an engine set of this id that runs: ipyparallel would forget that, which goes on."""
+    """Raise `SettingError` if the cluster has a running engine set with this id: ipyparallel would forget it, and it would keep running."""
     running = getattr(given.get("parent"), "engines", {}).get(given.get("engine_set_id"))
     if getattr(running, "running", False):
         raise SettingError(
@@ -49,7 +49,7 @@ def check_not_running(given: Mapping[str, Any]) -> None:
 
 
 def check_environment(name: str, environment: Mapping[Any, Any]) -> None:
-    """Raise `SettingError` for what can be in no process's environment. ``name``: of the setting."""
+    """Raise `SettingError` for a variable that no process can have in its environment. ``name``: of the setting."""
     for variable, value in environment.items():
         if not isinstance(variable, str) or not re.fullmatch(r"[^=\0]+", variable) or "\0" in str(value):
             raise SettingError(
@@ -59,7 +59,7 @@ def check_environment(name: str, environment: Mapping[Any, Any]) -> None:
 
 
 def check_user(name: str, user: str) -> None:
-    """Raise `SettingError` for what is no user's name. ``name``: of the setting. As in `agent.Agent.make_user`."""
+    """Raise `SettingError` for an invalid user name, by the rule of the agent. ``name``: of the setting."""
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
         raise SettingError(
             f"{name} {user!r} is not a valid user name: use lower-case letters, digits, _ and -, at most 32 characters."
@@ -67,9 +67,9 @@ def check_user(name: str, user: str) -> None:
 
 
 def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that an engine set of this id was started with before in this process, if none are ``given`` now.
+    """Return the settings that this process started an engine set of this id with before, unless ``given`` has some.
 
-    ipyparallel's ``restart_engines`` stops a set, and starts one of that id without what ``start_engines`` had been given.
+    ipyparallel's ``restart_engines`` stops a set and starts one of that id, but without the arguments of ``start_engines``.
     """
     cluster, engine_set_id = given.get("parent"), given.get("engine_set_id")
     if cluster is None or not engine_set_id or _settings(launcher, given):
@@ -78,9 +78,9 @@ def as_before(launcher: type[HasTraits], given: Mapping[str, Any]) -> dict[str, 
 
 
 def remembering(launcher: type[HasTraits], given: Mapping[str, Any]) -> Callable[[], None]:
-    """Return a function that keeps what is ``given`` for a restart, to be called when the set has started.
+    """Return a function that remembers the settings in ``given`` for a restart; call it when the set has started.
 
-    Not before: ipyparallel makes ids of seconds, so that the set after one that was refused may have its id.
+    Not earlier: ipyparallel makes ids from whole seconds, so a refused set and the next one may have the same id.
     """
     cluster, engine_set_id = given.get("parent"), given.get("engine_set_id")
     settings = copy.deepcopy(_settings(launcher, given))  # ipyparallel writes into the environment
@@ -103,7 +103,7 @@ KEYS = ("Session.key", "IPController.curve_secretkey", "IPController.curve_publi
 
 
 def check_args(user: Iterable[str]) -> None:
-    """Raise `SettingError` for what would switch off, or make public, what protects the cluster."""
+    """Raise `SettingError` for arguments that would switch the cluster's protection off, or publish its keys."""
     user = list(user)
     if value_of(user, "IPController.enable_curve"):
         raise SettingError("CurveZMQ is always on: remove --IPController.enable_curve from the controller's arguments.")
@@ -120,7 +120,8 @@ def check_args(user: Iterable[str]) -> None:
 
 
 def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:
-    """Return the first and the last of "FIRST-LAST". Raises `SettingError`, naming the ``setting``, where that is no range of ``count`` ports."""
+    """Return the first and the last of "FIRST-LAST". Raises `SettingError`, naming the ``setting``, if it is not a range of at least ``count``
+    ports."""
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", ports)
     first, last = (int(match[1]), int(match[2])) if match else (0, 0)
     if not match or last - first + 1 < count or not 0 < first <= last <= 65535:
@@ -131,7 +132,7 @@ def port_range(ports: str, count: int, setting: str) -> tuple[int, int]:
 
 
 def value_of(args: Iterable[str], *names: str) -> str:
-    """Return the value that a user's own command line arguments give one of these options, "" for none."""
+    """Return the value of the first of these options in a user's command line arguments, "" for none."""
     args = list(args)
     for position, arg in enumerate(args):
         name, equals, value = arg.lstrip("-").partition("=")

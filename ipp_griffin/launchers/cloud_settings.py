@@ -103,12 +103,12 @@ class GriffinCloud(LoggingConfigurable):
         return self.cloud or os.environ.get("OS_CLOUD", "")
 
     def prefetch(self, cloud: Cloud) -> None:
-        """Ask for what `look_up` and the object store will be asked for, in the background. Raises nothing of what comes of it."""
+        """Send the requests of `look_up` and of the object store in the background. Raises none of their errors: `look_up` asks again."""
         store = partial(open_store, cloud, container=self.container, servers_url=self.store_url)
         prefetch_of(cloud).ask({**self._kinds(cloud), "store": lambda: store().prepare()})
 
     def look_up(self, cloud: Cloud) -> Catalogue:
-        """Return what there is on this cloud, by one request or two of each kind, all at the same time. Blocking."""
+        """Return what this cloud offers: one or two requests for each kind, all at the same time. Blocking."""
         once = ("limits",)  # servers will be made of them
         return Catalogue(**prefetch_of(cloud).answers(self._kinds(cloud), once))
 
@@ -136,11 +136,11 @@ class GriffinCloud(LoggingConfigurable):
         naming: Naming = shared_setting,
         **request: Any,
     ) -> Plan:
-        """Return what these settings mean on a cloud that has what is ``there``, for a ``request`` as `plan.make_plan` takes it. Pure.
+        """Return the plan that these settings and ``request`` (see `plan.make_plan`) give on a cloud that offers what is ``there``. Pure.
 
-        ``naming``: what errors call a setting that is to be changed.
+        ``naming``: returns the full name of a setting, for errors.
 
-        Raises `SettingError` where a name does not exist. Whether the quota holds it is another question: `plan.check_quota`.
+        Raises `SettingError` if a name does not exist. The quota is checked separately, by `plan.check_quota`.
         """
         image = choose_image(self.image, there.images, naming)
         plan = make_plan(
@@ -163,7 +163,7 @@ class GriffinCloud(LoggingConfigurable):
         return plan
 
     def limits(self, cloud: Cloud) -> Limits:
-        """Return the quota; none where this cloud does not tell it, and where creating servers will show it."""
+        """Return the quota; an unknown one if the cloud does not show it. Creating servers will then tell."""
         from ..common.errors import CloudError, Unavailable
 
         try:
@@ -175,7 +175,7 @@ class GriffinCloud(LoggingConfigurable):
             return Limits(-1, 0, -1, 0, -1, 0, known=False)
 
     def check(self) -> None:
-        """Raise `SettingError` for what is wrong whatever the cloud: before anything is asked of it."""
+        """Raise `SettingError` for settings that are wrong on any cloud. Sends no request."""
         self.ca_text()
         if self.store_url and self.store_url not in INTERFACES and _url_parts(self.store_url) is None:
             raise SettingError(
@@ -195,7 +195,7 @@ class GriffinCloud(LoggingConfigurable):
             )
 
     def check_cloud(self, cloud: Cloud) -> None:
-        """Raise `Unsupported` where the cloud lacks what every cluster needs: before anything is made."""
+        """Raise `Unsupported` if the cloud lacks something that every cluster needs. Call it before anything is created."""
         cloud.check_services(self.store_url if self.store_url in INTERFACES else "")
 
     def ca_text(self, default: str | None = "") -> str:
@@ -215,13 +215,13 @@ class GriffinCloud(LoggingConfigurable):
         try:
             text = certificates.read(Path(path).expanduser())
             return text if self.ca_certificates else certificates.private(text)
-        except (OSError, ValueError) as e:  # no text; no base64 between the lines of a certificate
+        except (OSError, ValueError) as e:  # not text; or a certificate that is not base64
             name = "GriffinCloud.ca_certificates" if self.ca_certificates else "cacert"
             raise SettingError(f"Can't read {name} {path}: {e}") from e
 
 
 def _url_parts(url: str) -> SplitResult | None:
-    """Return an http or https URL with a host, taken apart; None if it is none."""
+    """Return the parts of an http or https URL with a host; None for anything else."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -48,7 +48,7 @@ class LocalName:
         return profile_path(self.profile) / "security" / f"cluster-{self.cluster_id}.json"
 
     def cluster(self) -> ipyparallel.Cluster:
-        """Return ipyparallel's cluster, of which nothing is written yet. Its profile's folder must exist."""
+        """Return a new `ipyparallel.Cluster`, not written to a file yet. The folder of its profile must exist."""
         import ipyparallel
 
         local = ipyparallel.Cluster(
@@ -63,7 +63,7 @@ class LocalName:
     def check(self, uid: str, project: str, exists: Callable[[str], bool]) -> list[Record]:
         """Return the tunnels that are on record under this name. Raises `SettingError` where that is another cluster than ``uid``.
 
-        One whose controller was on a server of ``project``, and that does not exist there any more, may be replaced.
+        A cluster whose controller was on a server of ``project`` and that no longer exists there may be replaced.
         """
         try:
             controller = json.loads(self.file.read_text())["controller"]
@@ -91,7 +91,7 @@ class LocalName:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Keep others from connecting with this IPython folder meanwhile. Raises `SettingError` where somebody does."""
+    """Lock this IPython folder against another `ipp-griffin connect`. Raises `SettingError` if one is running."""
     folder = profile_path("griffin").parent
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -114,14 +114,14 @@ def connect(
     settings: Mapping[str, Any],
     tunnels: list[Record],
 ) -> None:
-    """See that this machine reaches the controller, and write what makes ``ipp.Client``, ``Cluster.from_file`` and `ipcluster stop` work.
+    """Check that this machine reaches the controller, and write the files for ``ipp.Client``, ``Cluster.from_file`` and `ipcluster stop`.
 
     ``files``: the engines' connection file, and the clients' as `client_view` made it; ``on_cloud``: the traits of `OnCloud` that say
-    where the cluster is; ``settings``: those of `GriffinServerControllerLauncher` that are about this machine; ``tunnels``: those that
-    were there before, which end when this one works.
+    where the cluster is; ``settings``: those of `GriffinServerControllerLauncher` that are about this machine; ``tunnels``: earlier
+    ones, which are closed when the new one works.
 
-    Raises `Unreachable` where the controller does not answer. After that, or any other end but a good one, this machine and the
-    cluster's security group are as they were. Call it within `one_at_a_time`.
+    Raises `Unreachable` if the controller does not answer. On any failure, this machine and the cluster's security group are restored
+    to what they were. Call it within `one_at_a_time`.
     """
     with _profile(name.profile, on_cloud):
         check_files(profile_path(name.profile))
@@ -168,7 +168,7 @@ def _launchers(
 
 
 def _restore(launcher: Any, identifier: str, members: list[Member], on_cloud: Mapping[str, Any]) -> None:
-    """Set what is a launcher's state, not its settings: it runs."""
+    """Set a launcher's state to that of a running one. Its settings are not state."""
     launcher.servers = [member.server.id for member in members]
     for trait, value in on_cloud.items():
         setattr(launcher, trait, value)
@@ -176,7 +176,7 @@ def _restore(launcher: Any, identifier: str, members: list[Member], on_cloud: Ma
 
 
 def _write_whole(local: ipyparallel.Cluster) -> None:
-    """Have the cluster file written whole or not at all, and not again where a stop, of whichever process, has removed it."""
+    """Make the cluster file be written atomically, and not again after a stop of any process has removed it."""
     path = Path(local.cluster_file)
     there = path.exists()
 
@@ -195,8 +195,8 @@ def _write_whole(local: ipyparallel.Cluster) -> None:
 
 @contextlib.contextmanager
 def _profile(name: str, on_cloud: Mapping[str, Any]) -> Iterator[None]:
-    """See that the profile exists. A new one, or one that nobody has written anything into, gets the files of `ipp-griffin init`:
-    without them, `ipcluster engines` would start engines on this machine."""
+    """Create the profile if necessary. A new or unused one gets the files of `ipp-griffin init`: without them, `ipcluster engines` would start
+    engines on this machine."""
     folder = profile_path(name)
     new, before, texts = not folder.exists(), {}, {}
     if name != "default" and is_blank(folder):
@@ -210,7 +210,7 @@ def _profile(name: str, on_cloud: Mapping[str, Any]) -> Iterator[None]:
     except BaseException:
         for file, text in texts.items():
             path = folder / file
-            if path.exists() and path.read_bytes() == text.encode():  # else somebody has edited it meanwhile
+            if path.exists() and path.read_bytes() == text.encode():  # else somebody edited it in the meantime
                 path.write_bytes(before[file]) if file in before else path.unlink()
         if new:
             _remove_empty(folder)
@@ -218,7 +218,7 @@ def _profile(name: str, on_cloud: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a profile's folder that has nothing in it but what IPython puts into a new one; what somebody else put there stays."""
+    """Remove a profile's folder if it has only what IPython puts into a new one."""
     (folder / "startup" / "README").unlink(missing_ok=True)
     for path in [*(path for path in folder.glob("*") if path.is_dir()), folder]:
         with contextlib.suppress(OSError):
@@ -227,7 +227,7 @@ def _remove_empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _as_before(*paths: Path) -> Iterator[None]:
-    """Restore, on failure, files that only the body writes; one that is gone by then is a stopped cluster's, and stays so."""
+    """Restore these files if the body fails. A file that is gone by then belongs to a stopped cluster, and is not restored."""
     before = {path: path.read_bytes() if path.exists() else None for path in paths}
     try:
         yield
@@ -242,7 +242,7 @@ def _as_before(*paths: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _let_in(controller: GriffinServerControllerLauncher, client: Mapping[str, Any]) -> Iterator[None]:
-    """Let this machine in by the cluster's security group, where it has one."""
+    """Admit this machine to the cluster's security group, if there is one."""
     controller.check_gateway(client)
     made: list[str] = []
     try:

@@ -43,9 +43,9 @@ OWN_COMMAND = (sys.executable, "-m", "ipp_griffin.ipcontroller")
 
 
 class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: ignore[misc]
-    """A local ipcontroller for engines on servers: one reachable address, CurveZMQ and message signing on.
+    """Run ipcontroller on this machine for engines on servers: one reachable address, CurveZMQ and message signing on.
 
-    Its `stop` deletes everything of the cluster, also what other processes added to it.
+    `stop` deletes everything that the cluster has in the cloud, including what other processes added.
     """
 
     ip = Unicode(
@@ -66,7 +66,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     _output: Any  # ipyparallel's
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
-    _keys_as_of = Dict()  # connection file -> when what was read of it was written, in ns
+    _keys_as_of = Dict()  # connection file -> its mtime in ns when it was last read
     _made_redactor: tuple[frozenset[str], Redactor] = (frozenset(), Redactor())
     _reservation: socket.socket | None = None
 
@@ -80,7 +80,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     def get_env(self) -> dict[str, str]:
         env: dict[str, str] = super().get_env()
-        # ipyparallel empties the signing key when Curve is on, unless one is set. Not an argument: `ps` shows those.
+        # With Curve on, ipyparallel uses an empty signing key unless one is set. Not as an argument: `ps` shows arguments.
         self._session_key = self._session_key or secrets.token_hex(32)
         env.setdefault("IPP_SESSION_KEY", self._session_key)
         env[STARTER] = str(os.getpid())
@@ -89,9 +89,9 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         return env
 
     async def start(self) -> None:
-        """Start ipcontroller and return when it has written its connection files.
+        """Start ipcontroller, and return when it has written its connection files.
 
-        Raises `GriffinError` where the cloud or a setting is wrong, and `RuntimeError` where ipcontroller ended.
+        Raises `GriffinError` if the cloud fails or a setting is wrong, and `RuntimeError` if ipcontroller ended.
         """
         try:
             ipcluster.guard(self)
@@ -142,14 +142,14 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         return str(Path(self.connection_files["engine"]).parent)
 
     async def stop(self) -> None:
-        """End the cluster: its engine sets, whatever else it has on the cloud, and the controller, in this order.
+        """Tear the cluster down: its engine sets, everything else that it has in the cloud, then the controller.
 
-        The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left; then
-        the controller goes on running, and the cluster file keeps it, so that another stop finds everything.
+        The hub must live while engines are shut down through it. Raises `GriffinError` naming what is left; the controller then keeps
+        running and stays in the cluster file, so that another stop finds everything.
         """
         ipcluster.guard(self)
         running = self.running
-        self._learn_keys()  # from the connection files, which go
+        self._learn_keys()  # from the connection files, before they are removed
         try:
             await self.take_down_engine_sets()
             if self.uid:
@@ -164,16 +164,16 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self.notify_stop({"exit_code": None, "pid": self.pid, "identifier": self.identifier})
 
     async def join(self, timeout: float | None = None) -> None:
-        """Wait for the process to end, beside the event loop: ipyparallel's own blocks it."""
+        """Wait for the process to end without blocking the event loop, as ipyparallel's own method does."""
         if self._wait_thread is None:
             return
         if not await in_thread(lambda: self._wait_for_end(timeout)):
             raise TimeoutError(f"Process {self.pid} did not exit in {timeout} seconds.")
-        if self.state == "running":  # the loop has not come round to the waiting thread's message yet
+        if self.state == "running":  # the loop has not run the waiting thread's callback yet
             self.notify_stop({"exit_code": 0, "pid": self.pid, "identifier": self.identifier})
 
     def _wait_for_end(self, timeout: float | None) -> bool:
-        """Wait for the process. One that has ended counts, also if its new parent, init, has not taken note of it yet. Blocking."""
+        """Wait for the process to end. A zombie counts as ended: init may not have reaped it yet. Blocking."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._wait_thread.is_alive():
             with contextlib.suppress(psutil.Error):
@@ -185,16 +185,16 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         return True
 
     def _start_streaming(self) -> None:
-        """Show the controller's output under `ipcluster --debug` only: ipyparallel shows it in every ipcluster run.
+        """Show the controller's output only under `ipcluster --debug`; ipyparallel shows it in every ipcluster run.
 
-        It asks the application's logger, whose level traitlets sets to DEBUG; what counts is the handler's.
+        ipyparallel checks the level of the application's logger, which traitlets sets to DEBUG; the handler's level is the right one.
         """
         app = ipcluster.application(self)
         if app is None or app.log_level <= logging.DEBUG:
             super()._start_streaming()
 
     def _stream_file(self, path: str) -> None:
-        """Show the output as ipyparallel does in its thread, without keys, and with control characters made visible."""
+        """Show the output in a thread, as ipyparallel does, with keys removed and control characters escaped."""
         with Path(path).open(errors="backslashreplace") as f:
             while self.state == "running" and not self._stop_waiting.is_set():
                 if line := f.readline():
@@ -203,16 +203,16 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
                     time.sleep(0.1)
 
     def get_output(self, remove: bool = False) -> str:
-        """Return what ipcontroller has printed, without keys, and with control characters made visible."""
+        """Return ipcontroller's output, with keys removed and control characters escaped."""
         with contextlib.suppress(OSError):
             if self._output is None:
                 self._output = Path(self.output_file).read_text(errors="backslashreplace")
         return self._redactor().text(super().get_output(remove))
 
     def _redactor(self) -> Redactor:
-        """Return what takes this controller's keys out: the command may be the user's own, or this process not have started it.
+        """Return a redactor for this controller's keys. Needed because the command may be the user's own, or another process may have started it.
 
-        It is asked for with every line that is streamed: made anew only when there is a new key.
+        Called for every line that is streamed, so it makes a new one only when there is a new key.
         """
         self._learn_keys()
         known, redactor = self._made_redactor
@@ -233,12 +233,12 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
                 self._keys_as_of[path] = written
 
     def _make_output_private(self) -> None:
-        """Make the file of ipcontroller's output private: tasks' arguments are in it at DEBUG."""
+        """Make ipcontroller's output file private: at DEBUG it has arguments of tasks."""
         os.close(os.open(self.output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         Path(self.output_file).chmod(0o600)
 
     def signal(self, sig: int) -> None:
-        """Signal the controller; SIGKILL goes to its whole group, or its heart monitor would keep engines waiting."""
+        """Signal the controller. SIGKILL goes to its whole process group: a surviving heart monitor would keep engines waiting."""
         if sig == signal.SIGKILL:
             self._end_group()
         else:
@@ -248,7 +248,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         if self.state == "running":
             self._end_group()
             self._learn_keys()
-            self.remove_connection_files()  # one that was killed can't; and ipyparallel stops none that has ended
+            self.remove_connection_files()  # a killed controller can't do it; and ipyparallel does not call `stop` on one that has ended
         return super().notify_stop(data)
 
     def _end_group(self) -> None:
@@ -260,8 +260,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     def _reconstruct_process(self, d: dict[str, Any]) -> None:
         """Find the process again, by pid and start time.
 
-        Where ipcontroller itself was killed, its children go on, and are the launcher's to end: a group's id is
-        not given to another process while the group has members.
+        If only ipcontroller's main process was killed, its children keep running, and the launcher must end them. Their group's id is
+        safe to use: it is not reused while the group has members.
         """
         if d.get("pid", -1) > 0 and d.get("process_created"):
             if process_of(d["pid"]) is None and _group_lives(d["pid"]):
@@ -281,7 +281,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
 
     def _starts_engines_on_servers(self) -> bool:
-        """Return whether engine sets of this cluster, which start when the controller has, will ask the cloud what it has."""
+        """Return whether engine sets of this cluster start on servers, and so will ask the cloud what it offers."""
         return issubclass(getattr(self.parent, "engine_launcher_class", object), OnCloud)
 
     def _give_back_reservation(self) -> None:
@@ -290,12 +290,12 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self._reservation = None
 
     def _remove_stale_files(self) -> None:
-        """Remove the files of a controller that was killed: engines would be sent to it."""
+        """Remove the files of a killed controller: engines would try to connect to it."""
         for path in self.connection_files.values():
             Path(path).unlink(missing_ok=True)
 
     def _decide_args(self, settings: GriffinCloud) -> list[str]:
-        """Return what must hold, as arguments: users overwrite ``controller_args`` and profile files. Blocking."""
+        """Return the settings that must hold, as arguments: users may overwrite ``controller_args`` and profile files. Blocking."""
         user = self.controller_args
         args = ["--IPController.enable_curve=True", "--IPController.reuse_files=False"]
         address = self.ip or reachable_address(self.connect(), settings)
@@ -312,10 +312,10 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
 
 def reachable_address(cloud: Cloud, settings: GriffinCloud) -> str:
-    """Return the local address that servers can reach: on their network, else the one used towards the cloud. Blocking.
+    """Return the address of this machine that servers can reach: on their network, else the one used to reach the cloud. Blocking.
 
-    Where `GriffinCloud` names no network, engine sets may name theirs: then any of the project's that this machine is on will
-    do. Raises `SettingError` where that leaves a choice.
+    If `GriffinCloud` names no network, engine sets may name theirs; then any network of the project that this machine is on is taken.
+    Raises `SettingError` if there are several.
     """
     networks = settings.networks(cloud)
     if settings.network:
@@ -356,7 +356,7 @@ def _group_lives(pid: int) -> bool:
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that this machine does not have (`SettingError`)."""
+    """Raise `SettingError` if this machine does not have the address."""
     if address in ("*", "0.0.0.0", "localhost"):
         return
     with socket.socket() as s:
@@ -370,10 +370,10 @@ def check_address(address: str) -> None:
 
 
 def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket]:
-    """Return the first of ``count`` consecutive ports out of the range "FIRST-LAST" that nobody listens on, and a reservation.
+    """Return the first of ``count`` consecutive free ports of the range "FIRST-LAST", and a reservation of them.
 
-    The reservation, to be closed when the ports are in use, keeps a cluster that starts at the same moment on this
-    machine from choosing the same: it is the first port's UDP namesake, which nobody else wants.
+    Close the reservation when the ports are in use. It keeps a cluster that starts on this machine at the same time from choosing the
+    same ports: it is a UDP socket on the number of the first port.
     """
     first, last = port_range(ports, count, "GriffinControllerLauncher.ports")
     blocks = list(range(first, last - count + 2, count))
@@ -394,7 +394,7 @@ def free_ports(ports: str, count: int, address: str) -> tuple[int, socket.socket
 def _is_free(address: str, port: int) -> bool:
     for host in {"127.0.0.1", address if address not in ("*", "localhost") else "0.0.0.0"}:
         with socket.socket() as s:
-            # As ZeroMQ binds: what a killed controller's connections leave for a minute (TIME_WAIT) is in nobody's way.
+            # As ZeroMQ binds: connections of a killed controller in TIME_WAIT don't matter.
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind((host, port))

@@ -1,4 +1,4 @@
-"""Read the engines' connection file, and refuse a controller that their servers can't reach. Blocking."""
+"""Read the engines' connection file, and refuse a controller that servers can't reach. Blocking."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ PROBE_TIMEOUT = 10  # seconds
 async def engine_connection(launcher: Any, network: Network) -> dict[str, Any]:
     """Return the content of ipcontroller-engine.json, for engines on ``network``.
 
-    ipyparallel's own default controller, which listens on loopback, is restarted as a griffin controller where
-    servers can't reach it. Raises `SettingError` before anything is made where no controller can be used.
+    If servers can't reach it, ipyparallel's own default controller, which listens on loopback, is restarted as a griffin controller.
+    Raises `SettingError`, before anything is created, if there is no usable controller.
     """
-    connection = _given(launcher)
+    connection = _connection_file(launcher)
     address = controller_address(connection)
     if unreachable_from(address, network.subnets):
         if not await _may_restart(launcher):
             raise SettingError(_unreachable(launcher, address, network))
         return await _restart(launcher, address)
-    if getattr(launcher.parent, "controller", None) is None:  # the files may be those of a controller that died
+    if getattr(launcher.parent, "controller", None) is None:  # the files may be of a controller that died
         await in_thread(lambda: _probe(launcher))
     return connection
 
 
-def _given(launcher: Any) -> dict[str, Any]:
-    """Return the connection file, which ipyparallel hands over after construction; `ipcluster engines` has only the file."""
+def _connection_file(launcher: Any) -> dict[str, Any]:
+    """Return the connection file, from the environment (which ipyparallel sets after construction) or, under `ipcluster engines`, from the
+    profile."""
     text = launcher.environment.get("IPP_CONNECTION_INFO")
     if text:
         return parse_connection(text, "IPP_CONNECTION_INFO")
@@ -51,7 +52,7 @@ def _given(launcher: Any) -> dict[str, Any]:
 
 
 def _probe(launcher: Any) -> None:
-    """Ask the hub: a killed ipcontroller's children hold its ports open, and answer nothing. Raises `GriffinError` for no answer."""
+    """Raise `GriffinError` if the hub does not answer. Open ports prove nothing: the children of a killed ipcontroller keep them open."""
     if _has_lost_tunnel(Path(launcher.connection_files["client"])):
         raise GriffinError(
             "The SSH tunnel from this machine to the controller has ended. Open a new one with `ipp-griffin "
@@ -80,7 +81,7 @@ def _unreachable(launcher: Any, address: str, network: Network) -> str:
 
 
 async def _may_restart(launcher: Any) -> bool:
-    """Return whether the controller is ipyparallel's default one, untouched by the user, and has no engine yet."""
+    """Return whether the controller is ipyparallel's default one, not configured by the user, and has no engine yet."""
     cluster: Any = launcher.parent
     controller: Any = getattr(cluster, "controller", None)
     if type(controller) is not LocalControllerLauncher or len(cluster.engines) > 1:

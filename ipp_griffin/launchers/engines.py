@@ -51,7 +51,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._shared_file: ipcluster.SharedClusterFile | None = None
 
     def find_args(self) -> list[str]:
-        """Return something for ipyparallel's log lines only: there is no local process."""
+        """Return a text for ipyparallel's log lines: there is no local process."""
         return ["griffin engine set"]
 
     # --- start
@@ -59,8 +59,8 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
     async def start(self, n: int) -> None:
         """Create servers for ``n`` engines; returns when the controller lists all of them.
 
-        Raises `GriffinError` with the cause, after taking down what it made. Under ipcluster, which can't
-        handle an exception here, it ends the application with status 1 instead.
+        Raises `GriffinError` with the cause, after deleting what it created. Under ipcluster, which can't handle an exception here, it
+        ends the application with status 1 instead.
         """
         await self._start_safely(lambda: self._start(n))
 
@@ -89,7 +89,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         if self._shared_file is not None:
             self.engine_set_id = self._shared_file.free_id(self.engine_set_id)
         self.notify_start(self.engine_set)
-        self._record()  # uid and engine set: enough to find whatever is made from here on
+        self._record()  # uid and engine set: enough to find whatever is created from here on
         self.log.info(f"Starting {plan}")
         await in_thread(lambda: self._open_container(settings))
         if self.has_groups:
@@ -113,7 +113,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._watch(reconciler)
 
     async def _wait_for_engines(self, reconciler: Reconciler, n: int, deadline: float) -> None:
-        """Wait until the quorum is there, or can't be; and tell of what earlier clusters left, which is looked for meanwhile."""
+        """Wait until the quorum is reached, or can't be; then report leftovers of earlier clusters, which are searched for during the wait."""
         leftovers = Leftovers(self.connect(), self.container, uid=self.uid, log=self.log)
         waiting = WaitForEngines(
             reconciler,
@@ -138,14 +138,14 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             leftovers.cancel()
 
     def _lives_on(self) -> bool:
-        """Return whether this process goes on after the start, and may see to stragglers."""
+        """Return whether this process lives on after the start, and so can handle stragglers."""
         app = ipcluster.application(self)
         return not (app is not None and app.daemonize) and getattr(self.parent, "shutdown_atexit", True)
 
     def _cluster_has_groups(self) -> bool:
-        """Return whether the cluster that this set joins has security groups of its own, whatever is set here. Blocking.
+        """Return whether the cluster that this set joins has security groups of its own, whatever the settings here say. Blocking.
 
-        Only its engines are let in to its controller then. It may have been started with another profile, or on another machine.
+        If it has, its controller admits only their members. It may have been started with another profile, or on another machine.
         """
         controller = getattr(self.parent, "controller", None)
         if getattr(controller, "has_groups", False):
@@ -154,7 +154,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         return joins and self.connect().groups.exist(self.uid)
 
     def _private_object(self, connection: dict[str, Any]) -> bytes:
-        """Return what agents read in the object store."""
+        """Return the content of the private object, which agents read."""
         import ipyparallel
 
         return build(
@@ -168,9 +168,9 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         )
 
     def _admit(self, plan: Plan, connection: dict[str, Any], private_object: bytes) -> Plan:
-        """Make the cluster's security groups; its plan with that for servers. Blocking; `stop` waits for it.
+        """Make the cluster's security groups; return the plan with the group for its servers. Blocking; `stop` waits for it.
 
-        After the private object: while that is there, no stop of another set deletes them.
+        Call it after the private object is stored: while that exists, no stop of another set deletes the groups.
         """
         with self._cloud_work:
             check_not_stopped(self._stopping)
@@ -199,13 +199,13 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         return bool(self.replace)
 
     def _goes_on(self) -> bool:
-        """Return whether the cluster is to live on, so that a new server makes sense."""
+        """Return whether the cluster is not stopping, so that a new server makes sense."""
         return super()._goes_on() and not has_ended(getattr(self.parent, "controller", None))
 
     # --- stop
 
     async def stop(self) -> None:
-        """Delete the servers and objects of this set; returns when a listing shows none. Idempotent.
+        """Delete the servers and objects of this set, and return when a listing shows none. Idempotent.
 
         Raises `CloudError` naming what is left; then the set still counts as running, and can be stopped again.
         """
@@ -216,7 +216,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             await ipcluster.end_failed_stop(self, e)
 
     async def take_down(self) -> None:
-        """Stop as `stop` does, for the controller's launcher: raise under ipcluster, too."""
+        """Do what `stop` does, for the controller's launcher, but raise under ipcluster, too."""
         self._stopping.set()
         try:
             await in_thread(self._destroy)
@@ -229,9 +229,9 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         self._finish({"exit_code": 0, "identifier": self.identifier})
 
     def _is_last_without_controller(self) -> bool:
-        """Return whether nobody else will sweep up what the cluster's uid still has: the controller died, say.
+        """Return whether nobody else will delete what the cluster's uid still has, for instance because the controller died.
 
-        Only of a cluster that came out of its file: what `ipcluster engines` adds has a controller elsewhere.
+        True only for a cluster restored from its file: a set that `ipcluster engines` adds has its controller elsewhere.
         """
         if not self._restored or self.parent is None or self.parent.controller is not None:
             return False
@@ -256,7 +256,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         )
 
     def _leave_hub(self) -> bool:
-        """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats; whether any was told."""
+        """Shut the engines down through the hub, which otherwise keeps their ids for many heartbeats; return whether there were any."""
         try:
             with self.open_hub(timeout=self.leave_timeout) as hub:
                 if not hub.engines(self.engine_set):
@@ -281,7 +281,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
         return in_thread(lambda: self._signal(sig))
 
     def _signal(self, sig: int | str) -> None:
-        if not self.engine_set:  # it failed before it had a name: to the hub, none means all sets
+        if not self.engine_set:  # it failed before it had a name, and to the hub an empty name means all sets
             return
         try:
             with self.open_hub() as hub:
@@ -303,8 +303,8 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
             return sorted(hub.engines(self.engine_set).values())
 
     def get_output(self, remove: bool = False) -> str:
-        """Return the engines' output as their servers last reported it; after `stop`, as it was at the end, and with the last lines
-        of the servers' consoles, also where another process on this machine stopped them. That is in log/ of the profile, too."""
+        """Return the engines' output as their servers last reported it. After `stop`, also by another process on this machine, it is the output at
+        the end, with the last lines of the servers' consoles; the profile's log/ has it, too."""
         return self._read_output(self.output_servers)
 
     # --- doors
@@ -316,7 +316,7 @@ class GriffinEngineSetLauncher(OnServers, EngineSettings, EngineLauncher):  # ty
 
 
 def _count(given: Any) -> int:
-    """Return the number of engines. Raises `SettingError` for what is none."""
+    """Return the number of engines. Raises `SettingError` if it is not a positive integer."""
     try:
         n = operator.index(given)
     except TypeError:  # 2.5, or "2"

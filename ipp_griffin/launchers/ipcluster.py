@@ -1,7 +1,7 @@
 """Support the ipcluster process beyond the contract of ipyparallel's launchers.
 
-`ipcluster` (ipyparallel 9) hangs when a launcher's ``start()`` raises, leaves everything behind on SIGHUP,
-and `ipcluster engines` overwrites the cluster file of a running cluster. Each is dealt with here by one function.
+`ipcluster` (ipyparallel 9) hangs when a launcher's ``start()`` raises, leaves everything behind on SIGHUP, and `ipcluster engines`
+overwrites the cluster file of a running cluster. One function here handles each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .profiles import check_files
 
 
 def application(launcher: Any) -> Any | None:
-    """Return the `ipcluster start` or `ipcluster engines` application that this launcher runs under, if any."""
+    """Return the `ipcluster start` or `ipcluster engines` application that runs this launcher, if any."""
     from ipyparallel.cluster.app import IPClusterEngines
 
     parent = launcher.parent
@@ -50,7 +50,7 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
     app = application(launcher)
     if app is None:
         raise error
-    if isinstance(error, Stopped) and not app._stopping:  # what the user wanted: no failure
+    if isinstance(error, Stopped) and not app._stopping:  # the user wanted it: not a failure
         app.loop.add_callback(app.loop.stop)
     elif not app._stopping:
         text = str(error) if isinstance(error, GriffinError) else f"{type(error).__name__}: {error}"
@@ -59,7 +59,7 @@ async def end_failed_start(launcher: Any, error: Exception) -> NoReturn:
             launcher.log.info(f"The failed request has the id {error.request_id} in the cloud's logs")  # type: ignore[attr-defined]
         launcher.log.debug("The failed start in detail", exc_info=error)
         app.loop.add_callback(_end, app, launcher)
-    await asyncio.Event().wait()  # until the application has ended around us
+    await asyncio.Event().wait()  # until the application ends this process
     raise AssertionError("unreachable")
 
 
@@ -71,13 +71,13 @@ async def _end(app: Any, launcher: Any) -> None:
     if isinstance(app, IPClusterStart):
         try:
             await launcher.parent.stop_cluster()
-        except Exception as e:  # the exit status must still be 1, and the cause be seen
+        except Exception as e:  # the exit status must still be 1, and the cause visible
             launcher.log.critical(str(e))
     app.exit(1)
 
 
 async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
-    """Report that something could not be taken down; the cluster file keeps it, for another `ipcluster stop`.
+    """Report that something could not be deleted. It stays in the cluster file, for another `ipcluster stop`.
 
     In the event loop of a foreground ipcluster, which can't handle an exception here and would never end, this
     ends the application instead and does not return: `ipcluster start` tries the stop once more when its loop has
@@ -91,7 +91,7 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
         if not threading.main_thread().is_alive():
             _failed_at_exit.append(launcher)
         raise error
-    launcher.parent.shutdown_atexit = False  # it has been tried, and another try at exit would tell it once more
+    launcher.parent.shutdown_atexit = False  # already tried; another try at exit would only report it again
     in_its_loop = app.loop.asyncio_loop is asyncio.get_running_loop()
     if not in_its_loop or getattr(app, "_griffin_ends", False):  # `_end` above handles it
         raise error
@@ -100,7 +100,7 @@ async def end_failed_stop(launcher: Any, error: GriffinError) -> NoReturn:
     else:
         launcher.log.critical(str(error))
         app.loop.add_callback(app.exit, 1)
-    await asyncio.Event().wait()  # until the application has ended around us
+    await asyncio.Event().wait()  # until the application ends this process
     raise AssertionError("unreachable")
 
 
@@ -109,10 +109,10 @@ _failed_at_exit: list[Any] = []
 
 @atexit.register
 def _exit_status() -> None:
-    """End a script at whose end a cluster could not be taken down with status 1: ipyparallel prints the error, and ends with 0.
+    """End a script with status 1 if its cluster could not be torn down at its end: ipyparallel prints the error, but ends with 0.
 
-    Registered when the launchers are imported, and so before ipyparallel registers, at a cluster's start, what stops it:
-    this runs after that. An exception in here would not change the status.
+    Registered when the launchers are imported, which is before ipyparallel registers the stop at a cluster's start, so this runs after
+    the stop. An exception in here would not change the status.
     """
     if all(launcher.state == "after" for launcher in _failed_at_exit):
         return
@@ -144,9 +144,9 @@ def guard(launcher: Any) -> None:
 
 
 def write_whole(cluster: Any) -> None:
-    """Have the file of ``cluster`` (ipyparallel's) written whole or not at all: a process killed while it writes leaves the file as it was.
+    """Make the file of ``cluster`` (ipyparallel's) be written atomically: a process killed while it writes leaves the file as it was.
 
-    ipyparallel writes it in place; of half a file, `ipcluster stop` is a traceback, and finds nothing.
+    ipyparallel writes it in place. With half a file, `ipcluster stop` ends with a traceback, and finds nothing.
     """
     if not hasattr(cluster, "write_cluster_file") or "write_cluster_file" in vars(cluster):
         return
@@ -158,14 +158,14 @@ def write_whole(cluster: Any) -> None:
 
 
 async def _stop_and_fail(app: Any, stop: Callable[..., Awaitable[None]], r: Any = None) -> None:
-    """End an interrupted `ipcluster start --daemonize`: no cluster, so no status 0."""
+    """End an interrupted `ipcluster start --daemonize` with a status other than 0, as there is no cluster."""
     if not app._stopping:  # a second Ctrl-C must not cut the first one short
         await stop(r)
         app.exit(1)
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of `stop` in one line, where ipcluster prints a traceback."""
+    """Print an error of `stop` in one line, instead of ipcluster's traceback."""
     if isinstance(error, GriffinError):
         print(f"ERROR: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
@@ -175,7 +175,7 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def check_profile(launcher: Any) -> None:
-    """Check the files of the launcher's profile under ipcluster; ipp.Cluster itself raises what is wrong with ipcluster_config.py."""
+    """Check the files of the launcher's profile under ipcluster. Without ipcluster, ipp.Cluster itself raises errors of ipcluster_config.py."""
     if application(launcher) is not None and launcher.profile_dir:
         check_files(Path(launcher.profile_dir))
 
@@ -209,7 +209,7 @@ def stop_on_hangup(launcher: Any) -> None:
 
 
 class SharedClusterFile:
-    """The cluster file of a cluster that another process started: add an engine set to it, take one away.
+    """The cluster file of a cluster that another process started: add and remove an engine set.
 
     `ipcluster engines` has no controller object and would write a file without a controller, after which
     `ipcluster stop` knows neither the controller nor the first engine set.
@@ -220,7 +220,7 @@ class SharedClusterFile:
 
     @classmethod
     def take_over(cls, cluster: Any) -> SharedClusterFile | None:
-        """Keep ``cluster`` (ipyparallel's) from overwriting its file, where the file is another process's."""
+        """Keep ``cluster`` (ipyparallel's) from overwriting its file if another process wrote it."""
         if cluster is None or cluster.controller is not None or not cluster.cluster_file:
             return None
         shared = cls(cluster.cluster_file)
@@ -250,7 +250,7 @@ class SharedClusterFile:
                 content.get("engines", {}).get("sets", {}).pop(engine_set_id, None)
 
     def _read(self) -> str | None:
-        """Return the file's text, None where there is none. ipyparallel writes it in place: it may be half there for a moment."""
+        """Return the file's text, None if there is no file. Read it again if it is incomplete: ipyparallel writes it in place."""
         for _ in range(20):
             try:
                 text = self.path.read_text()
@@ -265,7 +265,7 @@ class SharedClusterFile:
 
     @contextlib.contextmanager
     def _edit(self) -> Iterator[dict[str, Any] | None]:
-        """Read the file's content, and write it back atomically if it was changed; None where the file is gone."""
+        """Yield the file's content, and write it back atomically if it was changed; None if the file is gone."""
         folder = os.open(self.path.parent, os.O_RDONLY)  # locking the folder leaves no lock file behind
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

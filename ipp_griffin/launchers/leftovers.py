@@ -1,4 +1,4 @@
-"""Tell at every start what earlier clusters of the same user left: many clouds bill servers that are off, too."""
+"""Report at every start what earlier clusters of the same user left: many clouds bill servers that are off, too."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ MOST_TOLD = 3
 
 
 class Leftovers:
-    """A look beside a start, from its making on. It is a courtesy: whatever goes wrong with it fails nothing."""
+    """A search that runs during a start, from construction on. Its errors fail nothing."""
 
     def __init__(self, cloud: Cloud, container: str, *, uid: str, log: Any) -> None:
         self._cloud, self._container, self._uid, self._log = cloud, container, uid, log
-        self._looking = asyncio.ensure_future(in_thread(self._look))
+        self._searching = asyncio.ensure_future(in_thread(self._search))
 
     def cancel(self) -> None:
-        """Stop looking: the start has failed."""
-        self._looking.cancel()
+        """Give up the search: the start has failed."""
+        self._searching.cancel()
 
     async def tell(self) -> None:
         """Log what was found, if it is known soon."""
         with contextlib.suppress(asyncio.TimeoutError):
-            if found := await asyncio.wait_for(self._looking, PATIENCE):
+            if found := await asyncio.wait_for(self._searching, PATIENCE):
                 more = f"; and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
                 self._log.warning(
                     f"Earlier clusters of yours left {'a server' if len(found) == 1 else f'{len(found)} servers'}, which the cloud may "

@@ -1,4 +1,4 @@
-"""`OnCloud`: what all launchers share: which cloud they are on, as state that the cluster file keeps."""
+"""`OnCloud`: what all launchers have in common: which cloud they are on, as state that the cluster file keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from traitlets.config import Config
 from ..cloud.shared import connect, open_store
 from ..common.errors import GriffinError, SettingError
 from ..model.connection import cluster_uid
-from .arguments import check_given
+from .arguments import check_arguments
 from .cloud_settings import GriffinCloud
 from .settings import ServerSettings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check_cluster_id(cluster_id: str) -> None:
-    """Raise `SettingError` for what can't be part of a file's name."""
+    """Raise `SettingError` for a cluster id that can't be part of a file name."""
     if not re.fullmatch(r"[\w.@+-]*", cluster_id) or len(cluster_id.encode()) > 200:
         raise SettingError(
             f"The cluster id {cluster_id[:200]!r} can't be part of a file name: use letters, digits and any of . "
@@ -54,7 +54,7 @@ class OnCloud(HasTraits):
     wrong_setting: SettingError | None = None
 
     def __init__(self, **kwargs: Any) -> None:
-        check_given(type(self), kwargs)
+        check_arguments(type(self), kwargs)
         try:
             super().__init__(**kwargs)
         except TraitError as e:  # ipcluster can't handle an exception here: `start` raises it
@@ -65,22 +65,22 @@ class OnCloud(HasTraits):
             self.wrong_setting = SettingError(f"A setting is wrong: {e}")
 
     def check_settings(self) -> None:
-        """Raise what was wrong with the settings of this launcher (`SettingError`)."""
+        """Raise `SettingError` if a setting of this launcher is wrong."""
         if self.wrong_setting is not None:
             raise self.wrong_setting
         check_cluster_id(self.cluster_id)
 
     def remove_connection_files(self) -> None:
-        """Remove the cluster's connection files, which a controller that was killed left, and nobody else's."""
+        """Remove the connection files that a killed controller left, but only those of this cluster."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if cluster_uid(json.loads(Path(self.connection_files["engine"]).read_text())) == self.uid:
                 for path in self.connection_files.values():
                     Path(path).unlink(missing_ok=True)
 
     def settle_cloud(self) -> GriffinCloud:
-        """Read the shared settings, with this launcher's own where it has such, and record which cloud they mean.
+        """Read the shared settings, overridden by this launcher's own, and record which cloud they name.
 
-        Raises `SettingError` for those that can't be right.
+        Raises `SettingError` for invalid ones.
         """
         settings = GriffinCloud(parent=self, **(self.own_settings() if isinstance(self, ServerSettings) else {}))
         settings.check()
@@ -90,9 +90,9 @@ class OnCloud(HasTraits):
         return settings
 
     def record_project(self, settings: GriffinCloud) -> None:
-        """Log in, and record where this is: `stop` must not take another project's emptiness for success. Blocking.
+        """Log in, and record the project: `stop` must not take the empty listing of another project for success. Blocking.
 
-        Raises `CloudError` where the cloud is none for clusters.
+        Raises `CloudError` if the cloud can't run clusters.
         """
         cloud = self.connect()
         settings.check_cloud(cloud)
@@ -101,7 +101,7 @@ class OnCloud(HasTraits):
     def connect(self) -> Cloud:
         """Return the connection that the launchers of one `ipyparallel.Cluster` share. Blocking.
 
-        Raises `SettingError` where it leads to another project than the one that the servers are in.
+        Raises `SettingError` if the credentials are for another project than the servers'.
         """
         cloud = connect(self.parent, self.cloud, self.region)
         if self.project and cloud.project_id != self.project:
@@ -113,19 +113,20 @@ class OnCloud(HasTraits):
         return cloud
 
     async def take_down_engine_sets(self) -> None:
-        """End those of a controller, as long as the hub lives: they are shut down through it. Raises `GriffinError` naming what is left."""
+        """Tear down the controller's engine sets while the hub lives, since engines are shut down through it. Raises `GriffinError` naming what is
+        left."""
         for engine_set in list(getattr(self.parent, "engines", {}).values()):
-            take_down = getattr(engine_set, "take_down", None)  # engines of other launchers have none
+            take_down = getattr(engine_set, "take_down", None)  # other launchers have no such method
             if take_down is not None and engine_set.uid == self.uid:
                 await take_down()
 
     def try_again(self) -> str:
-        """Return what to do when something could not be taken down."""
+        """Return advice for when something could not be deleted."""
         path = getattr(self.parent, "cluster_file", "")
         return "Run the same stop again" + (f"; if that cloud is gone for good, delete {path}." if path else ".")
 
     def sweep(self, known: Iterable[str] = ()) -> None:
-        """Delete whatever the cluster's uid has on the cloud, of whichever process. Blocking. ``known``: ids of its servers."""
+        """Delete everything that the cluster's uid has in the cloud, whichever process created it. Blocking. ``known``: ids of its servers."""
         from ..cluster.teardown import sweep
 
         try:
@@ -135,11 +136,11 @@ class OnCloud(HasTraits):
             raise
 
     def open_store(self, servers_url: str = "") -> Store:
-        """Return the object store of that cloud; the launchers of one `ipyparallel.Cluster` share it. Blocking."""
+        """Return the cloud's object store, which the launchers of one `ipyparallel.Cluster` share. Blocking."""
         return open_store(self.connect(), container=self.container, servers_url=servers_url)
 
     def open_hub(self, timeout: float = 30) -> Hub:
-        """Return a client connection to the controller. Blocking. Raises `GriffinError` where there is none to be had."""
+        """Return a client connection to the controller. Blocking. Raises `GriffinError` if it can't be reached."""
         from ..controller.hub import Hub
 
         path = self.connection_files["client"]

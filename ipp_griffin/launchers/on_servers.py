@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 WEEK = 7 * 24 * 3600
 HOUR = 3600
 MOST_SECONDS = 10 * 365 * 24 * HOUR
-CLEAN_UP_PAUSE = 3.0  # seconds between two tries to take down a failed start
+CLEAN_UP_PAUSE = 3.0  # seconds between two tries to clean up after a failed start
 
 
 class OnServers(OnCloud, ServerSettings, AgentSettings):
-    """What the launchers of engine sets and of a controller's server have in common: from the plan to the watch."""
+    """What the launchers of engine sets and of a controller's server have in common, from the plan to the watcher."""
 
     servers = List(Unicode(), help="Ids of the servers").tag(to_dict=True)
     has_groups = Bool(False, help="Whether the cluster has security groups of its own").tag(to_dict=True)
@@ -73,22 +73,22 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- what differs
 
     def _open(self, servers_url: str) -> EngineSet:
-        """Return the doors to the servers' part of the cloud. Blocking."""
+        """Return access to the servers' part of the cloud. Blocking."""
         raise NotImplementedError
 
     def _tear_down(self, *, through_hub: bool = True) -> None:
-        """Delete all that this launcher made. Blocking; called by one thread at a time, until it does not raise."""
+        """Delete everything that this launcher created. Blocking; called by one thread at a time, until it does not raise."""
         raise NotImplementedError
 
     def _replaces(self) -> bool:
-        """Return whether servers that are lost while the launcher runs are replaced."""
+        """Return whether lost servers are replaced while the launcher runs."""
         return False
 
     def _finish(self, data: dict[str, Any]) -> None:
         self.notify_stop(data)
 
     def _record(self) -> None:
-        """Write down what there is, for a stop by another process."""
+        """Write what exists into the cluster file, for a stop by another process."""
         if self.parent is not None and hasattr(self.parent, "update_cluster_file"):
             self.parent.update_cluster_file()
 
@@ -107,7 +107,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- start
 
     async def _start_safely(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Run ``start``. Raises `GriffinError` with the cause where it fails, after taking down what it made.
+        """Run ``start``. If it fails, delete what it created and raise `GriffinError` with the cause.
 
         Under ipcluster, which can't handle an exception here, it ends the application with status 1 instead.
         """
@@ -123,7 +123,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         except Exception as e:
             error = e
             if self._stopping.is_set():
-                # `stop` deleted servers and controller during the start: they did not fail.
+                # `stop` deleted servers and controller during the start; they did not fail.
                 error = Stopped(f"{self._what.capitalize()} was stopped while it was starting.")
                 error.__cause__ = e
             await self._clean_up_after(error)
@@ -134,19 +134,19 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return "the controller" if self.role else "the engine set"
 
     async def _clean_up_after(self, error: Exception) -> None:
-        """Take down what a failed start made; the error that counts is the first one.
+        """Delete what a failed start created. The error to report is the start's.
 
-        An outage of the cloud may be what failed the start: it gets ``stop_timeout`` seconds to end.
+        Retry for ``stop_timeout`` seconds: an outage of the cloud may have caused the failure.
         """
         if self.state == "before":
-            self.state = "after"  # nothing was made
+            self.state = "after"  # nothing was created
             return
         self._stopping.set()
         deadline = time.monotonic() + self.stop_timeout
         while True:
             try:
                 await in_thread(self._destroy)
-            except Exception as e:  # whatever it is: the start's error must be told, and ipcluster must end
+            except Exception as e:  # any error: the start's error must be reported, and ipcluster must end
                 if isinstance(e, GriffinError) and time.monotonic() < deadline:
                     await asyncio.sleep(CLEAN_UP_PAUSE)
                     continue
@@ -156,7 +156,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
             return
 
     def look_up(self, settings: GriffinCloud) -> Catalogue:
-        """Return what there is on the cloud, and whether its object store can be used. Blocking."""
+        """Return what the cloud offers, after checking that its object store can be used. Blocking."""
         there: Catalogue
         there, _ = concurrently(
             lambda: settings.look_up(self.connect()),
@@ -165,7 +165,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return there
 
     def _plan_servers(self, n: int, settings: GriffinCloud, there: Catalogue, network: Network, **request: Any) -> Plan:
-        """Return which servers. Blocking. Raises `SettingError` where a name does not exist, or the quota can't hold them."""
+        """Return the plan of the servers. Blocking. Raises `SettingError` if a name does not exist or the quota is too small."""
         self._expires = self._on_cloud(settings.store_url).store.expiry(self.max_lifetime) if self.max_lifetime else 0
         plan = settings.plan(there, network, n=n, uid=self.uid, labels=self._labels(), naming=self.naming, **request)
         check_quota(plan, there.limits, role=self.role)
@@ -184,7 +184,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         )
 
     def _open_container(self, settings: GriffinCloud) -> None:
-        """Make the cluster's container, if it is not there yet. Blocking; `stop` waits for it."""
+        """Make the cluster's container if it does not exist yet. Blocking; `stop` waits for it."""
         with self._cloud_work:
             check_not_stopped(self._stopping)
             engine_set = self._on_cloud(settings.store_url)
@@ -198,9 +198,9 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         created: Created,
         *beside: Callable[[], None],
     ) -> None:
-        """Create servers: those of the plan, or those that take the slots of failed ones. Blocking; `stop` waits for it.
+        """Create servers, those of the plan or replacements. Blocking; `stop` waits for it.
 
-        ``beside``: what is done at the same time.
+        ``beside``: functions to run concurrently.
         """
         from ..model.userdata import UserDataSettings
 
@@ -235,15 +235,15 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
 
     @classmethod
     def from_dict(cls, d: dict[str, Any], **kwargs: Any) -> Any:
-        """Restore from the cluster file, as running, without a request: the watcher finds out what is true."""
+        """Restore from the cluster file, as running, without a request: the watcher finds out the actual state."""
         launcher = super().from_dict(d, **kwargs)  # type: ignore[misc]  # ipyparallel's
         launcher._restored = True
-        nobody = Roster([], launcher.deadlines(), quorum=0, role=launcher.role)  # the first look fills it
+        nobody = Roster([], launcher.deadlines(), quorum=0, role=launcher.role)  # the first poll fills it
         launcher._watch(launcher._make_reconciler(nobody, create=None))
         return launcher
 
     def _reconciler_of(self, plan: Plan, settings: GriffinCloud, **limits: Any) -> Reconciler:
-        """Return a reconciler that creates the servers of ``plan``, and those that take their slots. ``limits``: more for the roster."""
+        """Return a reconciler that creates the servers of ``plan`` and their replacements. ``limits``: further arguments of the roster."""
         roster = Roster.of_plan(
             plan.servers,
             time.monotonic(),
@@ -271,11 +271,11 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         return reconciler
 
     def _goes_on(self) -> bool:
-        """Return whether the cluster is to live on, so that a new server makes sense."""
+        """Return whether the cluster is not stopping, so that a new server makes sense."""
         return not (self._expires and time.time() > self._expires)
 
     def _watch(self, reconciler: Reconciler) -> None:
-        _ = self.loop  # the thread needs it, and only this thread can find it
+        _ = self.loop  # the watcher's thread needs it, and only this thread can find it
         Watcher(
             reconciler,
             open_hub=self.open_hub,
@@ -288,9 +288,9 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
         ).start()
 
     def _all_gone(self) -> bool:
-        """Delete what is left of a set of which no server lives any more (a powered-off server costs money).
+        """Delete what is left of a set whose servers are all gone or off (a powered-off server costs money).
 
-        Returns whether that worked; the watcher tries again where it did not.
+        Return whether that worked; if not, the watcher tries again.
         """
         try:
             self._destroy(through_hub=False)
@@ -309,7 +309,7 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
     # --- the end
 
     def _destroy(self, *, through_hub: bool = True) -> None:
-        """Call `_tear_down` once. Blocking; at most one at a time."""
+        """Call `_tear_down` once. Blocking; one thread at a time."""
         with self._cloud_work:
             if self._gone or not self.uid:
                 return
@@ -319,13 +319,13 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
 
     @property
     def _output_file(self) -> Path:
-        """Return where the output is after the end; `ipcluster clean` removes it."""
+        """Return the file that keeps the output after the end; `ipcluster clean` removes it."""
         name = f"ipcontroller-{self.uid}" if self.role else f"ipengine-{self._on_cloud().engine_set}"
         return Path(self.profile_dir, "log", f"{name}.log")
 
     def _read_output(self, servers: int) -> str:
-        """Return the output as agents last reported it; after the end, as it was then, and with the last lines of consoles, whichever
-        process of this machine ended it."""
+        """Return the output as agents last reported it. After the end, whichever process of this machine stopped the servers, it is the last
+        output, with the last lines of consoles."""
         if self.running and not self._stopping.is_set() and self.uid:
             with contextlib.suppress(GriffinError):
                 self._output.read(self._on_cloud(), servers)
@@ -344,5 +344,5 @@ class OnServers(OnCloud, ServerSettings, AgentSettings):
 def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in some containers
+    except (KeyError, OSError):  # a user id without a name, as in some containers
         return "unknown"

@@ -21,7 +21,7 @@ PROFILE_FILES = (
 
 
 def profile_files(**settings: str) -> dict[str, str]:
-    """Return the name -> text of the files of the profile, with these settings of `GriffinCloud` written in ("": the default stays)."""
+    """Return the profile's files, name -> text, with these settings of `GriffinCloud` written into them ("": the default stays)."""
     shipped = resources.files("ipp_griffin.profile_griffin")
     files = {name: shipped.joinpath(name).read_text() for name in PROFILE_FILES}
     for name, value in settings.items():
@@ -34,7 +34,7 @@ def profile_files(**settings: str) -> dict[str, str]:
 
 
 def profile_config(name: str) -> Config:
-    """Return what `ipcluster` would read of a profile. Raises `SettingError` where there is none, or where it is broken."""
+    """Return the configuration that `ipcluster` would read from a profile. Raises `SettingError` if the profile is missing or broken."""
     folder = profile_path(name)
     if not folder.exists():
         raise SettingError(f"There is no profile {name!r} yet. Create it with `ipp-griffin init --profile={name}`.")
@@ -47,7 +47,7 @@ def profile_config(name: str) -> Config:
 
 
 def check_files(profile: Path) -> None:
-    """Refuse a profile with a file that is broken Python: IPython logs it and goes on without its settings.
+    """Refuse a profile with a file that is not valid Python: IPython only logs it and continues without its settings.
 
     Raises `SettingError` naming the file and the line.
     """
@@ -57,7 +57,7 @@ def check_files(profile: Path) -> None:
             continue
         try:
             PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
-        except Exception as e:  # whatever the user's Python raises
+        except Exception as e:  # anything that the user's Python raises
             frames = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
             line = e.lineno if isinstance(e, SyntaxError) else next(reversed(frames), None)
             raise SettingError(
@@ -67,12 +67,12 @@ def check_files(profile: Path) -> None:
 
 
 def is_blank(folder: Path) -> bool:
-    """Return whether no file of this profile does anything: `ipcluster` makes such profiles."""
+    """Return whether no file of this profile sets anything, as in a profile that `ipcluster` makes."""
     return not any(_statements(text) for text in _texts(folder))
 
 
 def names_griffin(folder: Path) -> bool:
-    """Return whether this profile's `ipcluster` has to do with griffin: else it starts its engines elsewhere."""
+    """Return whether this profile's configuration mentions griffin; otherwise its engines start elsewhere."""
     return any("griffin" in line.lower() for text in _texts(folder) for line in _statements(text))
 
 
@@ -92,13 +92,13 @@ def without_cloud(text: str) -> list[str]:
 
 
 def _statements(text: str) -> list[str]:
-    """Return what does something in a config file; none in those that `ipython profile create --parallel` makes."""
+    """Return the statements of a config file; there are none in the files of `ipython profile create --parallel`."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not re.fullmatch(r"#.*|c = get_config\(\)\s*(#.*)?", line)]
 
 
 def profile_path(name: str) -> Path:
-    """Return where the profile of that name is, or would be. Raises `SettingError` for what is no name of a profile."""
+    """Return the path of the profile's folder, whether or not it exists. Raises `SettingError` for an invalid name."""
     from IPython.paths import get_ipython_dir
 
     if not re.fullmatch(r"[\w-]+", name, re.ASCII):
@@ -107,7 +107,7 @@ def profile_path(name: str) -> Path:
 
 
 def profile_folder(name: str) -> Path:
-    """Return the folder of a profile, made where there is none. Raises `SettingError` for what is no name of a profile."""
+    """Return the folder of a profile; create it if necessary. Raises `SettingError` for an invalid name."""
     from IPython.core.profiledir import ProfileDir, ProfileDirError
 
     ipython = str(profile_path(name).parent)

@@ -1,4 +1,4 @@
-"""`Progress`: show how a start gets on, as a bar on terminals and in notebooks, else as log lines."""
+"""`Progress`: show the progress of a start, as a bar on terminals and in notebooks, else as log lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = "{desc}: {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}"
 
 
 class Progress:
-    """A context manager. ``bar``: True, False, or None for "where there is a terminal or a notebook to draw it in".
+    """A context manager. ``bar``: True, False, or None for "if there is a terminal or a notebook".
 
     ipyparallel's own bars are tqdm's, too: in a notebook with ipywidgets it is a widget.
     """
@@ -44,7 +44,7 @@ class Progress:
             self._bar.close()
 
     def _make_room(self, record: logging.LogRecord) -> bool:
-        """Take the bar off the terminal's line before something is logged, which would stand behind it; it comes again."""
+        """Clear the bar before something is logged, so that the log line does not follow it on the same line; it is drawn again later."""
         self._bar.clear()
         return True
 
@@ -62,7 +62,7 @@ class Progress:
 
 
 def _has_terminal() -> bool:
-    """Return whether there is room to draw in: a terminal that nobody looks at, such as a container's, may have no columns."""
+    """Return whether there is a terminal with room for a bar: a container's may have no columns."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # no file descriptor, or none of a terminal

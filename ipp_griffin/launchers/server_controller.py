@@ -1,4 +1,4 @@
-"""`GriffinServerControllerLauncher`: ipcontroller on a server of the cloud, that clients and engines reach."""
+"""`GriffinServerControllerLauncher`: ipcontroller on a server of the cloud."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 
 class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: ignore[misc]
-    """Start ipcontroller on a server, and return when this machine reaches it. Its `stop` deletes everything of the cluster.
+    """Start ipcontroller on a server, and return when this machine reaches it. `stop` deletes the whole cluster.
 
-    The cluster does not need this process: once started, it lives on without.
+    Once started, the cluster does not need this process.
     """
 
     entrypoint_name = "griffin-server"
     role = CONTROLLER
 
     def find_args(self) -> list[str]:
-        """Return something for ipyparallel's log lines only: there is no local process."""
+        """Return a text for ipyparallel's log lines: there is no local process."""
         return ["griffin controller on a server"]
 
     # --- start
 
     async def start(self) -> None:
-        """Create a server, have its agent start ipcontroller, and return when this machine reaches that.
+        """Create a server whose agent starts ipcontroller, and return when this machine reaches it.
 
-        Raises `GriffinError` with the cause, after taking down what it made. Under ipcluster, which can't
-        handle an exception here, it ends the application with status 1 instead.
+        Raises `GriffinError` with the cause, after deleting what it created. Under ipcluster, which can't handle an exception here, it
+        ends the application with status 1 instead.
         """
         await self._start_safely(self._start)
 
@@ -69,7 +69,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self.has_groups = settings.manage_security_group
         self.remove_stale_files()
         self.notify_start(self.uid)
-        self._record()  # the uid: enough to find whatever is made from here on
+        self._record()  # the uid: enough to find whatever is created from here on
         self.log.info(f"Starting the controller on a server: {plan.on}")
 
         def publish(server: str, address: str) -> None:
@@ -102,7 +102,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self._watch(reconciler)
 
     def _checked_args(self) -> list[str]:
-        """Return the user's own arguments for ipcontroller. Raises `SettingError` for those that are not the user's to give."""
+        """Return the user's arguments for ipcontroller. Raises `SettingError` for those that the launcher must set itself."""
         user = list(self.controller_args)
         check_args(user)
         port_range(self.ports, PORTS_NEEDED, "GriffinServerControllerLauncher.ports")
@@ -120,7 +120,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         return user
 
     def _check_way(self, settings: GriffinCloud) -> None:
-        """Raise `SettingError` where no client could come by ``ssh_server``. Blocking."""
+        """Raise `SettingError` if clients can't use ``ssh_server``. Blocking."""
         if self.ssh_server.endswith("@") and not settings.key_name:
             raise SettingError(
                 f"{NAME}.ssh_server {self.ssh_server!r} means the controller's own server, which needs a key "
@@ -129,7 +129,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
         self.check_gateway(client_view({}, "", self.ssh_server))
 
     def _publish(self, keys: ControllerKeys, args: list[str], name: str, address: str, settings: GriffinCloud) -> None:
-        """Put what the agent goes by into the object store. Blocking; `stop` waits for it."""
+        """Put the agent's private object into the object store. Blocking; `stop` waits for it."""
         import ipyparallel
 
         with self._cloud_work:
@@ -155,7 +155,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             server.publish(private_object)
 
     def _admit(self, plan: Plan) -> Plan:
-        """Make the cluster's security groups; its plan with that for the controller. Blocking; `stop` waits for it."""
+        """Make the cluster's security groups; return the plan with the controller's group. Blocking; `stop` waits for it."""
         with self._cloud_work:
             check_not_stopped(self._stopping)
             group = self.connect().groups.make_for_server(self.uid)
@@ -167,7 +167,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             return self.connect().floating_ips.reserve(self.uid, self.floating_ip, self.floating_ip_pool)
 
     def _settle_clients(self, server: Server, files: dict[str, dict[str, Any]], floating: FloatingIp | None) -> None:
-        """Let clients and engines in, see that this machine is one, and write its connection files. Blocking."""
+        """Admit clients and engines, check that this machine reaches the controller, and write its connection files. Blocking."""
         address = floating.address if floating else address_of(files["client"])[0]
         client = client_view(files["client"], address, self.ssh_server)
         if self.has_groups:
@@ -191,9 +191,9 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
     # --- the end
 
     async def stop(self) -> None:
-        """End the cluster: its engine sets, its server, and whatever else it has on the cloud. Idempotent.
+        """Tear the cluster down: its engine sets, its server, and everything else that it has in the cloud. Idempotent.
 
-        Raises `GriffinError` naming what is left; then the cluster file keeps it, so that another stop finds everything.
+        Raises `GriffinError` naming what is left; it then stays in the cluster file, so that another stop finds everything.
         """
         ipcluster.guard(self)
         self._stopping.set()
@@ -206,14 +206,14 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             self.notify_stop({"exit_code": 0, "identifier": self.identifier})
 
     def _tear_down(self, *, through_hub: bool = True) -> None:
-        """Keep the output, which goes with the server, and delete whatever the cluster has."""
+        """Save the output, which would be lost with the server, and delete everything that the cluster has."""
         self._output.read(self._on_cloud(), 1)
         self.sweep(self.servers)
         self.close_tunnels()
         self.remove_connection_files()
 
     def signal(self, sig: int) -> Any:
-        """Stop the cluster for SIGTERM and SIGKILL; nothing else reaches another machine. Returns an awaitable, or None."""
+        """Stop the cluster for SIGTERM and SIGKILL; other signals can't be sent to a server. Return an awaitable, or None."""
         if sig in (signal.SIGTERM, signal.SIGKILL):
             return self.stop()
         self.log.warning(f"Signal {sig} was not sent: the controller runs on a server.")
@@ -228,7 +228,7 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
             await asyncio.sleep(0.1)
 
     def poll(self) -> int | None:
-        """Return None while it runs, as far as its watcher knows."""
+        """Return None while the controller runs, as far as its watcher knows."""
         return None if self.running else 0
 
     def get_output(self, remove: bool = False) -> str:
@@ -237,5 +237,5 @@ class GriffinServerControllerLauncher(Attaching, ControllerLauncher):  # type: i
 
 
 def _without_engines(server: Any) -> Any:
-    """Take the engine out of the plan: its one process is the controller."""
+    """Set the number of engines in a server's plan to none: its only process is the controller."""
     return dataclasses.replace(server, metadata={**server.metadata, "griffin:engines": "0"})

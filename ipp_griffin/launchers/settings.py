@@ -96,17 +96,17 @@ class AgentSettings(HasTraits):
     )
 
     def for_every_agent(self) -> dict[str, Any]:
-        """Return what agents go by, whatever they run; see `model.connection`."""
+        """Return the settings for agents that do not depend on what they run; see `model.connection`."""
         names = ("packages", "pip_args", "restarts", "log_interval", "controller_gone_timeout")
         return {name: getattr(self, name) for name in names}
 
     def replacements(self, servers: int) -> int:
-        """Return how many of so many servers may be replaced in an hour."""
+        """Return how many of ``servers`` servers may be replaced in an hour."""
         return self.max_replacements if self.max_replacements >= 0 else max(3, servers // 10)
 
 
 class ServerSettings(HasTraits):
-    """Configured as ``c.<the launcher's class>.<name>``. One that is empty means `GriffinCloud`'s of the same name."""
+    """Configured as ``c.<the launcher's class>.<name>``. An empty one means `GriffinCloud`'s of the same name."""
 
     image = Unicode(
         "",
@@ -134,12 +134,12 @@ class ServerSettings(HasTraits):
     )
 
     def own_settings(self) -> dict[str, Any]:
-        """Return those that are set: what is to take the place of GriffinCloud's."""
+        """Return those that are set, which override GriffinCloud's."""
         values = {name: getattr(self, name) for name in ServerSettings.class_own_traits(config=True)}
         return {name: value for name, value in values.items() if value}
 
     def naming(self, name: str) -> str:
-        """Return what errors call the setting of this name: the launcher's own, if that is what counts, else both."""
+        """Return the full name of a setting, for errors: the launcher's own if that is set, else both."""
         own = f"{type(self).__name__}.{name}"
         return own if getattr(self, name) else f"{shared_setting(name)} (or {own}, for these servers alone)"
 
@@ -205,7 +205,7 @@ class EngineSettings(AgentSettings):
         config=True,
         help="How many servers are created, deleted, or asked for their console at the same time.",
     )
-    # 16 engines on two cores have left after 0.2 s, half of 128 after 4 s: longer is not worth a wait, as their servers go all the same.
+    # 16 engines on two cores have left after 0.2 s, half of 128 after 4 s. Waiting longer gains nothing: their servers are deleted anyway.
     leave_timeout = Float(
         5.0,
         min=0,
@@ -220,7 +220,7 @@ class EngineSettings(AgentSettings):
     )
 
     def for_agents(self) -> dict[str, Any]:
-        """Return what agents go by; see `model.connection.build`."""
+        """Return the settings for agents of engines; see `model.connection.build`."""
         names = ("engine_user", "engine_python", "controller_timeout", "register_timeout")
         return {**self.for_every_agent(), **{name: getattr(self, name) for name in names}}
 
@@ -229,7 +229,7 @@ class EngineSettings(AgentSettings):
         return Deadlines(self.build_timeout, self.agent_timeout, self.connection_timeout, self.engines_timeout)
 
     def quorum(self, n: int) -> int:
-        """Return how many of ``n`` engines a start can't do without. Raises `SettingError` where that is more than there are."""
+        """Return how many of ``n`` engines a start needs. Raises `SettingError` if that is more than ``n``."""
         if self.min_engines > n:
             raise SettingError(
                 f"GriffinEngineSetLauncher.min_engines is {self.min_engines}, but only {n} engines are to "

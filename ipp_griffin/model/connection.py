@@ -1,7 +1,7 @@
 """Connection files: read them, find the cluster's uid in them, and build the private object that agents fetch. Pure.
 
-It is what used to be copied by hand: ipcontroller-engine.json, put into the object store, with everything
-else that engines need and that must not be in user-data. DESIGN: it never leaves the private container.
+The private object is ipcontroller-engine.json with everything else that engines need and that must not be in user-data. It never leaves
+the private container.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ VERSION = 1
 def cluster_uid(connection: Mapping[str, Any]) -> str:
     """Return the name of one run of one controller in the whole cloud project: 12 hexadecimal digits.
 
-    Derived from what the engines' and the clients' connection file have in common, so that whoever holds
-    either file can find the cluster's servers. The keys in it are random, so the hash tells nothing of them; and they are
-    another's in every run, so that nothing else is needed, but where a user has switched both off.
+    Derived from what the engines' and the clients' connection files have in common, so that the cluster's servers can be found with
+    either file. Keys are random and new in every run, so the hash reveals nothing and is unique. If a user has switched both keys off,
+    location and port are used.
     """
     keys = [str(connection.get(name) or "") for name in ("key", "curve_serverkey")]
     parts = keys if any(keys) else [str(connection.get(name) or "") for name in ("location", "registration")]
@@ -34,7 +34,7 @@ def cluster_uid(connection: Mapping[str, Any]) -> str:
 
 
 def parse_connection(text: str, origin: str) -> dict[str, Any]:
-    """Return the content of ipcontroller-engine.json. Raises `SettingError` naming ``origin`` where it is none."""
+    """Return the content of ipcontroller-engine.json. Raises `SettingError` naming ``origin`` if ``text`` is not one."""
     try:
         connection = json.loads(text)
         if not connection["interface"].startswith("tcp://") or not int(connection["registration"]):
@@ -45,7 +45,7 @@ def parse_connection(text: str, origin: str) -> dict[str, Any]:
 
 
 def controller_address(connection: Mapping[str, Any]) -> str:
-    """Return the address that engines will connect to, as ipyparallel works it out from interface and location."""
+    """Return the address that engines will connect to, from interface and location as ipyparallel does."""
     address = connection["interface"].partition("://")[2]
     if address in ("0.0.0.0", "*", "", "::"):
         return str(connection.get("location", ""))
@@ -67,9 +67,9 @@ def ports_of(connection: Mapping[str, Any]) -> set[int]:
 
 @dataclass(frozen=True)
 class ControllerKeys:
-    """The keys of one controller, made where it is started from: a controller on a server has to come back with them.
+    """The keys of one controller. They are made by its launcher, because a controller on a server must come back with the same keys.
 
-    ``session`` signs messages; who has ``curve_public`` is let in, too: all three are secrets.
+    ``session`` signs messages; whoever has ``curve_public`` is admitted. All three are secrets.
     """
 
     session: str = field(repr=False)
@@ -119,9 +119,8 @@ def build_for_controller(
     idle_timeout: float = 0,
     **common: Any,
 ) -> bytes:
-    """Return the same for the controller's server. ``server``: its name; ``address``: its own, that engines connect to. The agent of any other
-    asks again: one that is replaced, and one whose address is not known yet. ``ports``: FIRST-LAST.
-    """
+    """Return the same for the controller's server. ``server``: its name; ``address``: its own, which engines connect to; ``ports``:
+    FIRST-LAST. An agent on a server of another name (replaced, or its successor) keeps asking until the object names it."""
     private_object = _common(**common)
     private_object["timeouts"].update(controller=controller_timeout, idle=idle_timeout)
     private_object["controller"] = {
@@ -148,7 +147,8 @@ def _common(
     log_interval: float = 60,
     restarts: int = 5,
 ) -> dict[str, Any]:
-    """Return what every agent is told. ``engine_cmd``, ``engine_user``, ``engine_python``: of what it runs, also where that is the controller."""
+    """Return the part that every agent gets. ``engine_cmd``, ``engine_user`` and ``engine_python`` also apply to an agent that runs the
+    controller."""
     return {
         "version": VERSION,
         "environment": {k: v for k, v in (environment or {}).items() if k != "IPP_CONNECTION_INFO"},
@@ -167,8 +167,8 @@ def _common(
 def unreachable_from(address: str, subnets: Iterable[str]) -> bool:
     """Return whether servers on ``subnets`` can't reach ``address`` because it is this machine's loopback.
 
-    A loopback address is reachable only from servers that live on this very machine, that is, whose
-    subnets are loopback too. A host name or any other address is given the benefit of the doubt.
+    A loopback address is reachable only from servers on this very machine, whose subnets are loopback, too. A host name or any other
+    address counts as reachable.
     """
     try:
         parsed = ipaddress.ip_address(address)
@@ -183,9 +183,9 @@ Json = dict[str, Any]
 
 
 def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
-    """Return the connection file for clients, wherever they are: they reach the controller at ``address``, or through a gateway that does. Pure.
+    """Return the connection file for clients on any machine, which reach the controller at ``address``, or through a gateway. Pure.
 
-    Where it names a gateway, each machine needs a tunnel: see `controller.ssh_tunnel`.
+    If it names a gateway, each machine needs a tunnel: see `controller.ssh_tunnel`.
     """
     if ssh_server.endswith("@"):
         return {**info, "ssh": f"{ssh_server}{address}", TO_SERVER: True}  # and there to its own address
@@ -195,7 +195,7 @@ def client_view(info: Mapping[str, Any], address: str, ssh_server: str) -> Json:
 
 
 def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
-    """Return as few ranges, first and last, as hold exactly these ports. Pure."""
+    """Return the fewest ranges (first, last) that hold exactly these ports. Pure."""
     ranges: list[tuple[int, int]] = []
     for port in sorted(ports):
         if ranges and ranges[-1][1] == port - 1:
@@ -206,9 +206,9 @@ def port_ranges(ports: set[int]) -> list[tuple[int, int]]:
 
 
 def clients_way(info: Mapping[str, Any]) -> tuple[list[tuple[int, int]], str]:
-    """Return what a controller's security group lets clients in to: ranges of ports, and the address that these are of, as clients see it.
+    """Return what a controller's security group must open to clients: ranges of ports, and the address that clients use for them.
 
-    ``info``: their connection file as `client_view` made it. With a gateway, it is that that is let in. Pure.
+    ``info``: the clients' connection file as `client_view` made it. With a gateway, the gateway is admitted. Pure.
     """
     if info.get(TO_SERVER):
         return [(SSH_PORT, SSH_PORT)], str(info["ssh"]).rpartition("@")[2]

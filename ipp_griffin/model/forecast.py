@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from .plan import Limits, Plan
 
-# Requests of a start that do not depend on the number of servers: logging in (2), what there is (8), the container and what is in it (3).
+# Requests of a start that do not depend on the number of servers: login (2), what the cloud offers (8), the container and its content (3).
 FIXED = 13
-# What a controller on a server takes more: its second private object, and its connection files (3); what there is, asked anew (5), and the
-# container and what is in it for the engines (3).
+# What a controller on a server adds: its second private object and its connection files (3); what the cloud offers, asked again (5); the
+# container and its content for the engines (3).
 ON_SERVER = 11
 ON_SERVER_ROUNDS = 6  # of those, one after the other
 ROUNDS = 7  # of requests before the first creation, one after the other: 2, 3 (the others at the same time), 2
@@ -19,7 +19,7 @@ ROUNDS = 7  # of requests before the first creation, one after the other: 2, 3 (
 
 @dataclass(frozen=True)
 class Quota:
-    """One kind of the project's quota. ``most``: -1 for no limit."""
+    """One kind of the project's quota. ``most``: the limit, -1 for none."""
 
     needed: int
     most: int
@@ -27,7 +27,7 @@ class Quota:
 
     @property
     def left(self) -> int | None:
-        """Return how much is left; None: without a limit."""
+        """Return how much is left; None if there is no limit."""
         return None if self.most < 0 else max(self.most - self.used, 0)
 
     @property
@@ -37,8 +37,8 @@ class Quota:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of ``plans``, the engines' and that of a controller on a server. ``latency``: seconds that one request takes; ``parallel``: creations
-    at the same time, at most."""
+    """What ``plans`` take: the engines', and that of a controller on a server. ``latency``: seconds per request; ``parallel``: how many
+    servers are created at the same time."""
 
     plans: Sequence[Plan]
     limits: Limits
@@ -62,7 +62,7 @@ class Forecast:
 
     @property
     def enough(self) -> bool:
-        """Return whether the quota holds it now."""
+        """Return whether the quota is enough now."""
         return all(quota.enough for quota in self.quota.values())
 
     @property
@@ -71,7 +71,7 @@ class Forecast:
 
     @property
     def requests(self) -> int:
-        """Return those until the last server is asked for; each poll of the servers, of any number, is one or two more.
+        """Return the number of requests until the last server is requested; each poll of all servers adds one or two.
 
         Security groups and floating IPs of the cluster's own are not counted.
         """
@@ -82,9 +82,9 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds from the first request until the last server is asked for: some rounds of requests, and the creations.
+        """Return the seconds from the first request until the last server is requested: some rounds of requests, and the creations.
 
-        Not what a controller's server takes to boot and to answer.
+        Without the time that a controller's server takes to boot and to answer.
         """
         rounds = ROUNDS + ON_SERVER_ROUNDS * self.controller_on_server
         return (rounds + math.ceil(self.servers / self.parallel)) * self.latency

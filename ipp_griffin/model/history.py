@@ -1,7 +1,7 @@
 """Records of every server that a cluster has or had: from Nova, from its agent, and from its launcher. Pure.
 
-A server that was replaced is gone, and so is what Nova knew of it; the reports of its agent remain in the container, and
-its launcher may have noted it in ``<set>/history.json``, which no agent's URL reaches.
+A replaced server is gone from Nova. The reports of its agent remain in the container, and its launcher may have recorded it in
+``<set>/history.json``, which no agent's URL can write.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 HISTORY = "history.json"
 HISTORY_LIMIT = 1 << 18  # bytes of it that are read
-MOST_NAMED = 8  # servers that an error tells of
+MOST_NAMED = 8  # servers that an error names
 
 
 @dataclass(frozen=True)
 class Former:
-    """A server that was deleted, as its launcher noted it: ISO 8601 ("" where it is unknown), why in one line, and whether another
-    took its slot."""
+    """A deleted server, as its launcher recorded it: times in ISO 8601 ("" if unknown), why in one line, and whether another took its slot."""
 
     requested: str = ""
     created: str = ""
@@ -40,8 +39,8 @@ class Former:
 
 @dataclass(frozen=True)
 class Record:
-    """One server. ``server``: None if Nova has it no more. ``reports``: its agent's, the later ones last, those of logs
-    among them. ``former``: set if it was replaced, and its launcher noted that."""
+    """One server. ``server``: None if Nova no longer lists it. ``reports``: its agent's, including those of logs, the newest last. ``former``:
+    set if it was replaced and its launcher recorded that."""
 
     name: str
     place: Place
@@ -87,8 +86,8 @@ def records(
 
 
 def select(known: Iterable[Record], name: str) -> list[Record]:
-    """Return the records that ``name`` means: a server's name, a slot, or set/slot; of a slot all incarnations, unless one is
-    named (2.1, set/2.1). Raises `SettingError` if there is none."""
+    """Return the records that ``name`` means: a server's name, a slot, or set/slot. A slot means all its incarnations, unless one is named
+    (2.1, set/2.1). Raises `SettingError` if there is none."""
     known = list(known)
     match = re.fullmatch(r"(?:([0-9a-z]{1,64})/)?([0-9]{1,9})(?:\.([0-9]{1,9}))?", name)
     found = [record for record in known if record.name == name]

@@ -1,4 +1,4 @@
-"""Labels of servers and containers, for `ipp-griffin` and for people who look at the cloud. Pure.
+"""Labels of servers and containers, for `ipp-griffin` and for people. Pure.
 
 They hold no secret, and nothing is deleted because of a label alone.
 """
@@ -28,7 +28,7 @@ def labels(
     """Return the labels of an engine set, or of a controller's server.
 
     ``owner`` and ``host``: user and machine that start it; ``started``: when the start began, and ``expires``: when the servers power
-    themselves off (0: never), in seconds since 1970; ``start_timeout``: seconds that the start may take.
+    themselves off (0: never), in seconds since 1970; ``start_timeout``: in seconds.
     """
     labels = {
         "owner": owner,
@@ -43,9 +43,9 @@ def labels(
 
 
 def labelled_anew(planned: ServerPlan, start_timeout: float, now: float) -> ServerPlan:
-    """Return ``planned`` with the times of a start that begins at ``now`` (seconds since 1970), where it replaces another server.
+    """Return ``planned``, a replacement, with the times of a start that begins at ``now`` (seconds since 1970).
 
-    That may be days after the start of the set: `ipp-griffin reap` must give the server its time.
+    A replacement may start days after its set, and `ipp-griffin reap` must not take it for a failed one.
     """
     if planned.place.incarnation == 0:
         return planned

@@ -1,7 +1,7 @@
-"""Merge by time what servers said: agents' reports, engines' output, and consoles. Pure.
+"""Merge the logs of servers by time: agents' reports, engines' output, and consoles. Pure.
 
-All of it was written on servers, and may be anything: what comes out are printable lines of bounded length. Times are
-those of the servers' clocks, which may be wrong: `clock_difference` tells.
+Servers wrote all of it, so it may contain anything: the result is printable lines of bounded length. Times are by the servers' clocks,
+which may be wrong: see `clock_difference`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .phases import REPORTED
 from .reports import Report
 
 LINE_LIMIT = 2000  # characters of a line that are shown
-GROSS = 60.0  # seconds that a clock may differ, and an upload take, without a word
+GROSS = 60.0  # seconds that a clock may differ, and an upload take, without a remark
 FARTHEST = 14 * 3600  # seconds that a time zone is from UTC
 # As ipyparallel's processes begin a line, by the clock and in the time zone of their server.
 ENGINE_TIME = re.compile(r"(2\d{3}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:[.,]\d{1,6})?)\s?")
@@ -35,7 +35,7 @@ Content = Mapping[str, Any]  # of a report, as `reports.content` has it
 
 @dataclass(frozen=True)
 class Line:
-    """``when``: None where nothing tells it; ``source``: set/slot and which of its voices; ``text``: printable."""
+    """One line of a log. ``when``: None if unknown; ``source``: set/slot and agent, engine or console; ``text``: printable."""
 
     when: datetime | None
     source: str
@@ -47,8 +47,8 @@ class Line:
 
 @dataclass(frozen=True)
 class ServerLog:
-    """What one server said. ``reports``: of its phases, by age, with what they say; ``output``: the newest report with
-    its engines' output; ``console``: raw."""
+    """The logs of one server. ``reports``: those of its phases, by age, with their content; ``output``: the newest report with its engines'
+    output; ``console``: raw."""
 
     record: Record
     reports: Sequence[tuple[Report, Content]] = ()
@@ -57,13 +57,13 @@ class ServerLog:
 
 
 def merge(logs: Iterable[ServerLog]) -> Iterator[Line]:
-    """Return all lines by time; those of one voice stay in their order, whatever times they have."""
+    """Return all lines by time; the lines of one source keep their order, whatever their times."""
     streams = [_ranked(stream) for log in logs for stream in _streams(log)]
     return (line for _, line in heapq.merge(*streams, key=itemgetter(0)))
 
 
 def clock_difference(report: Report, content: Content) -> float:
-    """Return the seconds that the server's clock was behind the object store's when it wrote this report; 0 if that may be chance."""
+    """Return by how many seconds the server's clock was behind the object store's when it wrote this report; 0 for a small difference."""
     said, written = _time_of(content), timestamp(report.written)
     behind = (written - said).total_seconds() if said and written else 0.0
     return behind if abs(behind) > GROSS else 0.0
@@ -97,7 +97,7 @@ def _streams(log: ServerLog) -> Iterator[list[Line]]:
 
 
 def _engine_lines(source: str, output: str, content: Content) -> list[Line]:
-    """Return an engine's lines. Those without a time belong to the one before; those before any, to the time of the report."""
+    """Return an engine's lines. A line without a time gets that of the line before, or, at the beginning, that of the report."""
     offset = _number(content.get("utc_offset")) or 0.0
     zone = timezone(timedelta(seconds=offset if abs(offset) <= FARTHEST else 0))
     lines: list[tuple[datetime | None, str]] = []
@@ -111,7 +111,7 @@ def _engine_lines(source: str, output: str, content: Content) -> list[Line]:
 
 
 def _console_lines(source: str, console: str, launched: datetime | None, told: set[str]) -> list[Line]:
-    """Return a console's lines without what the agent's reports tell as well. Only the agent's lines have a time."""
+    """Return a console's lines without those that the agent also reported. Only the agent's lines have a time."""
     lines: list[tuple[datetime | None, str]] = []
     for text in _split(redact(COLOURS.sub("", console))):
         match = AGENT_LINE.search(text)
@@ -126,7 +126,7 @@ def _console_lines(source: str, console: str, launched: datetime | None, told: s
 
 
 def _dated(source: str, lines: Iterable[tuple[datetime | None, str]], otherwise: datetime | None) -> list[Line]:
-    """Date the lines. ``otherwise``: the time of lines where none has one; else those before the first that has go with that."""
+    """Give each line a time. ``otherwise``: the time if no line has one; otherwise, lines before the first with a time get that time."""
     lines = list(lines)
     current = next((when for when, _ in lines if when), otherwise)
     found = []
@@ -137,7 +137,7 @@ def _dated(source: str, lines: Iterable[tuple[datetime | None, str]], otherwise:
 
 
 def _ranked(lines: Iterable[Line]) -> list[tuple[datetime, Line]]:
-    """Return each line with the latest time that this voice has had."""
+    """Return each line with the latest time so far of its source."""
     latest, found = NEVER, []
     for line in lines:
         latest = max(latest, line.when or NEVER)
@@ -155,7 +155,7 @@ def _shown(text: str) -> str:
 
 
 def _time_of(content: Content) -> datetime | None:
-    """Return when the server says it wrote this report."""
+    """Return when the server wrote this report, by its own clock."""
     seconds = _number(content.get("time"))
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
@@ -164,7 +164,7 @@ def _time_of(content: Content) -> datetime | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number; None for anything else, and for one that can't be calculated with."""
+    """Return a finite number; None for anything else."""
     try:
         found = float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:

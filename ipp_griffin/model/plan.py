@@ -1,8 +1,7 @@
 """Decide which servers an engine set needs. Pure: no clock, no network, no SDK.
 
-`choose_image`, `choose_flavor` and `choose_network` turn a setting and what the cloud has into one
-choice, or raise `SettingError` with a list of what there is. `make_plan` turns the choices and ``n`` into
-a `Plan`, the one description of the servers to create.
+`choose_image`, `choose_flavor` and `choose_network` make one choice from a setting and what the cloud offers, or raise `SettingError`
+with a list of that. `make_plan` turns the choices and ``n`` into a `Plan`, the one description of the servers to create.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from ..common.errors import QuotaTooSmall, SettingError
 from .names import Place, server_name, server_tags
 
 Named = TypeVar("Named", "Image", "Flavor", "Network")
-Naming = Callable[[str], str]  # what errors call the setting of this name
+Naming = Callable[[str], str]  # returns the full name of a setting, for errors
 
 
 def shared_setting(name: str) -> str:
-    """Return what errors call a setting that all servers of a cluster share."""
+    """Return the full name, for errors, of a setting that all servers of a cluster share."""
     return f"GriffinCloud.{name}"
 
 
@@ -72,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What a cloud has for a project, of what the settings ask for. ``security_groups``: id -> name."""
+    """What a cloud offers a project, as far as the settings refer to it. ``security_groups``: id -> name."""
 
     networks: Sequence[Network]
     images: Sequence[Image]
@@ -119,7 +118,7 @@ class Plan:
 
     @property
     def on(self) -> str:
-        """Return what the servers are, for people."""
+        """Return a description of the servers, for people."""
         return f"image {self.image.name}, flavor {self.flavor.name} ({self.flavor.vcpus} vCPU), network {self.network.name}"
 
 
@@ -137,9 +136,9 @@ def make_plan(
     availability_zone: str = "",
     metadata: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Spread ``n`` engines over servers, as many on each as ``engines_per_server`` (0: the flavor's vCPUs).
+    """Spread ``n`` engines over servers, ``engines_per_server`` on each (0: one per vCPU of the flavor).
 
-    The last server may hold fewer. Raises `SettingError` if ``n`` or ``engines_per_server`` makes no sense.
+    The last server may have fewer. Raises `SettingError` if ``n`` or ``engines_per_server`` is invalid.
     """
     if n < 1:
         raise SettingError(f"Can't start {n} engines: -n (Cluster.n) must be 1 or more.")
@@ -175,9 +174,9 @@ def make_plan(
 def choose_image(wanted: str, images: Iterable[Image], naming: Naming = shared_setting) -> Image:
     """Return the image with this id or name, else the latest one whose name matches the pattern.
 
-    Latest means the highest number in the name, so that snapshot10 beats snapshot2; among equal numbers,
-    and names without one, the most recently created. An exact name that several images bear is the
-    newest of them, too: clouds republish images under one name.
+    Latest means the highest number in the name, so that snapshot10 beats snapshot2; among equal numbers, and names without one, the
+    most recently created. If several images have exactly this name, it is the newest of them: clouds republish images under the same
+    name.
     """
     images = list(images)
     exact = [i for i in images if i.id == wanted] or [i for i in images if i.name == wanted]
@@ -190,7 +189,7 @@ def choose_image(wanted: str, images: Iterable[Image], naming: Naming = shared_s
 
 
 def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image, naming: Naming = shared_setting) -> Flavor:
-    """Return the flavor with this id or name; for "" the smallest that the image fits on."""
+    """Return the flavor with this id or name; for "" the smallest that fits the image."""
     flavors = list(flavors)
     if wanted:
         return _one("flavor", wanted, flavors, lambda f: f"{f.name} ({f.vcpus} vCPU, {f.ram} MiB)", naming)
@@ -200,12 +199,12 @@ def choose_flavor(wanted: str, flavors: Iterable[Flavor], image: Image, naming: 
             f"No flavor has the {image.min_ram} MiB and {image.min_disk} GiB that image {image.name!r} needs. "
             f"This cloud has: {_listing(f.name for f in flavors)}. Set {naming('image')}."
         )
-    # Where flavors without a disk exist, servers must have volumes there, which this project does not make.
+    # A flavor without a disk may require a volume, which this project does not create.
     return min(fitting, key=lambda f: (f.disk == 0, f.vcpus, f.ram, f.disk, f.name))
 
 
 def choose_network(wanted: str, networks: Iterable[Network], naming: Naming = shared_setting) -> Network:
-    """Return the network with this id or name; for "" the project's only one. An external one has to be asked for."""
+    """Return the network with this id or name; for "" the project's only one. An external network is only taken by name."""
     networks = list(networks)
     if wanted:
         return _one("network", wanted, networks, lambda network: network.name or network.id, naming)
@@ -236,7 +235,7 @@ def _labels(networks: Iterable[Network]) -> str:
 def check_names(
     setting: str, kind: str, wanted: Iterable[str], existing: Iterable[str], ids: Iterable[str] = ()
 ) -> None:
-    """Refuse names (or ``ids``) that this cloud does not have (`SettingError`). ``setting``: what errors call where they stand."""
+    """Raise `SettingError` for names (or ``ids``) that this cloud does not have. ``setting``: its full name, for errors."""
     existing = set(existing)
     for name in wanted:
         if name not in existing and name not in set(ids):
@@ -244,9 +243,9 @@ def check_names(
 
 
 def check_quota(plan: Plan, limits: Limits, *, role: str = "") -> None:
-    """Refuse a plan that the project's quota can't hold now, before the first server is made (`QuotaTooSmall`).
+    """Raise `QuotaTooSmall` if the project's quota is too small for the plan now.
 
-    ``role``: what its servers run, where that is not engines.
+    ``role``: what its servers run, if not engines.
     """
     count = len(plan.servers)
     wanted = {
@@ -268,15 +267,15 @@ def check_quota(plan: Plan, limits: Limits, *, role: str = "") -> None:
         )
 
 
-def _one(kind: str, wanted: str, things: list[Named], describe: Callable[[Named], str], naming: Naming) -> Named:
-    found = [t for t in things if t.id == wanted] or [t for t in things if t.name == wanted]
+def _one(kind: str, wanted: str, offered: list[Named], describe: Callable[[Named], str], naming: Naming) -> Named:
+    found = [t for t in offered if t.id == wanted] or [t for t in offered if t.name == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         ids = ", ".join(t.id for t in found)
         raise SettingError(f"Several {kind}s are named {wanted!r}: set {naming(kind)} to one of the ids {ids}.")
     raise SettingError(
-        f"No {kind} {wanted!r}. This cloud has: {_listing(describe(t) for t in things)}. Set {naming(kind)}."
+        f"No {kind} {wanted!r}. This cloud has: {_listing(describe(t) for t in offered)}. Set {naming(kind)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Parse what agents report. Servers write it, so it may be anything, and little of it is believed. Pure."""
+"""Parse agents' reports. Servers write them, so they may contain anything, and little is trusted. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOG = "log"  # engines' output only: says nothing of how the server is, and is w
 KINDS = (*REPORTED, LOG)  # in the order of their numbers in `Store.report_urls`, which must not change
 WITHOUT_OUTPUT = ("agent", "connected")  # no engine has said anything yet
 REPORT_LIMIT = 1 << 18  # bytes of a report that are read
-MESSAGE_LIMIT = 1000  # characters of what an agent says: it ends with the last lines of what failed
+MESSAGE_LIMIT = 1000  # characters of an agent's message, which ends with the last lines of what failed
 
 
 @dataclass(frozen=True)
 class Report:
     """What the name of a report alone tells: ``<set>/<slot>.<incarnation>/<sequence>-<phase>``, of its server's `Place`.
 
-    ``written``: when the store got it, as ISO 8601 in UTC by the store's clock; "" where that was not asked.
+    ``written``: when the store got it, in ISO 8601, UTC, by the store's clock; "" if unknown.
     """
 
     place: Place
@@ -37,7 +37,7 @@ class Report:
 
     @classmethod
     def parse(cls, name: str, written: str = "") -> Report | None:
-        """Return the report of this object name; None if it is no report's."""
+        """Return the report of this object name; None if it is not the name of a report."""
         match = re.fullmatch(r"([0-9a-z]{1,64})/([0-9]{1,9})\.([0-9]{1,9})/([0-9]{4,9})-([a-z]{1,32})", name)
         if match is None:
             return None
@@ -47,9 +47,9 @@ class Report:
 
 
 def last_output(reports: Iterable[Report]) -> Report | None:
-    """Return which of one server's reports, the later ones last, has the newest output of engines; None if there is none.
+    """Return the one of a server's reports (the newest last) that has the newest output of engines; None if there is none.
 
-    The report of logs has one name, and so one number, however often it is written: only the store knows its age.
+    The report of logs always has the same name and number, so only the store knows its age.
     """
     with_output = [report for report in reports if report.phase not in WITHOUT_OUTPUT]
     logs = [report for report in with_output if report.phase == LOG]
@@ -58,10 +58,10 @@ def last_output(reports: Iterable[Report]) -> Report | None:
 
 
 def content(body: bytes) -> dict[str, Any]:
-    """Return what a report says; empty if it is broken.
+    """Return the content of a report; empty if it is broken.
 
-    ``message`` is one printable line ("" if there was none), ``engines`` a list of objects; the rest, and
-    all that is in ``engines``, is as it was written.
+    ``message`` is one printable line ("" if there was none), ``engines`` a list of objects. Everything else, also in ``engines``, is
+    unchecked.
     """
     try:
         found = json.loads(body)

@@ -1,4 +1,4 @@
-"""Decide how far each server of an engine set is, which has failed, and whether another may take its slot. Pure."""
+"""Decide which phase each server of an engine set is in, which has failed, and whether another may take its slot. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 DEAD = frozenset({"ERROR", "SHUTOFF", "SOFT_DELETED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED"})
 HOUR = 3600
-BELIEVED = 2  # polls in a row that must find a server off or missing: it may be a reboot, or a listing that is late
-MOST_NAMED = 20  # servers that one line tells of
+BELIEVED = 2  # polls in a row that must find a server off or missing: one may see a reboot, or an outdated listing
+MOST_NAMED = 20  # servers that one line names
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Seconds that a server may take: to be built, for its agent's first word, for the agent to get ready and reach the
-    controller, and for all of its engines to be listed by the controller; or for the controller that it runs to answer, where
-    ``last`` names another setting.
-    """
+    """Seconds that a server may take: to be built; until its agent's first report; until the agent is ready and has reached the controller;
+    until the controller lists all of its engines, or, for a controller's server, until the controller answers (then ``last`` names that
+    setting)."""
 
     build: float
     agent: float
@@ -35,7 +34,7 @@ class Deadlines:
     last: str = "engines_timeout"
 
     def of(self, phase: str) -> tuple[float, str]:
-        """Return how long a server may stay in this phase, in seconds, and the name of the setting that says so."""
+        """Return how long a server may stay in this phase, in seconds, and the name of the setting."""
         build, engines = (self.build, "build_timeout"), (self.engines, self.last)
         return {
             "requested": build,
@@ -49,9 +48,8 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class Failure:
-    """A server that failed or disappeared. ``cause``: one line; "" where its agent's ``report`` has it. ``id``: "" if it was never
-    created; ``server``: None if Nova does not list it. ``settled``: it had all of its engines before.
-    """
+    """A server that failed or disappeared. ``cause``: one line; "" if its agent's ``report`` has it. ``id``: "" if it was never created;
+    ``server``: None if Nova does not list it. ``settled``: it had all of its engines before."""
 
     planned: ServerPlan
     phase: str
@@ -103,7 +101,7 @@ class Roster:
     quorum: int
     replacements: int = 0
     role: str = ""
-    failures: list[Failure] = field(default_factory=list)  # all that there were
+    failures: list[Failure] = field(default_factory=list)  # all so far
     replaced_at: list[float] = field(default_factory=list)
 
     @classmethod
@@ -115,12 +113,12 @@ class Roster:
 
     @property
     def engines(self) -> int:
-        """Return how many engines the set is to have."""
+        """Return how many engines the set should have."""
         return sum(slot.planned.engines for slot in self.slots)
 
     @property
     def possible(self) -> int:
-        """Return how many engines it may still get: those of servers that failed for good are left out."""
+        """Return how many engines it can still get, without those of servers that failed for good."""
         return sum(slot.planned.engines for slot in self.slots if not slot.given_up)
 
     @property
@@ -179,7 +177,7 @@ class Roster:
     ) -> list[Failure]:
         """Update the slots with Nova's servers (by name), agents' reports and the engines that the controller lists; return what failed.
 
-        A slot that failed before, and has not been replaced, is told again only when its server has lived meanwhile.
+        A slot that failed before and was not replaced is returned again only if its server was alive in between.
         """
         failed = []
         for slot in self.slots:
@@ -200,7 +198,7 @@ class Roster:
             slot.given_up, slot.alive, slot.registered = True, False, 0
 
     def fail(self, slot: Slot, cause: str) -> Failure:
-        """Record that this slot can't be filled, and return the failure."""
+        """Record that this slot can't be filled; return the failure."""
         failure = Failure(slot.planned, slot.phase, cause, slot.id)
         self.failures.append(failure)
         self.give_up(failure)
@@ -213,13 +211,13 @@ class Roster:
         return explained
 
     def replace(self, failure: Failure, now: float) -> ServerPlan | None:
-        """Return the next incarnation for the slot of ``failure``, which is to be created once the failed server is gone; None where
-        there are enough of them.
+        """Return the next incarnation for the slot of ``failure``, to be created once the failed server is gone; None if there were too many
+        replacements.
 
-        What an agent itself gave up for (no ipyparallel, an unreachable controller) is replaced only when other
-        servers got over it: else it would fail again.
+        If an agent gave up (no ipyparallel, an unreachable controller), its server is replaced only if other servers got past that
+        point; otherwise the next one would fail, too.
         """
-        recent = sum(now - moment < HOUR for moment in self.replaced_at)
+        recent = sum(now - when < HOUR for when in self.replaced_at)
         hopeless = failure.report is not None and not any(slot.settled for slot in self.slots)
         if recent >= self.replacements or hopeless:
             return None
@@ -237,7 +235,7 @@ class Roster:
         return [s for s in self.slots if not s.id and not s.given_up and not (s.waits_for and s.waits_for in there)]
 
     def excuse(self, seconds: float) -> None:
-        """Extend the deadlines by the seconds that the cloud could not be asked: that is not the servers' fault."""
+        """Extend the deadlines by the seconds that the cloud did not answer: that is not the servers' fault."""
         for slot in self.unsettled:
             slot.since += seconds
 

@@ -1,7 +1,7 @@
 """Work out how long each server of a cluster took to start, and in which phases. Pure.
 
-Three clocks are read: the launcher's (requested), Nova's (building, active) and the object store's (the reports). A step
-that would end before it began, since they differ, is shown as taking no time.
+Times come from three clocks: the launcher's (requested), Nova's (building, active) and the object store's (the reports). A step that
+would end before it began, because they differ, is shown as taking no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .names import Place
 from .phases import ENDED, PHASES, REPORTED, START
 from .slots import DEAD
 
-CLOCKS = 5.0  # seconds that clocks may differ without a word
+CLOCKS = 5.0  # seconds that clocks may differ without a remark
 NARROWEST, WHY = 10, 60  # characters: of a bar at least, of a reason at most
 SHADES = dict(zip(START, ".-=+*#", strict=True))
 
@@ -28,7 +28,7 @@ SHADES = dict(zip(START, ".-=+*#", strict=True))
 class Track:
     """One server. ``times``: when each phase began, of those that are known, in their order.
 
-    ``ended``: when it was last known, if it is no more what it was to be; ``why``: in one line.
+    ``ended``: when it ended, if it did; ``why``: in one line.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Track:
 
     @property
     def begun(self) -> datetime:
-        """Return when it was requested, or the first that is known."""
+        """Return when it was requested, or its first known time."""
         return next(iter(self.times.values()))
 
     def seconds(self) -> dict[str, float]:
@@ -57,8 +57,8 @@ class Track:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The servers of a cluster, by set and slot, from ``zero`` until ``end``: when the last of them had its engines, or
-    ended; now, while any is on its way."""
+    """The servers of a cluster, by set and slot, from ``zero`` until ``end``: when the last of them had its engines or ended, or now, if any
+    is still starting."""
 
     zero: datetime
     end: datetime
@@ -80,7 +80,7 @@ class Timeline:
         return max(done, key=lambda track: track.seconds()["engines"], default=None)
 
     def clocks_differ(self) -> float:
-        """Return the seconds by which the clocks that were read differ at least, if that is more than a few; else 0."""
+        """Return by how many seconds the clocks differ at least, if that is more than `CLOCKS`; else 0."""
         differ = 0.0
         for track in self.tracks:
             times = list(track.times.values())
@@ -89,7 +89,7 @@ class Timeline:
 
 
 def timeline(records: Iterable[Record], now: datetime) -> Timeline | None:
-    """Return the timeline; None where nothing is known of any server."""
+    """Return the timeline; None if no server is known."""
     tracks = tuple(track for record in records if (track := _track(record)) is not None)
     if not tracks:
         return None
@@ -117,7 +117,7 @@ def _track(record: Record) -> Track | None:
 
 
 def _end(record: Record) -> tuple[datetime | None, str]:
-    """Return when a server was last known, and why that was the end; None for one that is there."""
+    """Return when a server ended, and why; None for one that still exists."""
     written = [when for report in record.reports if (when := timestamp(report.written))]
     last = max(written, default=None)
     if record.former:
@@ -139,7 +139,7 @@ def _end(record: Record) -> tuple[datetime | None, str]:
 
 
 def as_text(shown: Timeline, width: int) -> str:
-    """Return one line for each server, and medians below. ``width``: characters of a line, where that is enough."""
+    """Return one line for each server, and medians below. ``width``: characters of a line, if that is enough."""
     numbers = [
         [f"{seconds[phase]:.1f}" if phase in seconds else "-" for phase in START[1:]]
         for seconds in (track.seconds() for track in shown.tracks)
@@ -168,7 +168,7 @@ def _bar(track: Track, shown: Timeline, room: int) -> str:
 
 
 def summary(shown: Timeline) -> list[str]:
-    """Return what half of the servers took, the slowest, and what is to be known of the figures."""
+    """Return the medians, the slowest server, and a remark on the clocks."""
     lines = []
     if medians := shown.medians():
         lines.append("Median: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in medians.items()) + ".")
@@ -182,7 +182,7 @@ def summary(shown: Timeline) -> list[str]:
 
 
 def as_json(shown: Timeline) -> dict[str, Any]:
-    """Return all of it. Times are ISO 8601, in UTC, as each clock had them; ``seconds`` are from each server's request."""
+    """Return everything as JSON. Times are ISO 8601, in UTC, uncorrected; ``seconds`` are from each server's request."""
     slowest = shown.slowest()
     return {
         "from": iso(shown.zero),

@@ -1,4 +1,4 @@
-"""Build the user-data of one server from its plan and the agent's program. Pure.
+"""Build the user-data of a server from its plan and the agent's program. Pure.
 
 The user-data is the agent's program itself: the modules of `ipp_griffin.agent` joined into one file, with this server's parameters put
 in. They hold no secret but the signatures of the URLs; what engines need beyond them is in the private object that the agent fetches.
@@ -25,11 +25,11 @@ LIMIT = 49_149  # bytes: Nova refuses more than 65,535 characters of base64 (api
 
 @dataclass(frozen=True)
 class UserDataSettings:
-    """What the user-data of every server of a set has in common. Times in seconds.
+    """What the user-data of all servers of a set have in common. Times in seconds.
 
-    ``read_seconds`` and ``report_seconds``: how long the URLs for the private object and for reports hold; ``fetch_timeout``: how long the
-    agent tries to read the former; ``ca_certificates``: PEM text; ``expires``: when the server powers itself off, in seconds since 1970 by the
-    store's clock (0: never); ``role``: "controller", or "" for engines.
+    ``read_seconds`` and ``report_seconds``: how long the URLs for the private object and for reports are valid; ``fetch_timeout``: how
+    long the agent tries to read the former; ``ca_certificates``: PEM text; ``expires``: when the server powers itself off, in seconds
+    since 1970 by the store's clock (0: never); ``role``: "controller", or "" for engines.
     """
 
     read_seconds: int
@@ -93,9 +93,10 @@ def server_parameters(
     private_object_url: str,
     report_urls: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what one server's agent is told. ``report_urls``, as `store` gives them: {"prefix": …, "query": …}, or {"urls": {phase: url}}.
+    """Return the parameters of one server's agent. ``report_urls``, as `store` returns them: {"prefix": …, "query": …}, or {"urls": {phase:
+    url}}.
 
-    Raises `SettingError` for certificates that are none: the agent could not even report that.
+    Raises `SettingError` for invalid certificates: the agent could not even report that.
     """
     if settings.ca_certificates:
         try:
@@ -123,16 +124,16 @@ def server_parameters(
 def render(parameters: Mapping[str, object], agent_source: str) -> bytes:
     """Return the program with ``parameters`` in it: what cloud-init runs.
 
-    Raises ValueError if the program has not exactly one place for them, or if they can't be written as a literal.
+    Raises ValueError if the program does not have exactly one place for them, or if they can't be written as a literal.
     """
     before, after = _around(agent_source)
     return b"".join((before, _line(parameters), after))
 
 
 def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
-    """Return what `render` does, compressed as cloud-init takes it: a third of the size, which leaves room for certificates.
+    """Return what `render` returns, compressed with gzip, which cloud-init accepts: a third of the size leaves room for certificates.
 
-    Raises what `render` raises, and `SettingError` if the result is larger than Nova takes.
+    Raises what `render` raises, and `SettingError` if the result is too large for Nova.
     """
     before, after = _compressed(agent_source)
     data = b"".join((before, _gzip(_line(parameters)), after))
@@ -147,7 +148,7 @@ def user_data(parameters: Mapping[str, object], agent_source: str) -> bytes:
 
 
 def _line(parameters: Mapping[str, object]) -> bytes:
-    """Return the parameters as the program has them."""
+    """Return the parameters as a line of the program."""
     literal = json.dumps(parameters, ensure_ascii=False, sort_keys=True)
     if ast.literal_eval(literal) != parameters:
         raise ValueError("these parameters can't be written into a Python program")

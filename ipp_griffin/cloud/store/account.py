@@ -26,7 +26,7 @@ from ..failures import RATE_LIMITED, TIMEOUT, TOO_MANY, from_exception, from_sta
 
 PAGE = 10_000  # Swift's own limit of a listing
 SHORT_PAGE = 1000  # entries after which another store may have more
-MOST_LISTED = 100_000  # entries of one listing: servers write without end, where the store has no quotas
+MOST_LISTED = 100_000  # entries of one listing: without quotas, servers can write any number
 MAKE_ROOM = "Delete results that nobody needs (`ipp-griffin results --delete`), or ask for more quota."
 _FAILURES = (keystone.ClientException, requests.RequestException, HTTPError, OSError, ValueError)
 
@@ -57,13 +57,13 @@ class Account:
         self._clock_difference: float | None = None  # seconds that the store's clock is ahead of ours
 
     def now(self) -> float:
-        """Return the seconds since 1970 by the store's own clock, which is what judges a TempURL."""
+        """Return the seconds since 1970 by the store's clock, which decides when a TempURL expires."""
         if self._clock_difference is None:
             self.info()
         return self._clock() + (self._clock_difference or 0.0)
 
     def info(self) -> dict[str, Any]:
-        """Return what the store says it can do (``/info``); empty if it doesn't say. Asked once."""
+        """Return the store's capabilities (``/info``); empty if it does not show them. Asked once."""
         if self._info is None:
             try:
                 found = self.call("Can't ask the object store what it can do", _get_info)
@@ -75,16 +75,16 @@ class Account:
         return self._info
 
     def capability(self, name: str) -> dict[str, Any] | None:
-        """Return one section of `info`, None if it isn't there."""
+        """Return one section of `info`, None if it is missing."""
         found = self.info().get(name)
         return found if isinstance(found, dict) else None
 
     def is_swift(self) -> bool:
         """Return whether this is known to be a Swift with URLs of a whole prefix, which came with 2.12 (2017).
 
-        Nothing in /info says so but the version. Ceph's object gateway has a section of that name too, with its own
-        version, such as 18.2.0 (ceph/ceph, src/rgw/rgw_rest_swift.cc: ``RGWInfo_ObjStore_SWIFT::list_swift_data``):
-        those before 2014 were 0.x, and those since 2015 begin with 9.
+        Only the version in /info shows that. Ceph's object gateway has a section of that name too, with its own version, such as 18.2.0
+        (ceph/ceph, src/rgw/rgw_rest_swift.cc: ``RGWInfo_ObjStore_SWIFT::list_swift_data``): those before 2014 were 0.x, and those since
+        2015 begin with 9.
         """
         found = re.match(r"(\d+)\.(\d+)", str((self.capability("swift") or {}).get("version") or ""))
         return found is not None and (2, 12) <= (int(found[1]), int(found[2])) < (9, 0)
@@ -99,8 +99,8 @@ class Account:
     ) -> list[dict[str, Any]]:
         """Return all entries of a listing whose names start with ``prefix``; one request per page (10,000 in Swift).
 
-        It ends after `MOST_LISTED` of them, or a few more. ``go_on``: after which name the next page begins, by what
-        was found so far. Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
+        It ends after `MOST_LISTED` of them, or a few more. ``go_on``: returns the name after which the next page begins, given what was
+        found so far. Ceph's gateway may cut pages shorter than it says (``rgw_max_listing_results``: 5000, often 1000).
         """
         limits = self.capability("swift") or {}
         size = min(PAGE, int(limits.get("container_listing_limit") or PAGE))
@@ -129,10 +129,10 @@ class Account:
             raise
 
     def delete_objects(self, container: str, names: Sequence[str]) -> None:
-        """Delete these objects, many with one request where the store can; those that are gone are fine.
+        """Delete these objects, many with one request if the store can; objects that are gone are no error.
 
-        Anybody may have chosen the names. One with ``..`` in it would be another object's in a URL, since libraries resolve that.
-        API: https://docs.openstack.org/swift/latest/middleware.html#bulk-delete
+        Anybody may have chosen the names. In a URL, one with ``..`` would name another object, since libraries resolve that. API:
+        https://docs.openstack.org/swift/latest/middleware.html#bulk-delete
         """
         treacherous = {name for name in names if {".", ".."} & set(name.split("/"))}
         bulk = self.capability("bulk_delete") if len(names) > 1 or treacherous else None
@@ -157,7 +157,7 @@ class Account:
             raise failed[0]
 
     def _bulk_delete(self, container: str, names: Sequence[str]) -> Sequence[str]:
-        """Delete ``names`` with one request; returns those to delete one by one, so that each says why not."""
+        """Delete ``names`` with one request; return those to delete one by one, so that each gives its own error."""
         body = "".join(f"{quote(container)}/{quote(name)}\n" for name in names).encode()
         headers = {"Content-Type": "text/plain", "Accept": "application/json"}
         what = f"Can't delete objects of {container}"
@@ -170,7 +170,7 @@ class Account:
         return [] if done else names
 
     def call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call one of swiftclient's functions, again while the store is unavailable: only what may be repeated.
+        """Call one of swiftclient's functions, with retries while the store is unavailable. Only for calls that may be repeated.
 
         Raises `StoreError` (with the HTTP ``status``), `StoreUnavailable`, `CredentialsError` or `QuotaError`.
         """
@@ -180,7 +180,7 @@ class Account:
             raise as_store_error(error) from None
 
     def call_once(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call like `call`, but once: for what may not be repeated before its result is known."""
+        """Do what `call` does, but without retries: for calls that must not be repeated before their result is known."""
         try:
             return self._once(what, function, *args, **kwargs)
         except CloudError as error:
@@ -193,7 +193,7 @@ class Account:
         except IndexError:
             connection = _Connection(self.url, self.session, self._heard)
         try:
-            # The libraries would log the headers of requests and answers, TempURL keys among them.
+            # The libraries would log the headers of requests and answers, including TempURL keys.
             with quiet():
                 result = self._authorized(connection, function, *args, **kwargs)
         except swift.ClientException as error:
@@ -205,7 +205,7 @@ class Account:
         except _FAILURES as error:
             connection.close()
             raise from_exception(what, error) from None
-        except BaseException:  # an interrupt, or a fault of what is sent: half a request is on its way
+        except BaseException:  # an interrupt, or an error of the body's reader: half a request has been sent
             connection.close()
             raise
         self._idle.append(connection)
@@ -213,7 +213,7 @@ class Account:
         return result
 
     def _authorized(self, connection: _Connection, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call with the session's token, and once more with a new one if the store refuses it."""
+        """Call with the session's token; if the store refuses it, once more with a new one."""
         kwargs["http_conn"] = (urlsplit(self.url), connection)
         try:
             return function(self.url, self.session.get_token(), *args, **kwargs)
@@ -223,7 +223,7 @@ class Account:
         return function(self.url, self.session.get_token(), *args, **kwargs)
 
     def _heard(self, headers: Mapping[str, str]) -> None:
-        """Learn the store's clock from the headers of any answer of it."""
+        """Learn the store's clock from the headers of any answer."""
         try:
             self._clock_difference = parsedate_to_datetime(headers["date"]).timestamp() - self._clock()
         except (KeyError, TypeError, ValueError):
@@ -231,7 +231,7 @@ class Account:
 
 
 class _Session(swift.SwiftClientRequestsSession):  # type: ignore[misc]
-    """Leaves URLs as they are: requests would resolve a ``..``, which an object's name may have."""
+    """Leave URLs as they are: requests would resolve a ``..``, which an object's name may have."""
 
     def prepare_request(self, request: Any) -> Any:
         prepared = super().prepare_request(request)
@@ -265,7 +265,7 @@ class _Connection(swift.HTTPConnection):  # type: ignore[misc]
 
 
 def _get_info(url: str, token: str, http_conn: tuple[Any, _Connection]) -> Any:
-    """Read ``/info`` of the store whose account's URL is ``url``: what is before ``/v1``, and ``/info``."""
+    """Read ``/info`` of the store with the account's ``url``: the part before ``/v1``, plus ``/info``."""
     parsed, connection = http_conn
     path = re.sub(r"/v\d+(\.\d+)?(/.*)?$", "", parsed.path) + "/info"
     return swift.get_capabilities((parsed._replace(path=path), connection))
@@ -285,7 +285,7 @@ def _get_object(url: str, token: str, container: str, name: str, limit: int, **k
 
 
 def _from_answer(what: str, error: swift.ClientException) -> CloudError:
-    """Return the error for an answer that swiftclient took for one."""
+    """Return the error for an answer that swiftclient raised as one."""
     if not error.http_status:
         return Unavailable(f"{what}: {one_line(error)}.")
     headers = {str(key).lower(): str(value) for key, value in (error.http_response_headers or {}).items()}
@@ -295,7 +295,7 @@ def _from_answer(what: str, error: swift.ClientException) -> CloudError:
 
 
 def as_store_error(error: CloudError) -> CloudError:
-    """Return ``error`` as a `StoreError`, unless it is of a kind that says more (credentials, quota)."""
+    """Return ``error`` as a `StoreError`, unless it is of a more specific kind (credentials, quota)."""
     kind = {CloudError: StoreError, Unavailable: StoreUnavailable}.get(type(error))
     if kind is None:
         return error

@@ -1,4 +1,4 @@
-"""The TempURL key of an account, which clusters share on stores that honour no key of a container (Ceph's object gateway)."""
+"""The TempURL key of an account, which clusters share on stores that don't honour keys of containers (Ceph's object gateway)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from .account import Account
 
 SLOTS = ("x-account-meta-temp-url-key", "x-account-meta-temp-url-key-2")
 
-SETTLE = 1.0  # seconds after which whoever saw the slot free at the same time as we has set it too
+SETTLE = 1.0  # seconds after which another program that saw the slot free at the same time has set it, too
 
 TRIES = 5  # to get a slot of the account
 
-POLICIES = "x-account-storage-policy-"  # what a HEAD of an account has that shows TempURL keys, too: `AccountKey.share`
+POLICIES = "x-account-storage-policy-"  # a HEAD of an account that has these headers also shows TempURL keys: see `AccountKey.share`
 
 
 class AccountKey:
     """The TempURL key of the account that all clusters with one ``prefix`` of container names share.
 
-    An account has two slots, which others may use: one that holds something else is never changed. Ours is known by
-    its value, ``<prefix>-<64 hexadecimal digits>``. No call reads and writes at once, so whatever is written is
-    looked at again.
+    An account has two slots, which others may use: a slot with another key is never changed. Ours is recognised by its value,
+    ``<prefix>-<64 hexadecimal digits>``. No request reads and writes at once, so every write is checked afterwards.
     """
 
     def __init__(self, account: Account, prefix: str) -> None:
         self._account, self._prefix, self._sleep = account, prefix, account.sleep
 
     def share(self) -> str:
-        """Return our key, in a free slot if it is in none yet. Raises `Unsupported` if others have both slots, or may have.
+        """Return our key; put it into a free slot if it is in none. Raises `Unsupported` if others have both slots, or may have.
 
-        A slot that isn't shown may be taken all the same: old releases of Ceph's gateway show no key. Those that have
-        /info, or that show an account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``,
-        ``dump_account_metadata``) to all users of Keystone (rgw_auth_keystone.cc: ``get_creds_info``), as Swift does.
+        A slot that looks free may be in use: old releases of Ceph's gateway show no keys. Those that have /info, or that show an
+        account's storage policies, show the keys (src/rgw/rgw_rest_swift.cc: ``swift_info``, ``dump_account_metadata``) to all users of
+        Keystone (rgw_auth_keystone.cc: ``get_creds_info``), as Swift does.
         """
-        made = f"{self._prefix}-{secrets.token_hex(32)}"  # one for all tries: a POST that lands late changes nothing
+        made = f"{self._prefix}-{secrets.token_hex(32)}"  # the same for all attempts: a POST that takes effect late changes nothing
         for attempt in range(TRIES):
             headers = self._headers()
             slots = self._slots(headers)
@@ -64,7 +63,7 @@ class AccountKey:
                 self._post({free[0]: made})
                 self._sleep(SETTLE)
             except Unavailable:
-                # It may have landed all the same. Repeated blindly, it could change what somebody has set since.
+                # It may have taken effect. Repeating it could overwrite what somebody else has set since.
                 if attempt == TRIES - 1:
                     raise
                 self._sleep(backoff(attempt))
@@ -75,7 +74,7 @@ class AccountKey:
         )
 
     def give_back(self, needed: Callable[[], bool]) -> None:
-        """Free our slot, unless a cluster needs the key. It is put back for one that came meanwhile."""
+        """Free our slot, unless a cluster needs the key. Put it back if a new cluster needs it in the meantime."""
         if needed():
             return
         removed = {slot: key for slot, key in self._slots().items() if self._is_ours(key)}
@@ -93,12 +92,12 @@ class AccountKey:
         return re.fullmatch(re.escape(self._prefix) + "-[0-9a-f]{64}", key) is not None
 
     def _headers(self) -> dict[str, str]:
-        """Return what the store says of the account, with names in lower case."""
+        """Return the account's headers, with names in lower case."""
         found = self._account.call("Can't read the account", swift.head_account)
         return {str(name).lower(): str(value) for name, value in found.items()}
 
     def _slots(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return what is in the slots that aren't free."""
+        """Return the contents of the slots in use."""
         headers = self._headers() if headers is None else headers
         return {slot: headers[slot] for slot in SLOTS if headers.get(slot)}
 

@@ -1,8 +1,8 @@
 """The one door to the object store, through python-swiftclient.
 
-Each cluster has one private container of its own, ``ipp-griffin-<uid>``, with a random TempURL key in its
-metadata. All that servers ever get are URLs into it, signed with that key, or with one of the account where the store
-honours no other (see `tempurl`); once the container is gone, every one of them is dead. API: https://docs.openstack.org/api-ref/object-store/ and
+Each cluster has one private container of its own, ``ipp-griffin-<uid>``, with a random TempURL key in its metadata. Servers only get
+URLs into it, signed with that key, or with one of the account if the store honours no other (see `tempurl`). Once the container is
+gone, all of them are dead. API: https://docs.openstack.org/api-ref/object-store/ and
 https://docs.openstack.org/swift/latest/api/temporary_url_middleware.html
 """
 
@@ -28,15 +28,15 @@ from .account import MOST_LISTED, Account
 from .account_key import AccountKey
 from .tempurl import KEY, Signer, TempUrls, is_signed_by_account
 
-MARKER = "x-container-meta-ipp-griffin"  # its value is the uid: what this project may change and delete
+MARKER = "x-container-meta-ipp-griffin"  # its value is the uid; only containers with it may be changed and deleted
 NO_KEY = "x-remove-container-meta-temp-url-key"
 MARKER_WAIT = 10  # seconds for another process to finish making the container
-# Whoever has a server's write URL can fill the container, which the project pays for, up to this. A server writes five objects
-# or so in its life, of at most 256 KiB, and a few more each time that it is started anew: enough for a thousand of them.
+# Whoever has a server's write URL can fill the container, at the project's cost, up to this. A server writes about five objects
+# in its life, of at most 256 KiB, and a few more after each restart: this is enough for a thousand servers.
 # API: https://docs.openstack.org/swift/latest/api/container_quotas.html; Ceph's gateway has the same (src/rgw/rgw_op.cc:
 # ``filter_out_quota_info``). Both say so in /info.
 QUOTA = {"x-container-meta-quota-count": "20000", "x-container-meta-quota-bytes": str(4 << 30)}
-REPORTS_LISTED = 1000  # of one server, after which a listing goes on with the next server's
+REPORTS_LISTED = 1000  # of one server, after which a listing continues with the next server's
 ROUNDS = 50  # listings of a container that is being emptied
 
 
@@ -53,12 +53,11 @@ class StoredObject:
 class Store:
     """The containers of this project in one object store. Methods may be called from several threads.
 
-    ``session``: the cloud's keystoneauth session. ``url``: the account's URL. ``prefix``: what the names of the
-    containers start with. ``servers_url``: how servers reach the store where that differs, with the account's
-    path, without, or with a part of it (signatures are over the path that the store itself sees). ``clock``: seconds since 1970;
-    URLs expire by the store's clock all the same.
+    ``session``: the cloud's keystoneauth session. ``url``: the account's URL. ``prefix``: what the names of the containers start with.
+    ``servers_url``: how servers reach the store if that differs, with all, part or none of the account's path (signatures cover the
+    path that the store itself sees). ``clock``: seconds since 1970; URLs still expire by the store's clock.
 
-    Every method raises `StoreError` (`StoreUnavailable` after repeating), `CredentialsError` or `QuotaError`.
+    Every method raises `StoreError` (`StoreUnavailable` after retries), `CredentialsError` or `QuotaError`.
     """
 
     def __init__(
@@ -78,10 +77,10 @@ class Store:
         self._urls = TempUrls(self.account, self._account_key, servers_url)
         self._retries, self._sleep = retries, sleep
         self._signers: dict[str, Signer] = {}
-        self._made: set[str] = set()  # uids whose container this object has made
+        self._made: set[str] = set()  # uids whose container this object made
 
     def prepare(self) -> None:
-        """Ask what the store can do, now instead of when it matters. Raises `Unsupported` without TempURL."""
+        """Ask for the store's capabilities ahead of use. Raises `Unsupported` without TempURL."""
         self._urls.digests()
 
     def largest(self) -> int:
@@ -91,17 +90,17 @@ class Store:
     # -- the container ---------------------------------------------------------------------------------
 
     def publish(self, uid: str, labels: Mapping[str, str], *, quota: bool = True) -> None:
-        """Make the container of cluster ``uid``, or see that it is there: ours, with its TempURL key.
+        """Make the container of cluster ``uid``, or check that it exists and is ours, with its TempURL key.
 
-        ``labels`` go into its metadata, for people; ``quota``: bound what it takes. Two processes may do this at once: the one whose PUT made
-        the container sets the key, the other waits for it. Raises `StoreError` for somebody else's container
-        of that name, in which nothing is changed, and `Unsupported` without TempURL or a key that is honoured.
+        ``labels`` go into its metadata, for people; ``quota``: set its quota. Two processes may do this at once: the one whose PUT made
+        the container sets the key, the other waits for it. Raises `StoreError` for somebody else's container of that name, which is
+        left unchanged, and `Unsupported` without TempURL or a key that is honoured.
         """
         self._urls.digests()  # without TempURL, make nothing
         if self.account.is_swift():
             self._make(uid, labels, quota)
         else:
-            # Only of Swift is it known for every release that a PUT of what exists is answered otherwise.
+            # Only Swift is known, in every release, to answer differently to a PUT of an existing container.
             if not self._head(uid):
                 self._make(uid, labels, quota)
             self._await_marker(uid, labels, quota)
@@ -122,13 +121,13 @@ class Store:
             tries += 1
             swift.put_container(*args, **kwargs)
 
-        # Without headers: on a container that exists, they would change what it has.
+        # Without headers, which would change an existing container.
         self._call(f"Can't make container {name}", put, name, response_dict=answer)
         if answer.get("status") == 201:
             self._made.add(uid)
             self._mark(uid, labels, quota)
         else:
-            if tries > 1 and self._is_bare(uid):  # it was made by a try of ours whose answer was lost
+            if tries > 1 and self._is_bare(uid):  # an earlier attempt of ours made it, and its answer was lost
                 self._made.add(uid)
                 self._mark(uid, labels, quota)
             self._await_marker(uid, labels, quota)
@@ -146,7 +145,7 @@ class Store:
         self._call(f"Can't mark container {self._name(uid)}", swift.post_container, self._name(uid), headers)
 
     def _is_bare(self, uid: str) -> bool:
-        """Return whether nothing is in the container and nobody marks it within a second."""
+        """Return whether the container is empty and nobody marks it within a second."""
         for _ in range(2):
             if MARKER in self._head(uid) or self.objects(uid):
                 return False
@@ -154,7 +153,7 @@ class Store:
         return True
 
     def _await_marker(self, uid: str, labels: Mapping[str, str], quota: bool) -> None:
-        """Wait for whoever made the container to mark it; mark it where nobody is going to, since they ended before that."""
+        """Wait for the process that made the container to mark it; if that process was killed, mark it here."""
         for _ in range(MARKER_WAIT * 2 + 4):
             found = self._head(uid)
             if found.get(MARKER) == uid and found.get(KEY):
@@ -162,17 +161,16 @@ class Store:
                 return
             made_at = _made_at(found)
             if made_at is not None and made_at + MARKER_WAIT < self.account.now():
-                self._mark(uid, labels, quota)  # then looked at again: another may do the same at this moment
+                self._mark(uid, labels, quota)  # then checked again: another process may do the same now
             elif found.get(MARKER, uid) != uid:
                 break
             self._sleep(0.5)
         raise self._foreign(uid)
 
     def delete_container(self, uid: str) -> bool:
-        """Delete the container with all that is in it; return whether it is gone: False where something stays in it.
+        """Delete the container and everything in it; return whether it is gone: False if something remains in it.
 
-        One without our marker is left alone, unless nothing is in it: then it is what a process left that ended
-        before it could mark it.
+        A container without our marker is left alone, unless it is empty: then its process was killed before it could mark it.
         """
         found = self._head(uid)
         if not found:
@@ -186,7 +184,7 @@ class Store:
             if self._delete_container(uid, found):
                 return True
             if attempt == 0:
-                # Something was written meanwhile, by an agent perhaps: end all URLs, then try again.
+                # Something was written in the meantime, perhaps by an agent: invalidate all URLs, then try again.
                 what = f"Can't invalidate the URLs of container {self._name(uid)}"
                 self._call(what, swift.post_container, self._name(uid), {NO_KEY: "x"})
             self._sleep(backoff(attempt))
@@ -194,9 +192,9 @@ class Store:
         return False
 
     def remove_if_empty(self, uid: str) -> bool:
-        """Delete the container if it is ours and nothing is in it; return whether it is gone.
+        """Delete the container if it is ours and empty; return whether it is gone.
 
-        One without a marker is ours if we have made it: then marking it has failed.
+        One without a marker is ours if this object made it: then marking it failed.
         """
         found = self._head(uid)
         if not found:
@@ -205,19 +203,19 @@ class Store:
         return ours and self._delete_container(uid, found)
 
     def labels(self, uid: str) -> dict[str, str]:
-        """Return what `publish` noted of the cluster; empty for a container that is none of ours."""
+        """Return the labels that `publish` wrote; empty for a container that is not ours."""
         found = self._head(uid)
         if found.get(MARKER) != uid:
             return {}
         return {name.removeprefix(f"{MARKER}-"): text for name, text in found.items() if name.startswith(f"{MARKER}-")}
 
     def made_at(self, uid: str) -> float | None:
-        """Return when the container was made, in seconds since 1970, if it is empty and nobody has marked it: whoever made it was
-        killed just then. None for any other."""
+        """Return when the container was made, in seconds since 1970, if it is empty and unmarked: its process was killed just after making it.
+        None for any other."""
         return _made_at(self._head(uid))
 
     def containers(self) -> list[str]:
-        """Return the uids of all clusters that have a container of our kind of name."""
+        """Return the uids of all clusters that have a container with our prefix."""
         prefix = self._name("")
         found = self.account.listing("Can't list containers", swift.get_account, prefix=prefix)
         # Old releases of Ceph's gateway list all of them (before its pull request 12047, 2016).
@@ -225,9 +223,9 @@ class Store:
         return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
     def _delete_container(self, uid: str, found: Mapping[str, str]) -> bool:
-        """Delete the container, or find that it has just gone; False if something is in it. ``found``: its headers.
+        """Delete the container; return whether it is gone: False if something is in it. ``found``: its headers.
 
-        The last one that needs the account's key gives that back.
+        If it is the last one that needs the account's key, free that.
         """
         name = self._name(uid)
         try:
@@ -256,7 +254,7 @@ class Store:
     # -- objects ---------------------------------------------------------------------------------------
 
     def put(self, uid: str, name: str, data: bytes) -> None:
-        """Write an object, or write it anew."""
+        """Write an object, replacing an existing one."""
         container = self._name(uid)
         what = f"Can't write object {container}/{name}"
         self._call(what, swift.put_object, container, name, contents=data, content_length=len(data))
@@ -266,7 +264,7 @@ class Store:
         return self.account.get_object(self._name(uid), name, limit)
 
     def head(self, uid: str, name: str) -> dict[str, str] | None:
-        """Return the headers of an object, with names in lower case; None if there is none. One request: listings may be behind."""
+        """Return the headers of an object, with names in lower case; None if there is none. One request, not a listing, which may be outdated."""
         try:
             found = self._call(f"Can't read {name}", swift.head_object, self._name(uid), name)
         except StoreError as error:
@@ -278,7 +276,8 @@ class Store:
     def upload(
         self, uid: str, name: str, reader: Callable[[], AbstractContextManager[Any]], headers: Mapping[str, str]
     ) -> None:
-        """Write what ``reader`` opens, anew for each try, with these ``headers``: a checksum, or the condition that there is none yet."""
+        """Write an object from the stream that ``reader`` opens for each attempt. ``headers``: for instance a checksum, or the condition that it
+        does not exist yet."""
 
         def put(*args: Any, **kwargs: Any) -> None:
             with reader() as contents:
@@ -289,9 +288,9 @@ class Store:
     def download(
         self, uid: str, name: str, receive: Callable[[Mapping[str, str], Iterable[bytes]], None], block: int = 1 << 20
     ) -> None:
-        """Call ``receive`` with the headers of an object and its content, in blocks of so many bytes; again where a try fails.
+        """Call ``receive`` with the headers of an object and an iterable of its content; call it again for each retry.
 
-        Raises what ``receive`` raises; ValueError of it counts as an answer that was cut off, and is tried again.
+        Raises what ``receive`` raises, except ValueError, which counts as a truncated answer and is retried.
         """
 
         def get(*args: Any, **kwargs: Any) -> None:
@@ -302,9 +301,9 @@ class Store:
         self._call(f"Can't fetch {name}", get, self._name(uid), name)
 
     def objects(self, uid: str, prefix: str = "", **how: Any) -> list[StoredObject]:
-        """Return what is in the container, by name, up to `account.MOST_LISTED`. One request per 10,000; none if there is no container.
+        """Return the objects in the container, by name, up to `account.MOST_LISTED`. One request per 10,000; none if there is no container.
 
-        ``how``: more for `Account.listing`.
+        ``how``: further arguments of `Account.listing`.
         """
         name = self._name(uid)
         what = f"Can't list container {name}"
@@ -325,7 +324,7 @@ class Store:
         ]
 
     def delete_prefix(self, uid: str, prefix: str) -> None:
-        """Delete all objects whose names start with ``prefix``, however many; those that are gone are fine."""
+        """Delete all objects whose names start with ``prefix``, however many. Idempotent."""
         for _ in range(ROUNDS):
             names = [stored.name for stored in self.objects(uid, prefix)]
             self.delete_objects(uid, names)
@@ -333,7 +332,7 @@ class Store:
                 return
 
     def delete_objects(self, uid: str, names: list[str]) -> None:
-        """Delete these objects; those that are gone are fine."""
+        """Delete these objects. Idempotent."""
         self.account.delete_objects(self._name(uid), names)
 
     # -- reports ---------------------------------------------------------------------------------------
@@ -341,10 +340,10 @@ class Store:
     def reports(self, uid: str, engine_set: str = "", *, logs: bool = False) -> list[Report]:
         """Return all reports of an engine set's agents, or of all sets, by place and age. ONE listing, no content.
 
-        Those of phases only; with ``logs`` also those which just have engines' output. Their numbers tell the age of
-        phases; where each phase has one name (`report_urls`), which is written again and again, only the store does.
+        Only those of phases; with ``logs`` also those with nothing but engines' output. Their numbers give the order of phases. If each
+        phase has a fixed name (`report_urls`), which is overwritten, only the store's times do.
 
-        A server that writes thousands hides nobody's but its own.
+        A server that writes thousands hides only its own.
         """
         stored = self.objects(uid, engine_set and f"{engine_set}/", go_on=_past_a_flood)
         found = (Report.parse(one.name, one.last_modified) for one in stored)
@@ -367,21 +366,21 @@ class Store:
             return {}
 
     def expiry(self, seconds: float) -> int:
-        """Return so many seconds from now, as seconds since 1970 by the store's clock, which agents know too."""
+        """Return so many seconds from now, as seconds since 1970 by the store's clock, which agents can read, too."""
         return self._urls.expiry(seconds)
 
     # -- URLs for servers ------------------------------------------------------------------------------
 
     def get_url(self, uid: str, name: str, seconds: float) -> str:
-        """Return a URL that anybody can GET the object by, for so many seconds from now by the store's clock."""
+        """Return a URL with which anybody can GET the object, for so many seconds from now by the store's clock."""
         return self._url(uid, name, "GET", seconds)
 
     def put_url(self, uid: str, name: str, seconds: float) -> str:
-        """Return a URL that anybody can PUT the object by, and ask whether it is there."""
+        """Return a URL with which anybody can PUT the object, and check whether it exists."""
         return self._url(uid, name, "PUT", seconds)
 
     def put_urls(self, uid: str, prefix: str, seconds: float) -> tuple[str, str] | None:
-        """Return the start and the query of URLs to PUT objects below ``prefix`` (which ends in ``/``); None where the store has no such."""
+        """Return the start and the query of URLs to PUT objects below ``prefix`` (which ends in ``/``); None if the store does not have such URLs."""
         if not self.account.is_swift():
             return None
         return self._urls.of_prefix(self._signer(uid), self._name(uid), prefix, "PUT", self._urls.expiry(seconds))
@@ -391,10 +390,10 @@ class Store:
         return self._urls.of_object(self._signer(uid), self._name(uid), name, method, expires)
 
     def report_urls(self, uid: str, prefix: str, seconds: float, more: Iterable[str] = ()) -> dict[str, Any]:
-        """Return how an agent may PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
+        """Return URLs with which an agent can PUT its reports below ``prefix`` (which ends in ``/``), and do nothing else.
 
-        ``{"prefix": ..., "query": ...}``: any URL that is prefix, name, ``?`` and query. Where the store has no
-        prefix-scoped URLs, ``{"urls": {phase: url}}``: one fixed name for each phase, and for each name of ``more``.
+        ``{"prefix": ..., "query": ...}``: any URL of the form prefix, name, ``?``, query. If the store has no prefix-scoped URLs,
+        ``{"urls": {phase: url}}``: a fixed name for each phase, and for each name in ``more``.
         """
         if scoped := self.put_urls(uid, prefix, seconds):
             return dict(zip(("prefix", "query"), scoped, strict=True))
@@ -413,7 +412,7 @@ class Store:
         return self._signers[uid]
 
     def _give_back_account_key(self) -> None:
-        """Free the account's slot if no container of ours needs it. Not worth a failure: the next cluster uses it."""
+        """Free the account's slot if no container of ours needs it. A failure is only logged: the next cluster uses the key."""
         try:
             self._account_key.give_back(lambda: any(self._needs_account_key(uid) for uid in self.containers()))
         except CloudError as error:
@@ -448,9 +447,9 @@ def _made_at(found: Mapping[str, str]) -> float | None:
 
 
 def _past_a_flood(found: list[dict[str, Any]]) -> str:
-    """Return where a listing of reports goes on: after the last name, or after all names of its server where that has so many.
+    """Return the name after which a listing of reports continues: the last one, or, if its server has very many, all names of that server.
 
-    ``0`` is the character after ``/``: whatever starts with ``set/3.0/`` comes before ``set/3.00``.
+    ``0`` is the character after ``/``: everything that starts with ``set/3.0/`` sorts before ``set/3.00``.
     """
     last = str(found[-1]["name"])
     server = re.match("[^/]+/[^/]+(?=/)", last)
@@ -459,5 +458,5 @@ def _past_a_flood(found: list[dict[str, Any]]) -> str:
 
 
 def _header(value: str) -> str:
-    """Return ``value`` as a metadata header takes it: one line, at most 256 bytes of UTF-8."""
+    """Return ``value`` in a form for a metadata header: one line, at most 256 bytes of UTF-8."""
     return one_line(value).encode()[:256].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""TempURLs: what a store honours, how they are signed, and the key that clusters share where only an account has keys.
+"""TempURLs: which keys a store honours, how URLs are signed, and the key that clusters share if only the account's keys count.
 
 Swift takes a key of a container, so that each cluster has its own. Ceph's object gateway takes such a key, shows it
 and ignores it: it looks for the two keys of the account that owns the container (ceph/ceph,
@@ -27,33 +27,33 @@ KEY = "x-container-meta-temp-url-key"
 SIGNED_BY = "x-container-meta-ipp-griffin-key"  # "account" or "container", and the digest where it isn't the best
 NO_SIGNED_BY = SIGNED_BY.replace("x-", "x-remove-", 1)
 DIGESTS = ("sha256", "sha512", "sha1")  # best first
-NEW_KEY_TRIES = 3  # of URLs signed with a new key of the account, a second apart: gateways may have cached the old
+NEW_KEY_TRIES = 3  # of URLs signed with a new key of the account, a second apart: gateways may have cached the old one
 
 
 @dataclass(frozen=True)
 class Signer:
-    """What signs URLs into one container. ``digest``: sha1, sha256 or sha512."""
+    """The key and digest that sign URLs into one container. ``digest``: sha1, sha256 or sha512."""
 
     key: str = field(repr=False)
     digest: str
 
     def sign(self, text: str) -> str:
-        """Return the signature in hexadecimal, by whose length the store tells the digest."""
+        """Return the signature in hexadecimal; the store recognises the digest by its length."""
         return hmac.new(self.key.encode(), text.encode(), self.digest).hexdigest()
 
 
 class TempUrls:
-    """URLs into one account, for servers. ``servers_url``: how they reach the store ("": as this machine does)."""
+    """Make URLs into one account, for servers. ``servers_url``: how they reach the store ("": as this machine does)."""
 
     def __init__(self, account: Account, account_key: AccountKey, servers_url: str = "") -> None:
         self._account, self._account_key = account, account_key
         self._servers_url = _account_url(servers_url, account)
 
     def digests(self) -> list[str]:
-        """Return what the store takes, best first: all to be tried if it hides that. Raises `Unsupported` without TempURL.
+        """Return the digests that the store accepts, best first; several to try if it does not show them. Raises `Unsupported` without TempURL.
 
-        A store that has TempURL and names no digest is an old Swift or Ceph's gateway (``list_tempurl_data`` in
-        src/rgw/rgw_rest_swift.cc): sha1 is what all of those take.
+        A store that has TempURL but names no digest is an old Swift or Ceph's gateway (``list_tempurl_data`` in
+        src/rgw/rgw_rest_swift.cc), all of which accept sha1.
         """
         if not self._account.info():
             return ["sha256", "sha1"]  # Swift takes sha256 since 2.17 (2018), and no sha1 by default since 2.30 (2022)
@@ -68,7 +68,7 @@ class TempUrls:
         )
 
     def signer_of(self, found: Mapping[str, str]) -> Signer:
-        """Return what signs URLs into the container with these headers: by default its own key, with the best digest."""
+        """Return the signer for URLs into the container with these headers: by default its own key, with the best digest."""
         scope, _, digest = found.get(SIGNED_BY, "").partition(" ")
         key = self._account_key.share() if scope == "account" else found[KEY]
         return Signer(key, digest if digest in DIGESTS else self.digests()[0])
@@ -81,7 +81,7 @@ class TempUrls:
         note: Callable[[dict[str, str]], None],
         give_back: Callable[[], None],
     ) -> Signer:
-        """Return ``signer``, or another that the store honours, for a store that isn't known to be Swift.
+        """Return ``signer``, or another one that the store honours, for a store that is not known to be Swift.
 
         ``note`` sets the container's metadata, so that `signer_of` finds the same; ``give_back`` frees the account's
         slot if nobody needs it. Raises `Unsupported` if no key is honoured.
@@ -94,7 +94,7 @@ class TempUrls:
             if self.honours(signer, container):
                 note({SIGNED_BY: f"container {digest}"})
                 return signer
-        # Before the slots are looked at: whoever frees ours looks at the containers for this.
+        # Before the slots are read: whoever frees our slot checks the containers for this.
         note({SIGNED_BY: "account"})
         key = self._account_key.share()
         for digest in digests * NEW_KEY_TRIES:
@@ -125,7 +125,7 @@ class TempUrls:
     def of_prefix(self, signer: Signer, container: str, prefix: str, method: str, expires: int) -> tuple[str, str]:
         """Return the start and the query of all URLs for ``method`` on objects below ``prefix``; see `Account.is_swift`.
 
-        Ceph's gateway has such URLs since some release, and doesn't say so.
+        Some releases of Ceph's gateway have such URLs, but don't show it.
         """
         path = f"/{container}/{prefix}"
         signature = signer.sign(f"{method}\n{expires}\nprefix:{self._signed_path()}{path}")
@@ -133,8 +133,8 @@ class TempUrls:
         return self._servers_url + quote(path), urlencode(query)
 
     def honours(self, signer: Signer, container: str) -> bool:
-        """Return whether the store lets a URL of this signer in, whatever it then finds there. Without a token; repeated while
-        the store is unavailable, since that is neither.
+        """Return whether the store accepts a URL of this signer, whether or not the object exists. Sent without a token, and retried while the
+        store is unavailable.
 
         A refusal is 401 (Swift, and EPERM of Ceph's gateway) or 403 (its EACCES: src/rgw/rgw_common.cc,
         ``rgw_http_swift_errors``).
@@ -148,15 +148,15 @@ class TempUrls:
         return status not in (401, 403)
 
     def _signed_path(self) -> str:
-        """Return the account's path that signatures are over: the one that the store itself sees.
+        """Return the account's path that signatures cover: the one that the store itself sees.
 
-        Swift sees none of what a proxy in front of it, or a WSGI server, has before ``/v1``.
+        Swift does not see what a proxy in front of it, or a WSGI server, has before ``/v1``.
         """
         path = self._account.path
         return path[max(0, path.rfind("/v1/")) :] if self._account.is_swift() else path
 
     def _status(self, url: str) -> int:
-        """Return the status of one HEAD. Raises `Unavailable` for one that says only that, and where there is no answer."""
+        """Return the status of one HEAD. Raises `Unavailable` for a transient status, or if there is no answer."""
         what, session = "Can't try a TempURL", self._account.session
         try:
             with quiet():
@@ -170,7 +170,7 @@ class TempUrls:
 
 
 def _account_url(servers_url: str, account: Account) -> str:
-    """Return the URL of the account for servers: ``servers_url`` may be all of it, or end before its path or within that."""
+    """Return the URL of the account for servers: ``servers_url`` may be the whole URL, or end before or within its path."""
     url = servers_url.rstrip("/")
     if not url:
         return account.url
