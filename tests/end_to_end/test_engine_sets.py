@@ -100,7 +100,7 @@ def test_a_container_that_is_not_ours_is_an_error_and_stays_as_it_is(shell, clus
     monkeypatch.setattr(
         "ipp_griffin.cloud.store.store.MARKER_WAIT", 1
     )  # it could be another process's, about to be marked
-    assert re.search(f"{name}.* not ours", refused(cluster, 1))
+    assert re.search(f"{name}.* does not belong to this cluster", refused(cluster, 1))
     assert connection.object_store.download_object("thesis.txt", container=name) == b"years of work"
     assert shell.cloud.servers() == []
     connection.object_store.delete_object("thesis.txt", container=name)
