@@ -48,11 +48,10 @@ class DevCloudError(Exception):
 class DevCloud:
     """An OpenStack look-alike on 127.0.0.1, whose servers are local processes.
 
-    ``folder``: all its files. ``boot_time``: seconds from BUILD to ACTIVE. ``latency``: seconds added to every
-    request (requests in parallel overlap). ``quota_instances``: of the projects devcloud and other; tiny has 2.
-    ``port`` 0: any. ``guests`` False: servers run nothing. ``token_lifetime``: seconds.
-    ``subnet``: of the network, for what is said of it: guests are processes of this machine in any case. The default one is of
-    addresses of this machine, which guests can listen on; floating IPs pass on what comes in to these, see `forwarding`.
+    ``folder``: all its files. ``boot_time``: seconds from BUILD to ACTIVE. ``latency``: seconds added to every request (requests in
+    parallel overlap). ``quota_instances``: of the projects devcloud and other; tiny has 2. ``port`` 0: any. ``guests`` False: servers
+    run nothing. ``token_lifetime``: seconds. ``subnet``: the network's CIDR, as the API shows it; guests are processes of this machine
+    in any case. The default is of loopback addresses, on which guests can listen; floating IPs forward to these, see `forwarding`.
     ``object_store``: one of `object_stores.KINDS`.
     """
 
@@ -197,7 +196,7 @@ class DevCloud:
             self._release_folder()
             raise DevCloudError(f"Can't use the folder {self.folder}: {error.strerror}.") from error
         self.id = id_file.read_text().strip()
-        if (self.folder / "servers").exists():  # an earlier cloud in this folder was killed
+        if (self.folder / "servers").exists():  # left by a killed dev cloud in this folder
             kill_cloud(self.folder / "servers", self.id)
             shutil.rmtree(self.folder / "servers", ignore_errors=True)
 
@@ -233,7 +232,7 @@ class DevCloud:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         application = Application([(r".*", Handler, {"cloud": self})], log_function=lambda handler: None)
-        server = HTTPServer(application, max_body_size=1 << 50)  # that services answer for what is too large
+        server = HTTPServer(application, max_body_size=1 << 50)  # so that services themselves refuse what is too large
         server.add_socket(listening)
         ready.set()
         await self._stopping.wait()
@@ -249,7 +248,7 @@ class DevCloud:
         self._on_loop(apply)
 
     def turn(self) -> None:
-        """Let happen what is due, hand over to the guests what concerns them, and come back at the next due time."""
+        """Apply state changes that are due, pass jobs to the guests' thread, and schedule the next call."""
         due = self.state.tick()
         for job in self.state.outbox:
             if self._with_guests and not (job[0] == "boot" and job[1].silent):
@@ -262,7 +261,7 @@ class DevCloud:
         self._timer = None
         if due is not None and self._loop is not None:
             self._timer = self._loop.call_later(max(0.0, due - self.state.clock()) + 0.001, self.turn)
-        self._forwarding.look()
+        self._forwarding.update()
 
     def note(self, service: str, method: str, path: str, status: int) -> None:
         self._log.append((service, method, path, status))
@@ -281,7 +280,7 @@ class DevCloud:
                 return
 
     def _do(self, boots: bool, jobs: list[tuple[str, Server]]) -> None:
-        """Do ``jobs`` that are all boots, or all kills (with one look at the process table), and report back."""
+        """Do ``jobs``, which are all boots or all kills (with one scan of the process table), and report back."""
         try:
             if not boots:
                 self._guests.kill(server.id for _, server in jobs)

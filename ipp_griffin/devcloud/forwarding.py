@@ -1,10 +1,10 @@
-"""What a floating IP does: connections to it reach the server that it is attached to, if the server's security groups let them in.
+"""What a floating IP does: connections to it reach the server that it is attached to, if the server's security groups admit them.
 
-A server is a process of this machine, which listens on ports of its own loopback address. While a floating IP is attached to one that
-runs, each of these ports that some rule opens is listened on at the floating IP, too, and what comes in there is passed on. A
-connection from an address that no rule admits is closed at once, and one to a port that no rule opens is refused (a real cloud drops
-both: they time out). Rules that admit the members of a group admit nobody here, since all that comes by a floating IP comes from outside.
-TCP over IPv4 only.
+A server is a process of this machine, which listens on ports of its own loopback address. While a floating IP is attached to a running
+server, the dev cloud also listens at the floating IP on each of these ports that a rule opens, and forwards connections. It closes a
+connection from an address that no rule admits, and refuses one to a port that no rule opens (a real cloud drops both, so that they time
+out). Rules that admit members of a group admit nobody here, since every connection to a floating IP comes from outside. TCP over IPv4
+only.
 
 All of it happens in the event loop of the dev cloud, and nothing while no floating IP is attached.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .things import Server
 
 log = logging.getLogger(__name__)
-PERIOD = 0.2  # seconds between two looks at the ports that guests listen on
+PERIOD = 0.2  # seconds between two scans of the ports that guests listen on
 CHUNK = 1 << 16  # bytes that are passed on at a time
 TABLE, LISTENING = Path("/proc/net/tcp"), "0A"
 
@@ -44,8 +44,8 @@ class Forwarding:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def look(self) -> None:
-        """Begin, if something is attached now. To be called after whatever may have changed that."""
+    def update(self) -> None:
+        """Start forwarding if a floating IP is attached. Call it after any change that may matter."""
         if self._timer is None and not self._closed and any(f.port_id for f in self._state.floating_ips.values()):
             self._tick()
 
@@ -64,7 +64,7 @@ class Forwarding:
             self._timer = asyncio.get_running_loop().call_later(PERIOD, self._tick)
 
     def _running(self) -> dict[str, Server]:
-        """Return the servers that run and have a floating IP, by this."""
+        """Return the running servers that have a floating IP, by its address."""
         servers = {s.port_id: s for s in self._state.servers.values() if s.address and s.status == "ACTIVE"}
         attached = self._state.floating_ips.values()
         return {f.address: servers[f.port_id] for f in attached if f.port_id in servers}
@@ -108,7 +108,7 @@ class _Attached:
             asyncio.get_running_loop().add_reader(made, partial(self._accept, made, port))
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Close everything; what is returned ends soon."""
+        """Close everything, and return tasks that end soon."""
         for port in list(self._sockets):
             self._close(port)
         for task in self._tasks:
@@ -123,9 +123,9 @@ class _Attached:
     def _accept(self, listening: socket.socket, port: int) -> None:
         try:
             connection, (client, _) = listening.accept()
-        except OSError as error:  # it went before it was accepted
+        except OSError as error:  # it was closed before it was accepted
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._close(port)  # till the next look: it would be tried again and again
+                self._close(port)  # until the next scan; otherwise it would be tried again and again
             return
         if not any(opens(rule, port, client) for rule in self._rules()):
             connection.close()
@@ -137,7 +137,7 @@ class _Attached:
 
 
 async def _relay(outer: socket.socket, address: str, port: int) -> None:
-    """Pass on what comes from ``outer`` to the guest, and back, until both have said all."""
+    """Forward bytes between ``outer`` and the guest, in both directions, until both have closed."""
     writers: list[asyncio.StreamWriter] = []
     try:
         from_client, to_client = await asyncio.open_connection(sock=outer)
@@ -166,7 +166,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def opens(rule: Rule, port: int, client: str = "") -> bool:
-    """Return whether a security group's rule lets an IPv4 address in to a TCP port; without ``client``: any at all. Pure."""
+    """Return whether a security group's rule admits an IPv4 address to a TCP port; without ``client``: any address. Pure."""
     if rule.get("direction") != "ingress" or rule.get("ethertype") not in (None, "IPv4"):
         return False
     if str(rule.get("protocol")).lower() not in ("none", "any", "tcp", "6", "0") or rule.get("remote_group_id"):
@@ -179,7 +179,7 @@ def opens(rule: Rule, port: int, client: str = "") -> bool:
 
 
 def listening(addresses: Collection[str]) -> dict[str, set[int]]:
-    """Return the TCP ports that are listened on at exactly these IPv4 addresses of this machine; none where it has no /proc."""
+    """Return the TCP ports with a listener on exactly these IPv4 addresses of this machine; none without /proc."""
     names = {_as_in_proc(address): address for address in addresses}
     found: dict[str, set[int]] = {}
     try:

@@ -51,7 +51,7 @@ class Guests:
                 console.write(f"[devcloud] user-data did not start: {error}\n".encode())
 
     def kill(self, server_ids: Iterable[str]) -> None:
-        """Kill all processes of these guests, with as few looks at the process table as possible."""
+        """Kill all processes of these guests, with as few scans of the process table as possible."""
         ids = set(server_ids)
         leaders = {i: self._leaders.pop(i) for i in ids if i in self._leaders}
         if not leaders:
@@ -135,8 +135,8 @@ def _kill_where(
 ) -> None:
     """SIGKILL processes whose environment is ``wanted``, members of ``groups``, and the descendants of both.
 
-    They are stopped first, until a look at the process table shows no other: what forks while it is looked for is found as its
-    parent's child, which it would no longer be if the parent were killed at once.
+    They are stopped first, until a scan of the process table shows no others: a process that forks during the scan is found as its
+    parent's child, which it would no longer be if the parent had been killed.
     """
     deadline = time.monotonic() + timeout
     stopped: set[psutil.Process] = set()  # a process is its pid and the time of its creation
@@ -163,7 +163,7 @@ def _find(wanted: Callable[[Mapping[str, str]], bool], groups: Collection[int]) 
             if process.pid != os.getpid() and (in_group or wanted(process.environ())):
                 found[process.pid] = process
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, or somebody else's
+            continue  # ended, or somebody else's
     todo = list(found.values())
     while todo:
         for child in children.get(todo.pop().pid, []):

@@ -53,9 +53,10 @@ class Cloud(Protocol):
 
 @stream_request_body
 class Handler(RequestHandler):
-    """Turns a request into a `Call`, lets latency and faults have their way, and answers with the `Reply`.
+    """Turn a request into a `Call`, apply latency and faults, and answer with the `Reply`.
 
-    Of a body, one byte more than an object may have is kept: enough to refuse it when all of it was read, so that the client sees why.
+    Keep one byte more of a body than an object may have: enough to refuse it after all of it was read, so that the client gets the
+    answer.
     """
 
     SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "COPY")

@@ -20,7 +20,7 @@ routes = Routes()
 def render(call: Call, error: ApiError) -> Reply:
     titles = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict"}
     title = titles.get(error.status, "Error")
-    # The middleware in front of Keystone, which looks at access rules, says it otherwise.
+    # The middleware in front of Keystone, which checks access rules, has another text.
     version = "" if call.state.token(call.headers.get("X-Auth-Token", "")) else "/v3"
     headers = {"WWW-Authenticate": f'Keystone uri="{call.url}/identity{version}"'} if error.status == 401 else {}
     return Reply(error.status, {"error": {"code": error.status, "message": error.message, "title": title}}, headers)
@@ -67,7 +67,7 @@ def validate(call: Call) -> Reply:
 
 
 def _authenticate(call: Call, identity: dict[str, Any], scope: dict[str, Any] | None) -> Token:
-    """Return a token for whose credentials these are. Raises `ApiError` 401, or 404 for what is not known."""
+    """Return a token for the owner of these credentials. Raises `ApiError` 401, or 404 for unknown ones."""
     method = identity["methods"][0]
     given = identity[method]
     if method == "application_credential":

@@ -106,7 +106,7 @@ def create_network(call: Call) -> Reply:
 
 @routes("POST", "/network/v2.0/subnets")
 def create_subnet(call: Call) -> Reply:
-    """Return a network has at most one here, of this machine's loopback addresses: servers are to be reached there."""
+    """Create a subnet. A network has at most one here, of this machine's loopback addresses, where servers can be reached."""
     given = call.json().get("subnet") or {}
     network = _find_network(call, given.get("network_id"))
     try:
@@ -328,7 +328,7 @@ def update_port(call: Call, thing_id: str) -> Reply:
 
 @routes("DELETE", "/network/v2.0/ports/{}")
 def delete_port(call: Call, thing_id: str) -> Reply:
-    """Return those of servers only an administrator may delete, in Neutron of 2025 and later."""
+    """Delete a port. Those of servers only an administrator may delete, as in Neutron of 2025 and later."""
     owners = {server.port_id: "compute:nova" for server in call.state.of_project(call.auth.project)}
     port = call.state.ports.get(thing_id)
     owner = port.device_owner if port else owners.get(thing_id, "")

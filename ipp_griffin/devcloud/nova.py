@@ -16,7 +16,7 @@ _KINDS = {400: "badRequest", 403: "forbidden", 404: "itemNotFound", 409: "confli
 
 
 def microversion(call: Call) -> tuple[int, int]:
-    """Return what the caller speaks; raises `ApiError` 406 if it isn't spoken here."""
+    """Return the caller's microversion. Raises `ApiError` 406 if it is not supported."""
     version = _asked_version(call)
     if not (2, 1) <= version <= NEWEST:
         raise ApiError(

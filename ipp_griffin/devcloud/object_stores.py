@@ -104,10 +104,10 @@ def _parts(call: Call) -> tuple[str, str, str]:
 
 
 def _account(call: Call, account: str) -> Reply:
-    """Return the account's keys are metadata of it."""
+    """Answer for an account, whose metadata has the TempURL keys."""
     keys = call.state.account_keys.setdefault(account.removeprefix("AUTH_"), {})
     if call.method == "POST" and "bulk-delete" not in call.query:
-        swift.routes.answer(replace(call, method="HEAD"))  # whether the caller may look
+        swift.routes.answer(replace(call, method="HEAD"))  # whether the caller may read
         if "member" not in call.auth.roles:
             raise ApiError(403, "")
         for name, value in call.headers.items():
@@ -123,7 +123,7 @@ def _account(call: Call, account: str) -> Reply:
 
 
 def _by_temp_url(call: Call, container: str, name: str) -> Reply:
-    """Return the keys are those of the account that owns the container, whatever the container's metadata say."""
+    """Answer a request with a TempURL, by the keys of the account that owns the container, not of the container."""
     owners = [user for user in call.state.users if (user.project.id, container) in call.state.containers]
     expires = call.param("temp_url_expires")
     keys = call.state.account_keys.get(owners[0].project.id) if owners and name else None

@@ -5,7 +5,7 @@ servers exist, ``servers/<server id>/`` (home, user-data, console.log). Faults (
 
     curl -H 'Content-Type: application/json' URL/devcloud/faults -d '{"service": "compute", "status": 503, "count": 2}'
 
-and taken away by ``curl -X DELETE URL/devcloud/faults``, or with `set_faults` here.
+and removed by ``curl -X DELETE URL/devcloud/faults``, or by `set_faults` here.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def start(
                 process.wait()  # somebody else was faster; ours finds the folder in use
             return info
         if process.poll() is not None:
-            # Somebody else may have started it at the same moment, and be a little slower to answer.
+            # Somebody else may have started it at the same time, and need a little longer to answer.
             if process.returncode == _BUSY and time.monotonic() < deadline - timeout + 5:
                 time.sleep(0.05)
                 continue
@@ -179,7 +179,7 @@ _BUSY = 3  # exit status: another dev cloud runs in that folder
 
 
 def serve(folder: Path, options: Mapping[str, Any]) -> int:
-    """Return what the background process does until SIGTERM or SIGINT. Returns its exit status."""
+    """Run the dev cloud until SIGTERM or SIGINT. Return the exit status."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())

@@ -1,7 +1,7 @@
 """The cloud's rules, in memory: who may log in, servers and their life, security groups, floating IPs. No HTTP, no processes.
 
-What has to happen to guests goes into `CloudState.outbox`; who runs them calls `CloudState.settled` afterwards.
-Times are seconds since the epoch, from the injected ``clock``.
+Jobs for guests go into `CloudState.outbox`; whoever runs them calls `CloudState.settled` afterwards. Times are seconds since the epoch,
+from the injected ``clock``.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class CloudState:
         return [s for s in reversed(list(self.servers.values())) if s.project is project]
 
     def create(self, **what: Any) -> Server:
-        """Return a new server in BUILD. ``what``: fields of `Server` that the request gave. Quota is not looked at."""
+        """Return a new server in BUILD. ``what``: fields of `Server` from the request. The quota is not checked."""
         now = self.clock()
         server = Server(id=str(uuid.uuid4()), created=now, updated=now, **what)
         server.faults = faults = self.faults.for_server(server.name)
@@ -267,7 +267,7 @@ class CloudState:
             server.status = "SHUTOFF" if action == "stop" else "ACTIVE"
 
     def tick(self) -> float | None:
-        """Let happen what is due. Returns when the next thing is due, None if nothing is."""
+        """Apply state changes that are due. Return when the next one is due, None if none is."""
         now = self.clock()
         for server in list(self.servers.values()):
             if server.task == "deleting":
@@ -287,7 +287,7 @@ class CloudState:
         return min(dues, default=None)
 
     def apply_faults(self) -> None:
-        """Let faults that were just set reach the servers that are ACTIVE already."""
+        """Apply new faults to servers that are ACTIVE already."""
         for server in self.servers.values():
             if server.status == "ACTIVE" and server.task is None:
                 self._plan_end(server, self.faults.for_server(server.name, {"vanish_after", "shutoff_after"}))

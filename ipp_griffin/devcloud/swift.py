@@ -17,7 +17,7 @@ from . import temp_urls
 from .api import ApiError, Call, Reply, Routes
 from .things import Container, Project, StoredObject
 
-routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` look who it is
+routes = Routes(public=True)  # TempURLs need no token: `_project` and `_open` check the caller
 LARGEST = 100 << 20  # bytes of an object: all of them are in this process's memory
 _MOST = 10000
 _PAGES = {
@@ -316,7 +316,7 @@ def container_delete(call: Call, account: str, name: str) -> Reply:
 
 
 def _open(call: Call, account: str, container: str, name: str) -> Container:
-    """Return the container, if a TempURL or a token lets the caller at this object."""
+    """Return the container, if a TempURL or a token gives the caller access to this object."""
     if "temp_url_sig" in call.query or "temp_url_expires" in call.query:
         if not temp_urls.fits(call, account, container, name):
             raise ApiError(401, INVALID)

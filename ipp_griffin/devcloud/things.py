@@ -1,4 +1,4 @@
-"""What there is on a dev cloud: projects and users, flavors and images, servers, security groups, ports and floating IPs, containers.
+"""The resources of a dev cloud: projects and users, flavors and images, servers, security groups, ports and floating IPs, containers.
 
 Times are seconds since the epoch.
 """
@@ -98,7 +98,7 @@ class Token:
         return self.credential.rules if self.credential else None
 
     def within_rules(self, service: str, method: str, path: str) -> Token | None:
-        """Return this token, or None where its rules forbid the request: then it is as good as none."""
+        """Return this token, or None if its rules forbid the request."""
         return self if allowed(self.rules, service, method, path) else None
 
 
@@ -152,7 +152,7 @@ ROUTER_ID = stable_id("router", NETWORK)  # between the two
 KEYPAIR = "griffin-key"
 SECURITY_GROUP = "default"
 ZONE = "nova"
-EPOCH = 1767225600.0  # 2026-01-01: when all that is there from the beginning was made
+EPOCH = 1767225600.0  # 2026-01-01: when all initial resources were created
 
 
 @dataclass
@@ -211,10 +211,10 @@ class Server:
 
     def dues(self) -> Iterator[float]:
         """When something happens to this server by itself."""
-        moments = [self.vanishes_at, self.shuts_off_at, self.boots_at]
+        dues = [self.vanishes_at, self.shuts_off_at, self.boots_at]
         if self.status == "BUILD" and self.task == "scheduling":
-            moments.append(self.scheduled_at)
-        return (moment for moment in moments if moment is not None)
+            dues.append(self.scheduled_at)
+        return (due for due in dues if due is not None)
 
 
 @dataclass

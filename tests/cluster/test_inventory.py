@@ -561,7 +561,7 @@ def test_what_came_back_while_somebody_was_asked_stays():
     assert list(clusters._cloud.there) == [off.id]
 
 
-def test_servers_that_are_left_over_are_found_without_a_look_at_containers():
+def test_servers_that_are_left_over_are_found_without_reading_containers():
     """Every start looks for them: once for all."""
     store = FakeStore.of_clusters(**{BOB: {"user": "ada", "start_deadline": "2026-01-01T00:00:00Z"}})
     off = make_server(status="SHUTOFF", start_deadline="2026-01-01T00:00:00Z")

@@ -64,7 +64,7 @@ def texts(caplog):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_failed_server_is_deleted_first_and_its_slot_filled_at_the_next_look():
+def test_a_failed_server_is_deleted_first_and_its_slot_filled_at_the_next_poll():
     """Quota counts a server until it is gone."""
     kept = Kept(2)
     kept.become("id-1.0", "ERROR", "No valid host")
@@ -114,7 +114,7 @@ def test_the_console_of_a_silent_server_is_told_without_what_moves_a_terminal(ca
     assert texts(caplog)[1].endswith("console:\n  booting\n  kernel panic \\x1b]0;pwned\\x07")
 
 
-def test_a_server_that_can_not_be_deleted_now_is_deleted_at_a_later_look(caplog):
+def test_a_server_that_can_not_be_deleted_now_is_deleted_at_a_later_poll(caplog):
     kept = Kept(1)
     kept.become("id-0.0", "ERROR")
     kept.cloud.fail["delete_servers"] = [Unavailable("the cloud said 503")]

@@ -114,7 +114,7 @@ def test_it_counts_the_servers_that_live():
     assert watched.watcher.poll_once() == 0
 
 
-def test_each_change_is_told_once_within_two_looks(caplog):
+def test_each_change_is_logged_once_within_two_polls(caplog):
     watched = Watched(
         servers("ACTIVE", "ACTIVE", "ACTIVE"),
         servers("ERROR:disk full", "ACTIVE", "ACTIVE"),
@@ -145,7 +145,7 @@ def test_an_outage_changes_nothing_and_is_told_once(caplog):
     assert messages(caplog) == [f"Can't list the servers now; will retry: {OUTAGE}"] * 2
 
 
-def test_two_looks_in_a_row_without_a_living_server_and_the_set_is_gone():
+def test_two_polls_in_a_row_without_a_living_server_and_the_set_is_gone():
     watched = Watched(servers("ACTIVE"), servers(), servers("SHUTOFF"), servers())
     watched.watcher._run()
     assert watched.gone == 1
@@ -154,7 +154,7 @@ def test_two_looks_in_a_row_without_a_living_server_and_the_set_is_gone():
 
 
 @pytest.mark.parametrize("between", [servers("ACTIVE"), OUTAGE])
-def test_one_look_without_a_living_server_is_not_believed(between):
+def test_one_poll_without_a_living_server_is_not_believed(between):
     watched = Watched(servers(), between, servers(), between)
     watched.watcher._run()
     assert watched.gone == 0
@@ -174,7 +174,7 @@ def test_all_servers_gone_at_once_is_one_line(caplog):
     assert messages(caplog) == ["All servers of this engine set are gone: stopped from elsewhere, or deleted."]
 
 
-def test_whatever_a_look_raises_is_survived_and_told_once(caplog):
+def test_whatever_a_poll_raises_is_survived_and_told_once(caplog):
     watched = Watched(servers("ACTIVE"), *[ZeroDivisionError("oops")] * 2, servers("ACTIVE"))
     assert [watched.watcher.poll_once() for _ in range(4)] == [1, None, None, 1]
     assert messages(caplog) == ["Polling the servers failed; will retry: ZeroDivisionError: oops"]
@@ -187,7 +187,7 @@ def test_an_outage_for_ever_is_no_end():
     assert len(watched.stop.waits) == 51
 
 
-def test_the_second_look_never_comes_later_than_the_interval():
+def test_the_second_poll_never_comes_later_than_the_interval():
     watched = Watched(servers(), servers(), interval=0.2)
     watched.watcher._run()
     assert watched.stop.waits == [0.2, 0.2]

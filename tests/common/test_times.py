@@ -13,7 +13,7 @@ NOON = datetime(2026, 1, 1, 12, 0, tzinfo=timezone.utc)
     "text",
     ["2026-01-01T12:00:00Z", "2026-01-01T12:00:00.000000", "2026-01-01T12:00:00.000Z", "2026-01-01T14:00:00+02:00"],
 )
-def test_a_moment_is_read_as_nova_the_store_and_we_write_it(text):
+def test_a_timestamp_is_read_as_nova_the_store_and_we_write_it(text):
     assert timestamp(text) == NOON
     assert iso(NOON) == iso(NOON.timestamp()) == "2026-01-01T12:00:00.000Z"
 

@@ -62,7 +62,7 @@ def test_engines_are_those_of_the_set(hub):
     assert hub.engines() == {uuid: id for id, uuid in ENGINES.items()}
 
 
-def test_engines_that_came_since_the_last_look_are_listed(hub, client):
+def test_engines_that_came_since_the_last_question_are_listed(hub, client):
     assert hub.engines("cccc3333") == {}
     client.notices = [{**ENGINES, 4: "cccc3333-0-0-0-0"}]
     assert hub.engines("cccc3333") == {"cccc3333-0-0-0-0": 4}
@@ -79,7 +79,7 @@ def test_what_changed_before_the_client_had_subscribed_is_seen_after_a_second(hu
     assert client.calls == [("close",)]
 
 
-def test_the_list_is_taken_anew_more_and_more_seldom(hub, clock):
+def test_the_list_is_fetched_again_more_and_more_seldom(hub, clock):
     """Each time is a line in the controller's log."""
     for _ in range(36000):
         clock.sleep(0.1)
@@ -97,7 +97,7 @@ def test_a_controller_that_is_too_busy_for_a_new_client_keeps_the_old_one(hub, c
     assert client.calls == []
 
 
-def test_engines_are_told_to_shut_down_before_the_list_is_taken_anew(hub, client, clock):
+def test_engines_are_told_to_shut_down_before_the_list_is_fetched_again(hub, client, clock):
     clock.sleep(0.999)
     hub.shut_down("aaaa1111", timeout=0.5, sleep=clock.sleep)
     assert client.calls == [("shutdown", [0, 1], False)]

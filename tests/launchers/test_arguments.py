@@ -108,7 +108,7 @@ def test_a_set_that_is_restarted_has_what_it_was_started_with(start, caplog):
     assert start("2").flavor == "small"
 
 
-def test_what_is_given_anew_counts_alone(start):
+def test_new_arguments_count_alone(start):
     start("1", flavor="large", packages=["numpy"])
     again = start("1", flavor="medium")
     assert (again.flavor, again.packages) == ("medium", [])

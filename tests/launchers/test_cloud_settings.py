@@ -286,7 +286,7 @@ def test_what_was_asked_ahead_is_not_asked_again_but_the_quota_counts_what_was_m
     assert (counts["networks"], counts["images"], counts["limits"]) == (1, 1, 2)
 
 
-def test_a_cloud_that_does_not_tell_its_quota_is_used_without_a_look_at_it():
+def test_a_cloud_that_does_not_tell_its_quota_is_used_without_checking_it():
     cloud = FakeCloud()
     cloud.fail["limits"] = [CloudError("403: Forbidden")]
     plan = make_plan(GriffinCloud(), cloud)

@@ -44,7 +44,7 @@ async def test_nothing_is_told_where_nothing_was_found_or_it_could_not_be_asked(
     assert caplog.messages == []
 
 
-async def test_a_look_that_hangs_holds_up_a_start_for_a_bounded_time(monkeypatch, caplog):
+async def test_a_search_that_hangs_holds_up_a_start_for_a_bounded_time(monkeypatch, caplog):
     woken = threading.Event()
     monkeypatch.setattr(Clusters, "servers_left", lambda self: woken.wait(60))
     monkeypatch.setattr(module, "PATIENCE", 0.01)

@@ -18,7 +18,7 @@ def roster():
     return made
 
 
-def test_nothing_happens_for_long_and_the_looks_become_rare(roster):
+def test_nothing_happens_for_long_and_polls_become_rare(roster):
     polling = PollInterval(1.0, 0.0)
     assert [round(polling.pause(roster, now, now), 3) for now in (2, 5, 23, 42, 82, 600)] == [1, 1, 1.05, 2, 4, LONGEST]
 
@@ -42,7 +42,7 @@ def test_the_last_server_is_looked_for_when_it_should_be_there(roster):
     assert polling.pause(roster, 6.4, 6.4) == pytest.approx(2 + 4.6 + MARGIN - 6.4)
 
 
-def test_a_look_that_began_too_early_is_followed_by_another_at_once(roster):
+def test_a_poll_that_began_too_early_is_followed_by_another_at_once(roster):
     """It was on its way when the third became ACTIVE."""
     polling = PollInterval(1.0, 0.0)
     polling.pause(roster, 3.6, 3.6)
@@ -56,14 +56,14 @@ def test_a_look_that_began_too_early_is_followed_by_another_at_once(roster):
     assert polling.pause(roster, 6.8, 6.9) == 1
 
 
-def test_a_look_waits_for_the_moment_that_comes_soon_after_its_own(roster):
+def test_a_poll_waits_for_the_expected_time_if_that_comes_soon_after_its_own(roster):
     polling = PollInterval(1.0, 0.0)
     polling.pause(roster, 3.6, 3.6)
     roster.slots[0].phase = roster.slots[1].phase = "active"
     assert polling.pause(roster, 4.0, 4.0) == pytest.approx(2 + 3 + MARGIN - 4.0)
 
 
-def test_the_moment_is_counted_from_a_servers_creation_and_not_from_the_first_look_at_it():
+def test_the_expected_time_is_counted_from_a_servers_creation_and_not_from_the_first_poll():
     """As a start does it: all are created, at 0, 1 and 2 s, before the first look; each takes 5 s."""
     polling, roster = PollInterval(1.0, 0.0), roster_of(3, created=False)
     for number, slot in enumerate(roster.slots):
@@ -87,7 +87,7 @@ def test_one_that_is_late_is_looked_for_as_always(roster):
     assert polling.pause(roster, 55.0, 55.0) == pytest.approx(2.5)
 
 
-def test_a_server_that_takes_the_place_of_another_is_waited_for_anew(roster):
+def test_a_server_that_takes_the_place_of_another_is_waited_for_again(roster):
     polling = PollInterval(1.0, 0.0)
     polling.pause(roster, 3.0, 3.0)
     del roster.slots[2]

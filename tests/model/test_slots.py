@@ -115,7 +115,7 @@ def test_error_counts_at_once_and_is_told_once():
 @pytest.mark.parametrize(
     ("state", "cause"), [("SHUTOFF", "went to SHUTOFF: it is off"), ("", "is gone: somebody deleted it")]
 )
-def test_off_or_gone_is_believed_at_the_second_look(state, cause):
+def test_off_or_gone_is_believed_at_the_second_poll(state, cause):
     """A listing may be late, and a server that reboots may be seen off."""
     one = roster()
     one.observe(servers("ACTIVE"), {}, {}, 0)
