@@ -50,7 +50,7 @@ def main() -> None:
             Griffin.launch_instance()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # who reads, such as `head`, has enough: of a help, too
+    except BrokenPipeError:  # the reader, such as `head`, has enough; also of a help text
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -134,7 +134,7 @@ class ClustersCommand(Command):
     }
 
     def clusters(self) -> Clusters:
-        """Return those of the project that the credentials are for. Raises `CloudError`."""
+        """Return the clusters of the project that the credentials are for. Raises `CloudError`."""
 
         from ..cloud.cloud import Cloud
         from ..cloud.shared import open_store

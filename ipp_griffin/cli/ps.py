@@ -82,7 +82,7 @@ def row(cluster: Cluster, now: datetime) -> tuple[str, ...]:
 
 
 def server_rows(cluster: Cluster, now: datetime, ids: EngineIds | None) -> list[tuple[str, ...]]:
-    """Return a line for each server of a cluster. ``ids``: what its controller lists; None: it can't be reached from here."""
+    """Return a line for each server of a cluster. ``ids``: the engine ids that its controller lists; None if it can't be reached from here."""
     return [
         (
             cluster.uid,
@@ -117,7 +117,7 @@ def _until(expires: str, now: datetime) -> str:
 
 
 def as_json(cluster: Cluster, now: datetime, ids: EngineIds | None = None) -> dict[str, Any]:
-    """Return a cluster with all that is known of it. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
+    """Return everything known of a cluster, as JSON. Times are ISO 8601, in UTC. ``ids``: as in `server_rows`."""
     return {
         "uid": cluster.uid,
         **cluster.labels,

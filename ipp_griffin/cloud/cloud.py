@@ -58,9 +58,8 @@ class Cloud(Api):
         return url.rstrip("/")
 
     def check_services(self, servers_interface: str = "") -> None:
-        """Raise `Unsupported` if Nova is too old for tags at creation, by which everything is found again, or if there is
-        no object store, for this machine or on the ``servers_interface`` of the catalog.
-        """
+        """Raise `Unsupported` if Nova is too old to set tags at creation, by which everything is found again, or if the catalog has no object
+        store for this machine or on the ``servers_interface``."""
         latest = self.compute_microversion()
         if tuple(map(int, latest.split("."))) < tuple(map(int, MICROVERSION.split("."))) if latest else True:
             has = f"offers microversions up to {latest}" if latest else "has no microversions"
@@ -117,7 +116,7 @@ class Cloud(Api):
 
     def security_groups(self) -> dict[str, str]:
         """Return the id and name of each of this project's security groups."""
-        params = {"project_id": self.project_id}  # an administrator would see those of all projects
+        params = {"project_id": self.project_id}  # an administrator sees those of all projects
         found = self.listing(
             "network", "/security-groups", "security_groups", lambda g: (str(g["id"]), str(g["name"])), params=params
         )
@@ -158,7 +157,7 @@ class Cloud(Api):
         """
         params = {"limit": PAGE, **({"tags": ",".join(tags)} if tags else {})}
         found = self.listing("compute", "/servers/detail", "servers", _tagged, params=params, microversion=MICROVERSION)
-        # The filter alone is not trusted: on a cloud that ignores it, deleting by tag would delete all there is.
+        # The filter alone is not trusted: on a cloud that ignores it, deleting by tag would delete every server.
         return [server for server in found if set(tags) <= set(server.tags) and server.status != "DELETED"]
 
     def create_server(self, plan: Plan, server: ServerPlan, user_data: bytes) -> Server:
@@ -207,7 +206,7 @@ class Cloud(Api):
             )
 
     def _delete(self, id: str) -> None:
-        # 409: another action is under way on it (or it is locked, and then stays so).
+        # 409: another action is in progress on it (or it is locked, and then retrying does not help).
         self.delete(f"Can't delete server {id}", "compute", f"/servers/{quote(id, safe='')}", HTTPStatus.CONFLICT)
 
     def console_output(self, id: str, length: int = 100) -> str:

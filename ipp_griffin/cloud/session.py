@@ -37,7 +37,7 @@ A = TypeVar("A", bound="Api")
 class Api:
     """One authenticated connection to one project of one cloud. Methods may be called from several threads.
 
-    ``name``: of its entry in clouds.yaml, as `connect` was given it; ``retries``: how often a call that may be repeated is, while its
+    ``name``: of its entry in clouds.yaml, as `connect` was given it; ``retries``: how often a repeatable call is repeated while its
     service is unavailable.
     """
 
@@ -185,7 +185,7 @@ class Api:
         return str(url or "")
 
     def _adapter(self, service: str) -> Any:
-        """Return the SDK's proxy of a service. It is made once, since making it may ask the service for its versions.
+        """Return the SDK's proxy of a service. It is made only once, since that may ask the service for its versions.
 
         That takes a request, during which other services can be asked.
         """

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from ..model.reports import Report
     from ..model.server import Server
 
-SETTLED = 3600  # seconds after which nobody is about to use a container that has no servers
+SETTLED = 3600  # seconds after which no start is about to use a container without servers
 OFF_BY = 900  # seconds after which a server whose agent has reported its end should have switched itself off
 LABELS = ("owner", "host", "container", "profile", "cluster_id", "started", "start_deadline", "expires")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One server of a cluster. ``engines``: how many it is to run, none where it runs the controller; ``phase``: see `phase_of`;
-    ``reported``: when its agent said so last, as ISO 8601; ``mine``: the user of these credentials created it. Anybody in the project
-    can give a server a cluster's tags."""
+    """One server of a cluster. ``engines``: how many it should run, 0 for the controller's; ``phase``: see `phase_of`; ``reported``: when its
+    agent last reported, in ISO 8601; ``mine``: whether the user of these credentials created it, since anybody in the project can give
+    a server a cluster's tags."""
 
     server: Server
     place: Place
@@ -41,17 +41,17 @@ class Member:
 
     @property
     def expires(self) -> str:
-        """Return when its launcher wants it gone at the latest, in ISO 8601; "": never."""
+        """Return when it expires, as its launcher decided, in ISO 8601; "": never."""
         return self.server.metadata.get("griffin:expires", "")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster. ``labels``: what its launcher wrote down for people, each a printable line ("" where it is unknown).
+    """One cluster. ``labels``: its launcher's notes for people, each a printable line ("" if unknown).
 
-    ``mine``: the user of these credentials started it: its container says so, or where there is none, one of its servers
-    is theirs. ``touched``: when something was last written into its container,
-    as ISO 8601; asked only of a cluster without servers.
+    ``mine``: whether the user of these credentials started it, as its container says, or, without a container, because one of its
+    servers is theirs. ``touched``: when something was last written into its container, in ISO 8601; only known for a cluster without
+    servers.
     """
 
     uid: str
@@ -67,7 +67,7 @@ class Cluster:
 
     @property
     def controller(self) -> Member | None:
-        """Return the newest server that its controller runs on; None where the controller is on no server of the cloud."""
+        """Return the newest server that its controller runs on; None if the controller does not run on a server of the cloud."""
         found = [
             member for member in self.members if member.place.engine_set == CONTROLLER and member.mine == self.mine
         ]
@@ -80,7 +80,7 @@ class Cluster:
 
     @property
     def engines(self) -> int:
-        """Return how many engines it is to have."""
+        """Return how many engines it should have."""
         return sum(member.engines for member in self.members)
 
     @property
@@ -99,15 +99,15 @@ class Cluster:
         return max((seconds_since(member.server.created, now) for member in self.members), default=0.0)
 
     def vcpu_hours(self, now: datetime) -> float:
-        """Return the vCPU-hours of the servers that are there, since their creation. Clouds may bill more than that, or less."""
+        """Return the vCPU-hours of the existing servers since their creation. Clouds may bill more or less."""
         hours = (seconds_since(m.server.created, now) / 3600 * m.server.vcpus for m in self.members)
         return sum(hours)
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody needs any more: a server, a security ``group``, a floating IP, or (all None) the container of a cluster that has no
-    server. ``why``: one line. ``mine``: the user of these credentials made it."""
+    """Something that nobody needs any more: a server, a security ``group``, a floating IP, or (all None) the container of a cluster without
+    servers. ``why``: one line. ``mine``: whether the user of these credentials created it."""
 
     cluster: Cluster
     server: Server | None
@@ -118,11 +118,11 @@ class Leftover:
 
 
 def leftovers(cluster: Cluster, now: datetime) -> list[Leftover]:
-    """Return what of a cluster can't become or be part of it. Pure.
+    """Return the parts of a cluster that are of no use to it any more. Pure.
 
-    Servers past their expiry, those that Nova says are off or broken, those whose agent never reported, or has reported its end and
-    did not switch its server off, or came no further than its start for an hour after its deadline. Of all but the first never
-    one of an engine set that is still starting: its launcher sees to it.
+    These are servers that expired; that Nova lists as off or broken; whose agent never reported, or reported its end without switching
+    the server off, or got no further than starting for an hour after its deadline. Servers of a set that is still starting count only
+    if they expired: their launcher takes care of them.
     """
     found = []
     for member in cluster.members:
@@ -143,24 +143,24 @@ def _why_left(member: Member, now: datetime) -> str:
         return ""
     if server.status in DEAD:
         return f"is in {server.status}{server.fault and ': '}{server.fault}"
-    over = f"its start was over at {one_line(deadline, 40)}"
+    over = f"its start had time until {one_line(deadline, 40)}"
     if member.phase in ("building", "active"):
         return f"never reported; {over}"
     if member.phase in ENDED and seconds_since(member.reported, now) >= OFF_BY:
-        return f"runs nothing: its agent reported {member.phase} at {one_line(member.reported, 40)}"
+        return f"runs nothing any more: its agent reported {member.phase} at {one_line(member.reported, 40)}"
     unfinished = member.phase in ("agent", "connected") and seconds_since(deadline, now) >= SETTLED
-    return f"came no further than {member.phase!r}; {over}" if unfinished else ""
+    return f"got no further than {member.phase!r}; {over}" if unfinished else ""
 
 
 def is_settled(touched: str, now: datetime) -> bool:
-    """Return whether no start is about to use the container: a start writes into it as soon as it has made it."""
+    """Return whether no start is about to use the container. A start writes into its container as soon as it has made it."""
     return not touched or seconds_since(touched, now) >= SETTLED
 
 
 def phase_of(server: Server, report: Report | None) -> str:
-    """Return building, active, agent, connected, engines, gone or failed: what Nova says, and for a server that runs, its agent.
+    """Return building, active, agent, connected, engines, gone or failed, from Nova and, for a running server, its agent's reports.
 
-    Of one whose controller runs, "controller" instead of "engines".
+    For a server that runs the controller, "controller" instead of "engines".
     """
     if server.status in DEAD:
         return "failed" if server.status == "ERROR" else "gone"

@@ -34,8 +34,8 @@ class ControllerServer(EngineSet):
         super().__init__(cloud, store, uid, CONTROLLER)
 
     def connection_files(self, incarnation: int) -> dict[str, Json]:
-        """Return what ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` where that is not this cluster's."""
-        body = self.store.get(self.uid, f"{Place(CONTROLLER, 0, incarnation).prefix}{HANDOVER}", FILE_LIMIT)
+        """Return what ipcontroller wrote: {"engine": ..., "client": ...}. Raises `GriffinError` if that is not this cluster's."""
+        body = self.store.get(self.uid, f"{Place(CONTROLLER, 0, incarnation).prefix}{CONNECTION_FILES}", FILE_LIMIT)
         try:
             files = {name: dict(info) for name, info in json.loads(body).items()}
             uids = {cluster_uid(files[name]) for name in ("engine", "client")}

@@ -162,9 +162,9 @@ class Clusters:
     def reap(self, found: Iterable[Leftover], *, timeout: float) -> list[Leftover]:
         """Delete what was ``found`` and is still left over; return what was deleted. Idempotent.
 
-        It may have taken a while to say yes: servers are deleted one by one, never by their cluster's tag. Their container
-        goes with the last server, unless another engine set wrote into it in the last hour: it may have begun to start since.
-        Raises `CloudError` naming the servers that are still there after ``timeout`` seconds.
+        The user may have taken a while to agree, so servers are deleted one by one, never by their cluster's tag. Their container is
+        deleted with the last server, unless another engine set wrote into it in the last hour: that may be starting. Raises
+        `CloudError` naming the servers that are still there after ``timeout`` seconds.
         """
         asked = {_key(left) for left in found}
         everyone = any(not (left.mine and left.cluster.mine) for left in found)

@@ -187,7 +187,7 @@ class Reconciler:
         """Shut the engines down through the hub, which would list those of a deleted server for many heartbeats more."""
         if hub is None:
             return
-        with contextlib.suppress(Exception):  # they will be missed there soon
+        with contextlib.suppress(Exception):  # the hub will notice by missing heartbeats
             hub.shut_down(failure.planned.place.uuid_prefix, timeout=1.0)
 
     def _delete_doomed(self, survey: Survey | None = None) -> None:

@@ -54,7 +54,7 @@ class Wait:
         self._polling = PollInterval(poll_interval, self._clock())
 
     def _poll(self, registered: Mapping[Place, int], hub: Hub | None = None) -> float:
-        """Poll the servers, and return the time of the next poll. Raises `GriffinError` where too many have failed."""
+        """Poll the servers, and return the time of the next poll. Raises `GriffinError` if too many have failed."""
         began = self._clock()
         self._reconciler.poll(registered, reports=True, replace_settled=True, hub=hub)
         self._reconciler.check_quorum()

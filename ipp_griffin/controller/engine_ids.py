@@ -38,8 +38,8 @@ def controllers(ipython_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def engine_ids(uids: Iterable[str], ipython_dir: Path, timeout: float = ANSWER_TIMEOUT) -> dict[str, EngineIds]:
-    """Return what the controllers of these clusters list; without those that can't be reached from here. Takes twice
-    ``timeout`` seconds at most, however many there are."""
+    """Return what the controllers of these clusters list, leaving out those that can't be reached from here. Takes at most twice ``timeout``
+    seconds, however many there are."""
     known = controllers(ipython_dir)
     answers: dict[str, EngineIds] = {}
 

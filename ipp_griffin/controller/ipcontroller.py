@@ -1,8 +1,8 @@
 """``python -m ipp_griffin.ipcontroller ARGUMENTS``: ipcontroller, as `GriffinControllerLauncher` runs it.
 
-Without keys in what it logs, with the heartbeats of `heartbeats` where neither the profile nor an argument says otherwise, and not
-without whoever started it, before the cluster file can name it. It may be started before its last arguments are known, which the cloud
-has a say in: then it loads ipyparallel, and waits for them.
+It logs no keys, uses the heartbeats of `heartbeats` unless the profile or an argument sets others, and ends if its starter ended before
+the cluster file could name it. It may be started before its last arguments are known, which the cloud has a say in: then it loads
+ipyparallel, and waits for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..common.processes import process_of
 from .heartbeats import CONTROLLER_DEFAULTS
 from .redaction import redact_this_process
 
-STARTER = "IPP_GRIFFIN_STARTER"  # in the environment: the pid of the process that notes this one in the cluster file
+STARTER = "IPP_GRIFFIN_STARTER"  # in the environment: the pid of the process that records this one in the cluster file
 ARGUMENTS = "IPP_GRIFFIN_ARGUMENTS"  # in the environment: the folder in which the last arguments will be
 SECRETS = ("IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY", "IPP_CURVE_PUBLICKEY")
 

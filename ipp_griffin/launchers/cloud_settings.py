@@ -113,7 +113,7 @@ class GriffinCloud(LoggingConfigurable):
         return Catalogue(**prefetch_of(cloud).answers(self._kinds(cloud), once))
 
     def networks(self, cloud: Cloud) -> Sequence[Network]:
-        """Return those of the cloud. Blocking."""
+        """Return the cloud's networks. Blocking."""
         return list(prefetch_of(cloud).answers({"networks": cloud.networks})["networks"])
 
     def _kinds(self, cloud: Cloud) -> dict[str, Callable[[], Any]]:

@@ -61,7 +61,7 @@ class LocalName:
         return local
 
     def check(self, uid: str, project: str, exists: Callable[[str], bool]) -> list[Record]:
-        """Return the tunnels that are on record under this name. Raises `SettingError` where that is another cluster than ``uid``.
+        """Return the tunnels recorded under this name. Raises `SettingError` if the name belongs to another cluster than ``uid``.
 
         A cluster whose controller was on a server of ``project`` and that no longer exists there may be replaced.
         """

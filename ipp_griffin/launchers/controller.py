@@ -72,7 +72,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     @default("controller_cmd")
     def _our_ipcontroller(self) -> list[str]:
-        """Return the command of ipyparallel's ipcontroller without keys in what it logs, and with this project's heartbeats."""
+        """Return the command that runs ipyparallel's ipcontroller with this project's heartbeats, and without keys in its log."""
         return list(OWN_COMMAND)
 
     def find_args(self) -> list[str]:

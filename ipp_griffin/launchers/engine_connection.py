@@ -66,7 +66,7 @@ def _probe(launcher: Any) -> None:
 
 
 def _has_lost_tunnel(path: Path) -> bool:
-    """Return whether the connection file of clients goes through a tunnel that is gone: this machine was rebooted, or moved."""
+    """Return whether the clients' connection file uses a tunnel that has ended, as after a reboot of this machine."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         tunnel = json.loads(path.read_text()).get(TUNNEL)
         return bool(tunnel) and not is_open(tunnel)

@@ -37,7 +37,7 @@ class Leftovers:
                     f"bill: {'; '.join(found[:MOST_TOLD])}{more}. `ipp-griffin reap` deletes what is left."
                 )
 
-    def _look(self) -> list[str]:
+    def _search(self) -> list[str]:
         from ..cluster.inventory import Clusters
 
         clusters = Clusters(self._cloud, lambda prefix: open_store(self._cloud, container=prefix), self._container)

@@ -67,7 +67,7 @@ def parse_history(engine_set: str, body: bytes) -> dict[Place, Former]:
 def records(
     uid: str, servers: Iterable[Server], reports: Iterable[Report], formers: Mapping[Place, Former]
 ) -> list[Record]:
-    """Return one record for each server, by place. ``servers``: those that count first, where two have one place."""
+    """Return one record for each server, by place. ``servers``: if two have the same place, the first counts."""
     written: dict[Place, list[Report]] = {}
     for report in reports:
         written.setdefault(report.place, []).append(report)

@@ -84,7 +84,7 @@ def server_name(uid: str, place: Place) -> str:
 
 
 def place_of_engine(uuid: str) -> tuple[Place, int] | None:
-    """Return the place of an engine's server, and the engine's index there; None for the uuid of no engine of ours."""
+    """Return the place of an engine's server, and the engine's index there; None for the uuid of another engine."""
     match = re.fullmatch(f"({_SET})-({_NUMBER})-({_NUMBER})-({_NUMBER})-[0-9]+", uuid)
     return (Place(match[1], int(match[2]), int(match[3])), int(match[4])) if match else None
 

@@ -12,9 +12,9 @@ from ..common.text import one_line
 from .names import Place
 from .phases import REPORTED
 
-LOG = "log"  # engines' output only: says nothing of how the server is, and is written anew under the same name
+LOG = "log"  # only the engines' output, not a phase; always written under the same name
 KINDS = (*REPORTED, LOG)  # in the order of their numbers in `Store.report_urls`, which must not change
-WITHOUT_OUTPUT = ("agent", "connected")  # no engine has said anything yet
+WITHOUT_OUTPUT = ("agent", "connected")  # no engine has written anything yet
 REPORT_LIMIT = 1 << 18  # bytes of a report that are read
 MESSAGE_LIMIT = 1000  # characters of an agent's message, which ends with the last lines of what failed
 

@@ -247,7 +247,7 @@ class Roster:
         phase = slot.phase
         if server is not None:
             phase = later(phase, "active" if server.status == "ACTIVE" else "building")
-        if report is not None:  # one that says "failed" says at least that the agent ran
+        if report is not None:  # even "failed" shows that the agent ran
             phase = later(phase, report.phase if report.phase in START else "agent")
         if phase != slot.phase:
             slot.phase, slot.since = phase, now
@@ -275,7 +275,7 @@ class Roster:
             return failure("is gone: somebody deleted it")
         if slot.settled:
             return None
-        # A report alone never ends a server: the controller must agree.
+        # A report alone never makes a server fail: the controller must agree.
         if report is not None and report.phase in ENDED and not slot.registered:
             return failure("", report)
         seconds, setting = self.deadlines.of(slot.phase)
@@ -304,7 +304,7 @@ def later(one: str, other: str) -> str:
 
 
 def next_incarnation(planned: ServerPlan) -> ServerPlan:
-    """Return the plan of the server that takes the slot of ``planned``, under a name and tags that were never used."""
+    """Return the plan of the server that takes the slot of ``planned``, with a name and tags that were never used before."""
     uid, place = uid_of(planned.tags), replace(planned.place, incarnation=planned.place.incarnation + 1)
     return replace(planned, name=server_name(uid, place), place=place, tags=server_tags(uid, place))
 

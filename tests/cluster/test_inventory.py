@@ -510,7 +510,7 @@ def test_reaping_names_a_server_that_outlives_its_deletion_and_keeps_its_contain
     store = FakeStore.of_clusters(**{ADA: {"user": "ada"}})
     clusters = look(off, make_server(1, start_deadline="2999-01-01T00:00:00Z"), store=store)
     clusters._cloud.stuck = {off.id}
-    with pytest.raises(CloudError, match=rf"These servers are still there 5 s after their deletion: {off.name}\."):
+    with pytest.raises(CloudError, match=rf"These servers still exist 5 s after they were deleted: {off.name}\."):
         clusters.reap(clusters.leftovers(), timeout=5)
     assert store.asked("delete_container", "uid") == []
 

@@ -233,6 +233,6 @@ def test_a_server_that_lands_while_the_cluster_is_stopped_from_elsewhere_is_dele
 def test_stragglers_are_deleted_when_their_time_is_over(caplog):
     kept = Kept(2, quorum=1)
     kept.poll({Place(SET, 0): 1})
-    kept.reconciler.give_up_stragglers("was not there after 9 s (start_timeout)")
+    kept.reconciler.give_up_stragglers("had not all its engines after 9 s (start_timeout)")
     assert sorted(kept.cloud.there) == ["id-0.0"]
     assert texts(caplog)[-1].endswith("(active) had not all its engines after 9 s (start_timeout).")

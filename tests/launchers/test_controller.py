@@ -274,7 +274,7 @@ def test_ports_are_looked_for_at_the_address_it_will_listen_on(launcher, monkeyp
 @pytest.mark.parametrize("arg", ["--IPController.enable_curve=False", "--IPController.enable_curve=True"])
 async def test_curve_is_not_the_users_to_set(launcher, arg):
     launcher.controller_args = [arg]
-    with pytest.raises(SettingError, match="CurveZMQ is always on here: take --IPController.enable_curve out"):
+    with pytest.raises(SettingError, match="CurveZMQ is always on: remove --IPController.enable_curve"):
         await launcher.start()
 
 
@@ -356,7 +356,7 @@ async def test_files_of_an_earlier_controller_are_removed_before_the_start(local
 async def test_using_connection_files_again_is_refused(launcher, arg):
     """ipcontroller makes new Curve keys in every run, and does not write them to files that are used again."""
     launcher.controller_args = [arg]
-    with pytest.raises(SettingError, match="can't be used again"):
+    with pytest.raises(SettingError, match="can't be reused"):
         await launcher.start()
 
 

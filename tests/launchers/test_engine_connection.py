@@ -78,7 +78,9 @@ async def test_a_tunnel_that_has_ended_is_opened_by_connect(launcher, tmp_path):
     me = psutil.Process()
     for tunnel in (str(tmp_path / "griffin-ssh-1"), [me.pid, me.create_time() - 100]):  # as of 0.1
         clients.write_text(json.dumps({**CONNECTION, "tunnel": tunnel}))
-        with pytest.raises(GriffinError, match="SSH tunnel .* has ended: `ipp-griffin connect CLUSTER` opens another"):
+        with pytest.raises(
+            GriffinError, match="SSH tunnel .* has ended. Open a new one with `ipp-griffin connect CLUSTER`"
+        ):
             await engine_connection(launcher, NETWORK)
     assert launcher.hub.methods == []
     clients.write_text(json.dumps({**CONNECTION, "tunnel": [me.pid, me.create_time()]}))

@@ -84,7 +84,7 @@ class Store:
         self._urls.digests()
 
     def largest(self) -> int:
-        """Return the most bytes that one object may have; 0 where the store does not say."""
+        """Return the maximum size of an object in bytes; 0 if the store does not say."""
         return int((self.account.capability("swift") or {}).get("max_file_size") or 0)
 
     # -- the container ---------------------------------------------------------------------------------
