@@ -289,7 +289,7 @@ def test_a_set_of_other_servers_works_beside_the_first_and_ends_alone(shell, clu
 def test_a_set_that_can_not_be_leaves_the_first_alone(shell, cluster):
     (first,) = cluster.engines
     for flavor, said in (
-        (shell.cloud.too_big, r"can't have its 1 engines any more\. .*No valid host was found"),
+        (shell.cloud.too_big, r"can no longer get its 1 engines\. .*No valid host was found"),
         ("huge", r"^No flavor 'huge'\. .* Set GriffinEngineSetLauncher\.flavor\.$"),
     ):
         with pytest.raises(GriffinError, match=said) as raised:
