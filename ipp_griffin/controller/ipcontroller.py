@@ -31,6 +31,11 @@ def give_arguments(folder: Path, pid: int, arguments: list[str]) -> None:
     write_private(_arguments_of(folder, pid), json.dumps(arguments))
 
 
+def take_back_arguments(folder: Path, pid: int) -> None:
+    """Remove what a process that has ended did not fetch. Idempotent."""
+    _arguments_of(folder, pid).unlink(missing_ok=True)
+
+
 def _arguments_of(folder: Path, pid: int) -> Path:
     return folder / f".arguments-{pid}.json"
 

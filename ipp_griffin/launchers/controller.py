@@ -22,7 +22,7 @@ from ..agent.text import Redactor
 from ..common.errors import GriffinError
 from ..common.processes import process_of
 from ..common.threads import in_thread
-from ..controller.ipcontroller import ARGUMENTS, STARTER, give_arguments
+from ..controller.ipcontroller import ARGUMENTS, STARTER, give_arguments, take_back_arguments
 from ..model.connection import cluster_uid
 from ..model.userdata import agent_source
 from . import ipcluster
@@ -80,7 +80,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         env.setdefault("IPP_SESSION_KEY", self._session_key)
         env[STARTER] = str(os.getpid())
         if self._waits_for_arguments:
-            env[ARGUMENTS] = self._security_folder
+            env[ARGUMENTS] = str(self._security_folder)
         return env
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             await in_thread(lambda: self.record_project(settings))
             self._own_args = await in_thread(lambda: self._decide_args(settings))
             if self._waits_for_arguments:
-                give_arguments(Path(self._security_folder), self.pid, self._own_args)
+                give_arguments(self._security_folder, self.pid, self._own_args)
             else:
                 self._spawn()
             await in_thread(agent_source)  # engine sets need it next, and ipcontroller takes longer
@@ -113,6 +113,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self._give_back_reservation()
             if self.running:
                 await self._withdraw()
+            take_back_arguments(self._security_folder, self.pid)
             await ipcluster.end_failed_start(self, e)
 
     def _spawn(self) -> None:
@@ -133,8 +134,8 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self.parent.update_cluster_file()
 
     @property
-    def _security_folder(self) -> str:
-        return str(Path(self.connection_files["engine"]).parent)
+    def _security_folder(self) -> Path:
+        return Path(self.connection_files["engine"]).parent
 
     async def stop(self) -> None:
         """Tear the cluster down: its engine sets, everything else that it has in the cloud, then the controller.

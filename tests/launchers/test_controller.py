@@ -14,7 +14,7 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, LocalEngineSetLauncher, NotRunning
 from traitlets.config import Config, Configurable
 
-from ipp_griffin.common.errors import SettingError, Unavailable, Unsupported
+from ipp_griffin.common.errors import GriffinError, SettingError, Unavailable, Unsupported
 from ipp_griffin.controller.ipcontroller import STARTER
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ipp_griffin.launchers.cloud_settings import GriffinCloud
@@ -398,6 +398,15 @@ async def test_ipcontroller_loads_while_the_launcher_logs_in_and_gets_its_addres
     finally:
         launcher._end_group()
         await launcher.join(60)
+
+
+async def test_one_that_ends_before_it_gets_its_address_leaves_no_file_with_it(launcher, monkeypatch):
+    monkeypatch.setattr(launcher, "connect", lambda: "a cloud")
+    monkeypatch.setattr(launcher, "record_project", lambda settings: os.kill(launcher.pid, signal.SIGKILL))
+    monkeypatch.setattr(launcher, "_decide_args", lambda settings: launcher.process.wait(60) and [])
+    with pytest.raises(GriffinError, match="ipcontroller ended at once"):
+        await launcher.start()
+    assert list(Path(launcher.profile_dir, "security").iterdir()) == []
 
 
 async def test_a_command_of_the_users_own_is_started_when_all_its_arguments_are_known(local, monkeypatch):
