@@ -110,7 +110,7 @@ class Agent:
         self.redactor.hide(secrets_of(self.parameters, found))
 
     def main(self) -> int:
-        """Work from the first report to the end; return the exit status: 0 also after a final failure as a unit, which is not to be restarted."""
+        """Work from the first report to the end; return the exit status: 0 also for a unit's final failure, so that systemd does not restart it."""
         try:
             with self.reports.writing("agent", f"the agent runs on {socket.gethostname()}"):
                 self.load()
@@ -145,9 +145,9 @@ class Agent:
         self.power_off()
 
     def power_off(self) -> None:
-        """Switch the server off, if it is still the one that the agent was made for."""
+        """Power the server off, if it is still the one that the agent was made for."""
         if read(INSTANCE_ID) != read(self.state.path("instance-id")) or not read(INSTANCE_ID):
-            self.log("not switched off: this is another server than the one I was made for")
+            self.log("not powering off: this is not the server that this agent was made for")
             return
         self.log("switching this server off")
         for command in (["systemctl", "poweroff"], ["poweroff"], ["shutdown", "-P", "now"]):

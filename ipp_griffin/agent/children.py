@@ -11,7 +11,7 @@ from .system import descendants, start_time, switch_to, wait_until
 
 
 class Child:
-    """A process that the agent keeps running, and the ones that ran in its place before."""
+    """One process that the agent keeps running, across restarts."""
 
     def __init__(self, index: int, log: str) -> None:
         self.index, self.log = index, log
@@ -55,7 +55,7 @@ class Children:
         return sum(child.written for child in self.all)
 
     def on_signal(self, number: int, frame: object) -> None:
-        """Raise `Stopped`: at once, or when the process that is just being started can be ended, too."""
+        """Raise `Stopped` at once; while a process is being started, only note it: `spawn` raises it."""
         self.stopping = True
         if not self.uninterruptible:
             raise Stopped()

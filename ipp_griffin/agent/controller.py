@@ -128,7 +128,7 @@ class ControllerAgent(Agent):
         return "ipcontroller runs" if self.children.all and self.children.all[0].alive else "ipcontroller has ended"
 
     def end(self) -> None:
-        """Kill the controller with all its processes: told to end, it would forget its engines, which wait out a reboot."""
+        """Kill the controller with all its processes: on SIGTERM it would forget its engines, which wait through a reboot."""
         for controller in self.children.all:
             if controller.process is not None:
                 self.end_group(controller)
@@ -213,7 +213,7 @@ class ControllerAgent(Agent):
             raise Failure(f"ipcontroller does not answer: {why}. {said(output)}")
         controller.registered = True
         self.state.keep()
-        if not kept.get("handed_over"):
+        if not kept.get("published"):
             self.publish()
         port = kept["connection_files"]["engine"]["registration"]
         again_text = ", again" if again else ""
@@ -232,8 +232,8 @@ class ControllerAgent(Agent):
         url = report_url(self.parameters["reports"], -1, "handover")
         problem = self.store.put(url, json.dumps(self.state.kept["connection_files"]).encode(), 30)
         if problem:
-            raise Failure(f"the connection files could not be handed over: {problem}")
-        self.state.keep(handed_over=True)
+            raise Failure(f"the connection files could not be published: {problem}")
+        self.state.keep(published=True)
 
     def unreachable(self) -> str:
         """Return which port of the controller does not answer, and why; "" if all do."""
@@ -283,7 +283,7 @@ class ControllerAgent(Agent):
         controller.process.wait()
 
     def keep_hub(self, profile: str) -> None:
-        """Keep what the hub knows of its engines. Its own file may not be on the disk yet when the power goes; engines that it forgets are lost."""
+        """Keep the hub's list of engines: after a power loss its own file may be old, and engines that are missing from it are lost."""
         with acting_as(self.runtime.user):
             state = hub_state(profile)
         if state and state != self.state.kept["hub"]:
@@ -302,8 +302,8 @@ class ControllerAgent(Agent):
         return "" if code else output.strip().rpartition("\n")[2]
 
     def activity(self, profile: str) -> Tuple[str, str]:
-        """Return how much the engines have done, before and after this question, which is some work, too. Both are "" while one is at work,
-        or where nobody knows."""
+        """Return how much work the engines have done, before and after this call, which adds some itself. Both are "" while an engine is
+        busy, or if the hub does not answer."""
         try:
             before, after = json.loads(self.ask_hub(profile, ACTIVITY_PROGRAM))
         except ValueError:

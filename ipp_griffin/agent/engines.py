@@ -153,7 +153,7 @@ class EngineAgent(Agent):
                 self.check_registration()
 
     def on_their_way(self) -> int:
-        """Return how many engines are about to register. One that takes long counts no more: it may be one that logs nothing."""
+        """Return how many started engines have not registered yet, without those slower than OVERDUE: they may log nothing."""
         since = self.monotonic() - OVERDUE
         return sum(e.alive and not e.registered and e.started > since for e in self.engines)
 

@@ -53,7 +53,7 @@ def serve(folder: str, root: bool, unit: bool = False) -> int:
 
 
 def main() -> int:
-    """Run as whoever started it wants; return the exit status."""
+    """Choose how to run (see above); return the exit status."""
     os.umask(0o022)
     program = os.path.abspath(__file__)
     root = os.geteuid() == 0 and program.startswith((STATE + "/", "/var/lib/cloud/"))

@@ -20,7 +20,7 @@ HEAD, TAIL, BODY = 16 << 10, 48 << 10, 256 << 10  # bytes of one child's log in 
 
 
 def report_url(reports: Json, sequence: int, phase: str) -> str:
-    """Return where a report belongs; "" where its phase has no place. A negative ``sequence``: an object without a number."""
+    """Return the URL of a report, "" if its phase has none. A negative ``sequence``: no number in the name."""
     if "urls" in reports:
         return str(reports["urls"].get(phase, ""))
     name = phase if sequence < 0 else f"{sequence:04d}-{phase}"
@@ -28,7 +28,7 @@ def report_url(reports: Json, sequence: int, phase: str) -> str:
 
 
 class Reports:
-    """Writes them, at URLs that can write nothing else."""
+    """Writes reports, to URLs that allow nothing else."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class Reports:
 
     @contextlib.contextmanager
     def writing(self, phase: str, message: str) -> Iterator[None]:
-        """Report a phase while the body runs: both wait for the network. The body must start no process: a child that is forked
-        beside a thread may hang before it is another program."""
+        """Report a phase while the body runs: both wait for the network. The body must not start a process: a child that is forked
+        beside a running thread may deadlock before it executes its program."""
         thread, timeout = self._thread(target=self.write, args=(phase, message), daemon=True), None
         thread.start()
         try:
@@ -88,7 +88,7 @@ class Reports:
     def poll(self, interval: float, summary: Callable[[], str]) -> None:
         """Every ``interval`` seconds (0: never), report what the children have logged since the last report; and retry a phase.
 
-        Logs have one name, so that the container does not grow; they are no phase, and not worth more than one try.
+        All reports of logs in one run share a name, so that the container does not grow. Each is tried once.
         """
         if self._monotonic() >= self._unsent_due:
             self.retry()

@@ -23,15 +23,18 @@ PIP = re.compile(r"(?:^|/)pip-[0-9.]+-py3-none-any\.whl$")
 # Finds ipyparallel and its version without importing it, which takes seconds; importlib.metadata would take longer than all else.
 PROBE_PROGRAM = """
 import json, os, re, sys, sysconfig
-from importlib import util
 version = ""
-spec = util.find_spec("ipyparallel")
-if spec is not None and spec.origin:
-    try:
-        with open(os.path.join(os.path.dirname(spec.origin), "_version.py"), encoding="utf-8") as f:
-            version = re.search("^__version__ = .([0-9][^'\\"]*)", f.read(), re.M).group(1)
-    except (OSError, AttributeError):
-        from ipyparallel import __version__ as version
+try:
+    from importlib import util
+    spec = util.find_spec("ipyparallel")
+    if spec is not None and spec.origin:
+        try:
+            with open(os.path.join(os.path.dirname(spec.origin), "_version.py")) as f:
+                version = re.search("^__version__ = .([0-9][^'\\"]*)", f.read(), re.M).group(1)
+        except (OSError, AttributeError):
+            from ipyparallel import __version__ as version
+except Exception:
+    pass  # a broken one counts as none
 print(json.dumps({"python": "%d.%d" % sys.version_info[:2], "ipyparallel": version,
     "paths": [p for p in sys.path if p.endswith("-packages")], "site": sysconfig.get_paths()["purelib"]}))
 """
@@ -89,7 +92,7 @@ def system_certificates() -> bytes:
 
 
 class Runtime:
-    """Finds or makes them. ``root``: what is started gets an unprivileged user; else it runs as the agent's own.
+    """Finds or creates the user and the Python. ``root``: what is started gets an unprivileged user; else it runs as the agent's own.
 
     ``user`` ("": the agent's own), ``home``, ``python`` ("" where the user's own command needs none), and ``notes`` for reports,
     are set by `prepare`. ``folder``: for a venv, where the user's home isn't used.
@@ -112,7 +115,7 @@ class Runtime:
         self.notes: List[str] = []
 
     def path(self, name: str) -> str:
-        """Return a path in the folder of what the user needs, in their home where they have their own."""
+        """Return a path in the folder of what the user needs: in their home if they have one of their own."""
         return os.path.join(self.home, ".ipp-griffin", name) if self._root else os.path.join(self._folder, name)
 
     # -- environments --
@@ -146,7 +149,7 @@ class Runtime:
         certificates = self._parameters.get("ca_certificates")
         if certificates:
             system = system_certificates()
-            if system:  # else pip goes on with its own: PIP_CERT is instead of them
+            if system:  # else leave PIP_CERT unset: it replaces pip's own
                 bundle = self.path("ca.pem")
                 with acting_as(self.user):
                     write(bundle, system + b"\n" + certificates.encode())

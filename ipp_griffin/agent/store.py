@@ -1,10 +1,11 @@
-"""The object store: the private object is read from it, reports are written into it. Its clock counts."""
+"""The object store: the private object is read from it, reports are written into it. Its clock is the reference."""
 
 import contextlib
 import email.utils
 import http.client
 import random
 import ssl
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -27,16 +28,18 @@ class HttpsHandler(urllib.request.HTTPSHandler):
     def __init__(self, ca_certificates: str) -> None:
         super().__init__(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # which trusts nobody
         self._ca_certificates = ca_certificates
-        self._opened: Optional[urllib.request.HTTPSHandler] = None
+        self._lock = threading.Lock()  # the first report and the private object are on their way at the same time
+        self._handler: Optional[urllib.request.HTTPSHandler] = None
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        if self._opened is None:
-            context = ssl.create_default_context()
-            if self._ca_certificates:
-                context.load_verify_locations(cadata=self._ca_certificates)
-            self._opened = urllib.request.HTTPSHandler(context=context)
-            self._opened.add_parent(self.parent)
-        return self._opened.https_open(request)
+        with self._lock:
+            if self._handler is None:
+                context = ssl.create_default_context()
+                if self._ca_certificates:
+                    context.load_verify_locations(cadata=self._ca_certificates)
+                self._handler = urllib.request.HTTPSHandler(context=context)
+                self._handler.add_parent(self.parent)
+        return self._handler.https_open(request)
 
 
 class Store:

@@ -12,8 +12,8 @@ UNIT = "/etc/systemd/system/ipp-griffin-agent.service"
 
 
 def unit_text(python: str, program: str) -> str:
-    """Return the systemd unit. OOMPolicy: the kernel killing one engine must not end the others. StartLimitAction: an agent that breaks
-    whenever it starts would neither end an idle server nor one whose life is over. No % may be in here."""
+    """Return the systemd unit. OOMPolicy: the kernel killing one engine must not end the others. StartLimitAction:
+    without it, a server whose agent always breaks would run for ever. No % may be in here."""
     if re.search(r"[^\w./+-]", python):
         python = "/usr/bin/env python3"
     return f"""[Unit]

@@ -19,8 +19,8 @@ class Redactor:
             forms = (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe=""))
             variants.update(form.encode() for form in forms)
         ordered = sorted(variants, key=len, reverse=True)
-        self.longest = len(ordered[0]) if ordered else 0
-        self._pattern = re.compile(b"|".join(re.escape(v) for v in ordered)) if ordered else None
+        pattern = re.compile(b"|".join(re.escape(v) for v in ordered)) if ordered else None
+        self.longest, self._pattern = len(ordered[0]) if ordered else 0, pattern
 
     def data(self, data: bytes) -> str:
         if self._pattern is not None:

@@ -1,8 +1,8 @@
 """``python -m ipp_griffin.ipcontroller ARGUMENTS``: ipcontroller, as `GriffinControllerLauncher` runs it.
 
 It logs no keys, uses the heartbeats of `heartbeats` unless the profile or an argument sets others, and ends if its starter ended before
-the cluster file could name it. It may be started before its last arguments are known, which the cloud has a say in: then it loads
-ipyparallel, and waits for them.
+the cluster file could name it. The launcher starts it before address and ports are known, which depend on the cloud; it then loads
+ipyparallel and waits for them.
 """
 
 from __future__ import annotations
@@ -22,31 +22,25 @@ from .heartbeats import CONTROLLER_DEFAULTS
 from .redaction import redact_this_process
 
 STARTER = "IPP_GRIFFIN_STARTER"  # in the environment: the pid of the process that records this one in the cluster file
-ARGUMENTS = "IPP_GRIFFIN_ARGUMENTS"  # in the environment: the folder in which the last arguments will be
+ARGUMENTS = "IPP_GRIFFIN_ARGUMENTS"  # in the environment: the file in which the last arguments will be
+LONGEST = 600  # seconds that they may take: the launcher tries again for a while if the cloud does not answer
 SECRETS = ("IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY", "IPP_CURVE_PUBLICKEY")
 
 
-def give_arguments(folder: Path, pid: int, arguments: list[str]) -> None:
-    """Give the last arguments to the process ``pid``, which was started with `ARGUMENTS` = ``folder`` and waits for them."""
-    write_private(_arguments_of(folder, pid), json.dumps(arguments))
+def give_arguments(path: Path, arguments: list[str]) -> None:
+    """Give the last arguments to the process that was started with `ARGUMENTS` = ``path`` and waits for them."""
+    write_private(path, json.dumps(arguments))
 
 
-def take_back_arguments(folder: Path, pid: int) -> None:
-    """Remove what a process that has ended did not fetch. Idempotent."""
-    _arguments_of(folder, pid).unlink(missing_ok=True)
-
-
-def _arguments_of(folder: Path, pid: int) -> Path:
-    return folder / f".arguments-{pid}.json"
-
-
-def _wait_for_arguments(folder: Path) -> list[str]:
-    """Return the last arguments, once they are there. End this process if its starter was killed."""
-    path = _arguments_of(folder, os.getpid())
+def _wait_for_arguments(path: Path) -> list[str]:
+    """Return the last arguments once they are there, and remove the file. End this process if its parent, the launcher's, has ended."""
+    launcher, deadline = os.environ.get(STARTER, ""), time.monotonic() + LONGEST
     while not path.exists():
-        if lost := _lost_starter():
-            sys.exit(f"Process {lost}, which started this controller, has ended")
-        time.sleep(0.01)
+        if launcher and os.getppid() != int(launcher):
+            sys.exit(f"Process {launcher}, which started this controller, has ended")
+        if time.monotonic() > deadline:
+            sys.exit(f"Process {launcher} gave no address to this controller within {LONGEST} s")
+        time.sleep(0.02)
     arguments: list[str] = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     return arguments
@@ -82,8 +76,8 @@ def main() -> None:
             config.merge(self.config)
             self.update_config(config)
 
-    if folder := os.environ.pop(ARGUMENTS, ""):
-        sys.argv += _wait_for_arguments(Path(folder))
+    if path := os.environ.pop(ARGUMENTS, ""):
+        sys.argv += _wait_for_arguments(Path(path))
     IPController.launch_instance()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,10 +21,10 @@ from ipyparallel.cluster.launcher import LocalControllerLauncher, NotRunning
 from traitlets import Dict, Float, List, Unicode, default
 
 from ..agent.text import Redactor
-from ..common.errors import GriffinError
+from ..common.errors import GriffinError, Stopped
 from ..common.processes import process_of
 from ..common.threads import in_thread
-from ..controller.ipcontroller import ARGUMENTS, STARTER, give_arguments, take_back_arguments
+from ..controller.ipcontroller import ARGUMENTS, STARTER, give_arguments
 from ..model.connection import cluster_uid
 from ..model.userdata import agent_source
 from . import ipcluster
@@ -57,8 +59,12 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
     process_created = Float(help="Start time of the process; tells a reused pid").tag(to_dict=True)
 
     _own_args = List(Unicode())
-    _waits_for_arguments = False
-    _output: Any  # ipyparallel's
+    _arguments: Path | None = (
+        None  # the file in which ipcontroller, if it was started without its last arguments, waits for them
+    )
+    _stopped = False
+    _output: Any  # ipyparallel's, as the next
+    _popen_process: subprocess.Popen[bytes]
     _session_key = ""
     _secrets: frozenset[str] = frozenset()
     _keys_as_of = Dict()  # connection file -> its mtime in ns when it was last read
@@ -79,14 +85,14 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         self._session_key = self._session_key or secrets.token_hex(32)
         env.setdefault("IPP_SESSION_KEY", self._session_key)
         env[STARTER] = str(os.getpid())
-        if self._waits_for_arguments:
-            env[ARGUMENTS] = str(self._security_folder)
+        if self._arguments is not None:
+            env[ARGUMENTS] = str(self._arguments)
         return env
 
     async def start(self) -> None:
         """Start ipcontroller, and return when it has written its connection files.
 
-        Raises `GriffinError` if the cloud fails or a setting is wrong, and `RuntimeError` if ipcontroller ended.
+        Raises `GriffinError` if the cloud fails, a setting is wrong or ipcontroller ended, and `Stopped` if it was stopped meanwhile.
         """
         try:
             ipcluster.guard(self)
@@ -94,44 +100,63 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
             self.check_settings()
             check_args(self.controller_args)
             settings = self.settle_cloud()
-            self._waits_for_arguments = self.controller_cmd == list(OWN_COMMAND)
-            if self._waits_for_arguments:
-                self._spawn()  # it loads ipyparallel while this process loads the SDK, logs in and looks up the networks
+            if self.controller_cmd == list(OWN_COMMAND):
+                self._arguments = self._security_folder / f".arguments-{secrets.token_hex(8)}.json"
+                self._launch()  # it loads ipyparallel while this process loads the SDK, logs in and looks up the networks
             cloud = await in_thread(self.connect)
             if self._starts_engines_on_servers():
                 settings.prefetch(cloud)
             await in_thread(lambda: self.record_project(settings))
             self._own_args = await in_thread(lambda: self._decide_args(settings))
-            if self._waits_for_arguments:
-                give_arguments(self._security_folder, self.pid, self._own_args)
-            else:
-                self._spawn()
+            self._check_not_ended()
+            self._remove_stale_files()
+            if self._arguments is None:
+                self._launch()
+            self._record()
+            if self._arguments is not None:
+                self.log.debug(f"ipcontroller also gets {self._own_args}")
+                give_arguments(self._arguments, self._own_args)
             await in_thread(agent_source)  # engine sets need it next, and ipcontroller takes longer
             self.uid = cluster_uid((await self._wait_until_written())["engine"])
             self._give_back_reservation()
+        except asyncio.CancelledError:
+            await self._withdraw()
+            raise
         except Exception as e:
-            self._give_back_reservation()
-            if self.running:
-                await self._withdraw()
-            take_back_arguments(self._security_folder, self.pid)
+            await self._withdraw()
             await ipcluster.end_failed_start(self, e)
 
-    def _spawn(self) -> None:
-        """Start the process, and record it: a stop finds it, should this process be killed before it is ready."""
-        self._remove_stale_files()
+    def _launch(self) -> None:
+        """Start the process. One that waits for arguments ends by itself if this process is killed before it gives them."""
         self._make_output_private()
         super().start()
+
+    def _record(self) -> None:
+        """Record the process in the cluster file, so that a stop finds it if this process is killed."""
         self.process_created = self.process.create_time()
         if self.parent is not None:
             self.parent.update_cluster_file()
 
+    def _check_not_ended(self) -> None:
+        """Raise `Stopped` if a stop came meanwhile, and `GriffinError` if the process that waits for arguments has ended."""
+        if self._stopped:
+            raise Stopped("The controller was stopped while it was starting.")
+        if self._arguments is not None and self._popen_process.poll() is not None:
+            raise self._ended_at_once(f"exit status {self._popen_process.returncode}")
+
     async def _withdraw(self) -> None:
-        """End the process of a start that failed. Whoever waits for its end is not told: the cause of the failure is what counts."""
-        self.stop_callbacks.clear()
-        self._end_group()
-        await super().stop()
-        if self.parent is not None:
-            self.parent.update_cluster_file()
+        """Undo a failed start. Drop the stop callbacks: only the cause of the failure is reported."""
+        self._give_back_reservation()
+        if self._arguments is not None:
+            self._arguments.unlink(missing_ok=True)
+        if self.running:
+            self.stop_callbacks.clear()
+            self._end_group()
+            await super().stop()
+            if self.process_created:  # recorded: before that, the files are another process's
+                self._remove_stale_files()
+                if self.parent is not None:
+                    self.parent.update_cluster_file()
 
     @property
     def _security_folder(self) -> Path:
@@ -144,6 +169,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         running and stays in the cluster file, so that another stop finds everything.
         """
         ipcluster.guard(self)
+        self._stopped = True
         running = self.running
         self._learn_keys()  # from the connection files, before they are removed
         try:
@@ -273,8 +299,13 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
         try:
             return await self.get_connection_info()
         except RuntimeError as e:
-            last = [line for line in self.get_output().splitlines() if line.strip()][-5:]
-            raise GriffinError(f"ipcontroller ended at once: {' | '.join(last) or e}") from e
+            self._check_not_ended()
+            raise self._ended_at_once(str(e)) from e
+
+    def _ended_at_once(self, why: str) -> GriffinError:
+        """Return the error of a start whose ipcontroller has ended, with its last lines; ``why``: used if it printed none."""
+        last = [line for line in self.get_output().splitlines() if line.strip()][-5:]
+        return GriffinError(f"ipcontroller ended at once: {' | '.join(last) or why}")
 
     def _starts_engines_on_servers(self) -> bool:
         """Return whether engine sets of this cluster start on servers, and so will ask the cloud what it offers."""

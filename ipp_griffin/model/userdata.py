@@ -52,6 +52,7 @@ def join(main: str, read: Callable[[str], str]) -> str:
     """Return a module and those it imports from its folder as one program. ``read`` gives the source of a module by its name.
 
     They import names of one another (``from .system import read``), never modules, and define no name twice: they share one namespace.
+    Raises ValueError for a module that has anything but its docstring before its last import, or that renames what it imports.
     """
     modules: set[str] = set()
     names: dict[str, set[str]] = {}  # what is imported from each module of the standard library
@@ -62,21 +63,22 @@ def join(main: str, read: Callable[[str], str]) -> str:
         done.add(name)
         source = read(name)
         module = ast.parse(source)
-        docstring = ast.get_docstring(module) or ""
-        end = module.body[0].end_lineno
-        for node in module.body:
+        docstring = ast.get_docstring(module)
+        imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        if docstring is None or module.body[1 : len(imports) + 1] != imports:
+            raise ValueError(f"the agent's module {name} does not begin with a docstring and its imports")
+        if renamed := [alias.name for node in imports for alias in node.names if alias.asname]:
+            raise ValueError(f"the agent's module {name} renames what it imports: {', '.join(renamed)}")
+        for node in imports:
             if isinstance(node, ast.Import):
                 modules.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and not node.level:
+            elif not node.level:
                 names.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                if node.module not in done:
-                    add(str(node.module))
-            else:
-                continue
-            end = node.end_lineno
-        comment = [f"# {line}".rstrip() for line in docstring.splitlines()]
-        parts.append("\n".join(["# " + "=" * 118, *comment, *source.splitlines()[end:]]))
+            elif node.module not in done:
+                add(str(node.module))
+        end = module.body[len(imports)].end_lineno
+        comment = [f"# {line}".rstrip() for line in docstring.split("\n")]
+        parts.append("\n".join(["# " + "=" * 118, *comment, *source.rstrip("\n").split("\n")[end:]]))
         return docstring
 
     docstring = add(main)

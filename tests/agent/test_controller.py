@@ -345,7 +345,7 @@ def test_one_that_crashes_too_often_is_given_up_with_the_cause(world):
 
 def test_a_store_that_does_not_take_the_files_fails_clearly(world):
     w = world(net=Net(http_error(403)))
-    with pytest.raises(Failure, match="the connection files could not be handed over: HTTP Error 403"):
+    with pytest.raises(Failure, match="the connection files could not be published: HTTP Error 403"):
         w.agent.work()
 
 

@@ -4,6 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 from ipp_griffin.agent import main
 from ipp_griffin.model.userdata import agent_source, join
 
@@ -24,18 +26,30 @@ def test_it_imports_the_standard_library_only():
     assert modules <= sys.stdlib_module_names
 
 
-def test_its_modules_define_no_name_twice_and_import_names_under_their_own_name():
+def test_its_modules_define_no_name_twice():
     """They share one namespace on the server."""
     program = ast.parse(agent_source())
     defined = [node.name for node in program.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     for node in program.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         defined += [name.id for target in targets if target for name in ast.walk(target) if isinstance(name, ast.Name)]
+    imports = [node for node in program.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    defined += {alias.name.partition(".")[0] for node in imports for alias in node.names}
     assert sorted(defined) == sorted(set(defined))
-    aliases = [
-        alias for node in ast.walk(program) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
-    ]
-    assert [alias.name for alias in aliases if alias.asname] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("import os\n\nx = 1\n", "does not begin with a docstring and its imports"),
+        ('"""Do."""\n\nimport os\n\nx = 1\nimport re\n', "does not begin with a docstring and its imports"),
+        ('"""Do."""\n\nimport os as system\n', "renames what it imports: os"),
+        ('"""Do."""\n\nfrom .a import one as two\n', "renames what it imports: one"),
+    ],
+)
+def test_a_module_that_can_not_be_joined_is_refused(source, problem):
+    with pytest.raises(ValueError, match=problem):
+        join("main", lambda name: source)
 
 
 def test_every_module_of_the_folder_is_in_it_but_the_one_that_travels_by_itself():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from ipyparallel.controller.heartmonitor import HeartMonitor
 
 from ipp_griffin.controller import ipcontroller as module
 from ipp_griffin.controller.ipcontroller import ARGUMENTS, STARTER, give_arguments
+
+from ..fakes import Clock
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
         starter.wait(60)
     process = subprocess.Popen(
         [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}", "--ip=127.0.0.1"],
-        env={**os.environ, STARTER: str(starter.pid), **({ARGUMENTS: str(tmp_path)} if waits else {})},
+        env={**os.environ, STARTER: str(starter.pid), **({ARGUMENTS: str(tmp_path / "arguments")} if waits else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,16 +109,16 @@ def test_one_whose_starter_was_killed_before_it_was_ready_ends_and_leaves_no_con
 
 
 def test_one_that_was_started_before_its_arguments_were_known_waits_for_them(tmp_path: Path) -> None:
-    security = tmp_path / "security"
+    security, arguments = tmp_path / "security", tmp_path / "arguments"
     process = subprocess.Popen(
         [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}"],
-        env={**os.environ, STARTER: str(os.getpid()), ARGUMENTS: str(security)},
+        env={**os.environ, STARTER: str(os.getpid()), ARGUMENTS: str(arguments)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        give_arguments(security, process.pid, ["--ip=127.0.0.1", "--location=here"])
+        give_arguments(arguments, ["--ip=127.0.0.1", "--location=here"])
         deadline = time.monotonic() + 60
         while len(list(security.glob("ipcontroller-*.json"))) < 2:
             assert process.poll() is None and time.monotonic() < deadline
@@ -124,4 +127,13 @@ def test_one_that_was_started_before_its_arguments_were_known_waits_for_them(tmp
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
     assert '"location": "here"' in (security / "ipcontroller-engine.json").read_text()
-    assert not list(security.glob(".*"))  # what was given is gone
+    assert not arguments.exists()
+
+
+def test_one_that_gets_no_arguments_ends_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STARTER, str(os.getppid()))
+    clock = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=clock.sleep, monotonic=clock))
+    with pytest.raises(SystemExit, match="gave no address to this controller within 600 s"):
+        module._wait_for_arguments(tmp_path / "arguments")
+    assert sum(clock.slept) == pytest.approx(600, abs=1)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from ipyparallel.cluster.launcher import LocalControllerLauncher, LocalEngineSetLauncher, NotRunning
 from traitlets.config import Config, Configurable
 
-from ipp_griffin.common.errors import GriffinError, SettingError, Unavailable, Unsupported
+from ipp_griffin.common.errors import GriffinError, SettingError, Stopped, Unavailable, Unsupported
 from ipp_griffin.controller.ipcontroller import STARTER
 from ipp_griffin.launchers import GriffinEngineSetLauncher
 from ipp_griffin.launchers.cloud_settings import GriffinCloud
@@ -370,7 +371,9 @@ class RecordedCluster(Configurable):
 
 
 async def test_a_cloud_that_lacks_a_service_fails_the_start_and_leaves_no_process(launcher, monkeypatch):
-    """ipcontroller waits for its address then. Nobody is told that it ended: the cause is what counts."""
+    """ipcontroller waits for its address then. Nobody is told that it ended: the cause is what counts. What another cluster of that id has on
+    this machine stays."""
+    Path(launcher.connection_files["engine"]).write_text(json.dumps(CONNECTION))
     cloud = FakeCloud()
     cloud.fail["check_services"] = [Unsupported("no object store")]
     monkeypatch.setattr(launcher, "connect", lambda: cloud)
@@ -379,9 +382,9 @@ async def test_a_cloud_that_lacks_a_service_fails_the_start_and_leaves_no_proces
     with pytest.raises(Unsupported, match="no object store"):
         await launcher.start()
     assert not launcher.running and not launcher.uid
-    assert cluster.written == [True, False] and stopped == []
+    assert cluster.written == [] and stopped == []
     assert group(launcher.pid) == []
-    assert [path.name for path in Path(launcher.profile_dir, "security").iterdir()] == []
+    assert [path.name for path in Path(launcher.profile_dir, "security").iterdir()] == ["ipcontroller-engine.json"]
 
 
 async def test_ipcontroller_loads_while_the_launcher_logs_in_and_gets_its_address_afterwards(launcher, monkeypatch):
@@ -400,13 +403,46 @@ async def test_ipcontroller_loads_while_the_launcher_logs_in_and_gets_its_addres
         await launcher.join(60)
 
 
-async def test_one_that_ends_before_it_gets_its_address_leaves_no_file_with_it(launcher, monkeypatch):
+@pytest.fixture
+def waiting(launcher, monkeypatch):
+    """A launcher of a real ipcontroller, which waits for its address; ``waiting.meanwhile()`` is what happens then."""
     monkeypatch.setattr(launcher, "connect", lambda: "a cloud")
-    monkeypatch.setattr(launcher, "record_project", lambda settings: os.kill(launcher.pid, signal.SIGKILL))
-    monkeypatch.setattr(launcher, "_decide_args", lambda settings: launcher.process.wait(60) and [])
-    with pytest.raises(GriffinError, match="ipcontroller ended at once"):
-        await launcher.start()
+    monkeypatch.setattr(launcher, "record_project", lambda settings: launcher.meanwhile())
+    monkeypatch.setattr(launcher, "_decide_args", lambda settings: [*ALWAYS, "--ip=127.0.0.1", "--location=here"])
+    monkeypatch.setattr(launcher, "sweep", lambda: None)
+    launcher.meanwhile = lambda: None
+    yield launcher
+    assert group(launcher.pid) == []
     assert list(Path(launcher.profile_dir, "security").iterdir()) == []
+
+
+async def test_one_that_ends_before_it_gets_its_address_fails_the_start(waiting):
+    def ends():
+        os.kill(waiting.pid, signal.SIGKILL)
+        psutil.wait_procs([waiting.process], timeout=60)
+
+    waiting.meanwhile = ends
+    with pytest.raises(GriffinError, match="ipcontroller ended at once"):
+        await waiting.start()
+
+
+async def test_a_stop_while_it_waits_for_its_address_ends_it_and_the_start(waiting):
+    loop = asyncio.get_running_loop()
+    waiting.meanwhile = lambda: asyncio.run_coroutine_threadsafe(waiting.stop(), loop).result(60)
+    with pytest.raises(Stopped, match="The controller was stopped while it was starting"):
+        await waiting.start()
+
+
+async def test_a_start_that_is_cancelled_while_it_waits_for_its_address_ends_it(waiting):
+    reached, go = threading.Event(), threading.Event()
+    waiting.meanwhile = lambda: (reached.set(), go.wait(60))
+    start = asyncio.create_task(waiting.start())
+    while not reached.is_set():
+        await asyncio.sleep(0.01)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    go.set()
 
 
 async def test_a_command_of_the_users_own_is_started_when_all_its_arguments_are_known(local, monkeypatch):
