@@ -58,7 +58,7 @@ class Agent:
         """Raise ValueError for a private object that is not for this server, or not yet."""
 
     def needs_python(self) -> bool:
-        """Return whether a Python is needed besides the command that the user gave."""
+        """Return whether the agent needs a Python with ipyparallel even if the user set the command to run."""
         return False
 
     def work(self) -> None:

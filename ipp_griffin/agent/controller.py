@@ -60,8 +60,8 @@ with ipyparallel.Client(sys.argv[1], timeout=20) as client:
 def controller_command(settings: Json, command: Sequence[str], profile: str, again: bool) -> List[str]:
     """Return the argv of ipcontroller. It holds no secret: every user of the server can read it.
 
-    ``again``: it has run before, and comes back with the ports and the engines that it had. Ports that only its own processes
-    connect to are any that are free: those of a range would be taken from its start again, whoever has them.
+    ``again``: it has run before, and comes back with the same ports and engines. Ports that only its own processes connect to are not
+    taken from a range: ipcontroller would take the first ones of the range again, even if they are in use.
     """
     first, last = (int(port) for port in settings["ports"].split("-"))
     pools = {"engine_ports": f"{first}-{first + ENGINE_PORTS - 1}", "client_ports": f"{first + ENGINE_PORTS}-{last}"}

@@ -60,7 +60,7 @@ class GriffinControllerLauncher(OnCloud, LocalControllerLauncher):  # type: igno
 
     _own_args = List(Unicode())
     _arguments: Path | None = (
-        None  # the file in which ipcontroller, if it was started without its last arguments, waits for them
+        None  # the file that an ipcontroller waits for if it was started without its last arguments
     )
     _stopped = False
     _output: Any  # ipyparallel's, as the next

@@ -16,6 +16,7 @@ from ipp_griffin.agent.errors import ControllerGone, Expired, Failure
 
 from ..fakes import Clock
 from .world import PARAMETERS, Net, http_error
+from .world import PRIVATE_OBJECT as OF_ENGINES
 
 KEYS = {"session": "5e55ion", "curve_public": "publ1c", "curve_secret": "s3cret"}
 CONTROLLER = {
@@ -27,18 +28,13 @@ CONTROLLER = {
     "config": "c = get_config()",
 }
 PRIVATE_OBJECT = {
-    "version": 1,
+    **{
+        name: value
+        for name, value in OF_ENGINES.items()
+        if name not in ("connection", "ipengine_config", "engine_args")
+    },
     "controller": CONTROLLER,
-    "environment": {"A": "b"},
-    "engine_cmd": [],
-    "ipyparallel": "9.2.0",
-    "python": "3.11",
-    "engine_user": "ipp",
-    "engine_python": "",
-    "packages": [],
-    "pip_args": [],
     "timeouts": {"controller": 60, "controller_gone": 300, "log_interval": 60, "idle": 0},
-    "restarts": 2,
 }
 FILES = {
     "engine": {"interface": "tcp://10.0.0.9", "registration": 20000, "mux": 20001, "key": KEYS["session"]},
