@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,9 @@ def _lost_starter() -> str:
 
 
 def main() -> None:
+    path = os.environ.pop(ARGUMENTS, "")
+    if path:  # a stop that comes before them is no failure
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     redact_this_process(os.environ.get(name, "") for name in SECRETS)
     from ipyparallel.controller import app  # only now, because it creates its log when it is imported
 
@@ -76,8 +80,9 @@ def main() -> None:
             config.merge(self.config)
             self.update_config(config)
 
-    if path := os.environ.pop(ARGUMENTS, ""):
+    if path:
         sys.argv += _wait_for_arguments(Path(path))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     IPController.launch_instance()
 
 

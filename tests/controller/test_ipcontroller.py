@@ -137,3 +137,19 @@ def test_one_that_gets_no_arguments_ends_at_its_deadline(tmp_path: Path, monkeyp
     with pytest.raises(SystemExit, match="gave no address to this controller within 600 s"):
         module._wait_for_arguments(tmp_path / "arguments")
     assert sum(clock.slept) == pytest.approx(600, abs=1)
+
+
+def test_a_stop_that_comes_before_its_arguments_is_no_failure(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ipp_griffin.ipcontroller", f"--profile-dir={tmp_path}"],
+        env={**os.environ, STARTER: str(os.getpid()), ARGUMENTS: str(tmp_path / "arguments")},
+    )
+    try:
+        status, deadline = Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
+        while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
